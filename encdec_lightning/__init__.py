@@ -1,0 +1,92 @@
+"""encdec_lightning: warm-start sequence-to-sequence models from pretrained checkpoints, train and compare them.
+
+The map, from left to right; each room imports only from rooms to its left:
+
+    records.py, errors.py      Pair and Prediction; a user's mistake, one sentence, exit code 2
+    run.py                     a run's folder
+    evaluation/                texts in, scores out: metric.py, rouge.py, exact_match.py, significance.py, baselines.py
+    composition/               two checkpoints in, one model out: compose.py, compatibility.py, model.py, sharing.py,
+                               architectures.py, initialization.py, tokenizers.py
+    data/                      text in, batches out: readers.py, pydoc.py, docstrings.py, splitting.py, tokenization.py,
+                               plan.py, batch.py, loader.py, datamodule.py
+    generation/                batches in, predictions out: predict.py
+    training/                  batches in, checkpoints out: module.py, loss.py, optimizers.py, schedules.py,
+                               checkpoint.py, callbacks/
+    reporting/                 runs in, tables and plots out: results.py, table.py, curves.py
+    config.py                  the tree of options; composed values in, checked objects out
+    launch/                    processes for run folders: presets.py, overrides.py, prepare.py, processes.py, worker.py,
+                               job.py, build.py, evaluation.py, prediction.py, sweep.py
+    cli/                       the commands: train.py, evaluate.py, predict.py
+
+Each room's options are dataclasses in its options.py. The names below are stable, and loaded when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from encdec_lightning.composition.compatibility import Compatibility, check
+    from encdec_lightning.composition.compose import compose
+    from encdec_lightning.composition.model import EncoderDecoder
+    from encdec_lightning.composition.options import Composition
+    from encdec_lightning.composition.tokenizers import Tokenizers
+    from encdec_lightning.data.datamodule import Seq2SeqDataModule
+    from encdec_lightning.data.options import Loading, Task
+    from encdec_lightning.errors import UserError, UserErrors
+    from encdec_lightning.generation.options import Generation
+    from encdec_lightning.records import Pair, Prediction
+    from encdec_lightning.run import Run
+    from encdec_lightning.training.module import Seq2SeqModule
+    from encdec_lightning.training.options import Training
+
+_HOME = {
+    "Compatibility": "composition.compatibility",
+    "Composition": "composition.options",
+    "EncoderDecoder": "composition.model",
+    "Generation": "generation.options",
+    "Loading": "data.options",
+    "Pair": "records",
+    "Prediction": "records",
+    "Run": "run",
+    "Seq2SeqDataModule": "data.datamodule",
+    "Seq2SeqModule": "training.module",
+    "Task": "data.options",
+    "Tokenizers": "composition.tokenizers",
+    "Training": "training.options",
+    "UserError": "errors",
+    "UserErrors": "errors",
+    "check": "composition.compatibility",
+    "compose": "composition.compose",
+}
+
+__all__ = [
+    "Compatibility",
+    "Composition",
+    "EncoderDecoder",
+    "Generation",
+    "Loading",
+    "Pair",
+    "Prediction",
+    "Run",
+    "Seq2SeqDataModule",
+    "Seq2SeqModule",
+    "Task",
+    "Tokenizers",
+    "Training",
+    "UserError",
+    "UserErrors",
+    "check",
+    "compose",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,97 @@
+"""What all commands' arguments have in common."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, NoReturn, get_type_hints
+
+from encdec_lightning.config import Config
+from encdec_lightning.errors import UserError, did_you_mean
+from encdec_lightning.launch.presets import choices
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError("arguments", message, f"see {self.prog} --help")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """A command line taken apart."""
+
+    overrides: list[str]
+    config_dirs: list[Path]
+    multirun: bool
+    show: bool
+
+
+def parse_overrides(program: str, description: str, argv: Sequence[str] | None) -> Arguments:
+    """Arguments of a command that composes a config."""
+    parser = _Parser(program, description=description, epilog=_options_help(), formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("overrides", nargs="*", metavar="option=value", help="options and groups, in any order; below")
+    parser.add_argument("--config-dir", "-cd", action="append", default=[], metavar="DIR", help="presets of your own")
+    parser.add_argument("--multirun", "-m", action="store_true", help="a sweep: option=a,b,c runs every combination")
+    parser.add_argument("--cfg", action="store_true", help="print the composed config and do nothing else")
+    found = parser.parse_intermixed_args(argv)
+    folders = [Path(folder) for folder in found.config_dir]
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError("--config-dir", str(folder), "there is no such folder")
+    return Arguments(found.overrides, folders, found.multirun, found.cfg)
+
+
+def parse_named(
+    program: str, description: str, argv: Sequence[str] | None, named: dict[str, str], nodes: Sequence[str] = ()
+) -> tuple[dict[str, str], dict[str, str]]:
+    """`name=value` arguments: those in `named` ({name: help}), and options below `nodes` of the config."""
+    epilog = "\n".join(f"  {name + '=':<14}{text}" for name, text in named.items())
+    parser = _Parser(program, description=description, epilog=epilog, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("arguments", nargs="*", metavar="name=value")
+    given: dict[str, str] = {}
+    options: dict[str, str] = {}
+    for line in parser.parse_args(argv).arguments:
+        name, equals, value = line.partition("=")
+        if not equals:
+            raise UserError("argument", line, "it must have the form name=value")
+        if name in named:
+            given[name] = value
+        elif name.partition(".")[0] in nodes and "." in name:
+            options[name] = value
+        else:
+            raise UserError(name, value, f"there is no such argument{did_you_mean(name, named)}")
+    if "run" in named and "run" not in given:
+        raise UserError("run", None, "the folder of a run must be given, run=<folder>")
+    return given, options
+
+
+def run_argument(overrides: Sequence[str]) -> str | None:
+    """The folder of `run=<folder>`, which continues a run and stands alone; None when it is not given."""
+    folders = [line.removeprefix("run=") for line in overrides if line.startswith("run=")]
+    if not folders:
+        return None
+    others = [line for line in overrides if not line.startswith("run=")]
+    if others or len(folders) > 1:
+        given = ", ".join(others) or ", ".join(folders[1:])
+        raise UserError("run", folders[0], f"a run continues with its own frozen config, without {given}")
+    return folders[0]
+
+
+def _options_help() -> str:
+    """Groups with their presets, and every option with its default."""
+    groups = [f"  {group + '=':<18}{', '.join(names)}" for group, names in choices().items()]
+    return "\n".join(["groups:", *groups, "", "options:", *_options(Config, "")])
+
+
+def _options(node: Any, prefix: str) -> list[str]:
+    hints = get_type_hints(node)
+    lines = []
+    for each in fields(node):
+        if is_dataclass(hints[each.name]):
+            lines += _options(hints[each.name], f"{prefix}{each.name}.")
+        else:
+            default = "" if each.default is MISSING else each.default
+            lines.append(f"  {prefix}{each.name}={'null' if default is None else default}")
+    return lines

@@ -1,0 +1,1 @@
+"""Two checkpoints in, one model out."""

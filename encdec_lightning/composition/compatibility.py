@@ -1,0 +1,132 @@
+"""`check`: whether a combination can be composed, from configs alone, before any weight is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from transformers import EncoderDecoderConfig, PretrainedConfig, PreTrainedModel
+
+from encdec_lightning.composition.architectures import ARCHITECTURES, architecture_of
+from encdec_lightning.composition.initialization import random_decoder, random_encoder, set_dropout, side_configs
+from encdec_lightning.composition.model import EncoderDecoder
+from encdec_lightning.composition.options import Composition, Init, Weights
+from encdec_lightning.composition.sharing import shared_keys, unlike
+from encdec_lightning.errors import UserError, UserErrors, did_you_mean
+
+
+@dataclass(frozen=True)
+class Compatibility:
+    """The answer of `check`; the counts are numbers of parameters, each shared one counted once."""
+
+    problems: tuple[UserError, ...]
+    pretrained: int = 0
+    random: int = 0
+    shared: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether `compose` will build it."""
+        return not self.problems
+
+
+def check(
+    encoder: str,
+    decoder: str,
+    weights: Weights = "untied",
+    encoder_init: Init = "pretrained",
+    decoder_init: Init = "pretrained",
+    dropout: float | None = None,
+) -> Compatibility:
+    """Say whether `compose` with the same arguments will work, and what will be pretrained, random and shared."""
+    try:
+        composition = Composition(
+            encoder=encoder,
+            decoder=decoder,
+            weights=weights,
+            encoder_init=encoder_init,
+            decoder_init=decoder_init,
+            dropout=dropout,
+        )
+        model = skeleton(composition)
+    except UserError as problem:
+        return Compatibility((problem,))
+    except UserErrors as errors:
+        return Compatibility(errors.problems)
+    return _count(model, composition)
+
+
+def skeleton(composition: Composition) -> EncoderDecoder:
+    """The composed model on the meta device: names and shapes without values; raises what stands against it."""
+    encoder_config, decoder_config = side_configs(composition)
+    problems = [
+        *_family_problems("encoder", composition.encoder, encoder_config),
+        *_family_problems("decoder", composition.decoder, decoder_config),
+    ]
+    if problems:
+        raise UserErrors(problems)
+    for config in (encoder_config, decoder_config):
+        set_dropout(config, composition.dropout)
+    with torch.device("meta"):
+        sides = random_encoder(encoder_config), random_decoder(decoder_config)
+        _refuse_unlike(composition, *sides)
+        return assemble(*sides, composition)
+
+
+def assemble(encoder: PreTrainedModel, decoder: PreTrainedModel, composition: Composition) -> EncoderDecoder:
+    """One model of two sides; what `composition.weights` names becomes one Parameter, with the encoder's values."""
+    config = EncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder.config)
+    config.composition = vars(composition).copy()
+    model = EncoderDecoder(config=config, encoder=encoder, decoder=decoder)
+    model.tie_weights()
+    return model
+
+
+def _family_problems(field: str, checkpoint: str, config: PretrainedConfig) -> list[UserError]:
+    family = config.model_type
+    able = [name for name, architecture in ARCHITECTURES.items() if architecture.encodes or field == "decoder"]
+    if family not in ARCHITECTURES:
+        expected = f"its family {family!r} cannot be the {field}, {', '.join(able)} can{did_you_mean(family, able)}"
+        return [UserError(field, checkpoint, expected)]
+    if family not in able:
+        return [UserError(field, checkpoint, f"{family} reads left to right only, an encoder is one of {', '.join(able)}")]
+    return []
+
+
+def _refuse_unlike(composition: Composition, encoder: PreTrainedModel, decoder: PreTrainedModel) -> None:
+    """Raise when the scheme would share tensors that cannot be one."""
+    families = encoder.config.model_type, decoder.config.model_type
+    if composition.weights == "tied" and families[0] != families[1]:
+        expected = f"a {families[0]} encoder and a {families[1]} decoder cannot share all weights, use untied"
+        raise UserError("weights", "tied", expected)
+    parts = torch.nn.ModuleDict({"encoder": encoder, "decoder": decoder})
+    differing = unlike(parts, shared_keys(composition.weights, encoder, decoder))
+    if differing:
+        more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+        raise UserError("weights", composition.weights, f"{differing[0]}{more}; use untied")
+
+
+def _count(model: EncoderDecoder, composition: Composition) -> Compatibility:
+    """Parameters by origin. A shared tensor is pretrained when either side's checkpoint has it."""
+    loaded = {name for name in _names(model) if _in_checkpoint(model, composition, name)}
+    loaded |= {source for target, source in model.shared.items() if target in loaded}
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    pretrained = sum(size for name, size in sizes.items() if name in loaded)
+    shared = sum(sizes[source] for source in set(model.shared.values()))
+    return Compatibility((), pretrained=pretrained, random=sum(sizes.values()) - pretrained, shared=shared)
+
+
+def _names(model: EncoderDecoder) -> list[str]:
+    return [name for name, _ in model.named_parameters(remove_duplicate=False)]
+
+
+def _in_checkpoint(model: EncoderDecoder, composition: Composition, name: str) -> bool:
+    """Whether a pretrained base model brings this parameter; a head of its own is counted as random, for configs
+    do not say whether the checkpoint has one."""
+    side, _, inner = name.partition(".")
+    if side == "encoder":
+        return composition.encoder_init == "pretrained"
+    if side != "decoder" or composition.decoder_init != "pretrained":
+        return False
+    architecture = architecture_of(model.decoder.config)
+    return not inner.startswith(architecture.head) and not any(part in name for part in architecture.cross_attention)

@@ -1,0 +1,114 @@
+"""Where the values of a composed model's parameters come from: a checkpoint, or a fresh draw."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from encdec_lightning.composition.architectures import architecture_of
+from encdec_lightning.composition.options import Composition, Init
+from encdec_lightning.errors import UserError
+
+NOT_FOUND = "it is neither a folder with a config.json nor a checkpoint of the Hub that can be reached or is cached"
+
+
+def side_configs(composition: Composition) -> tuple[PretrainedConfig, PretrainedConfig]:
+    """The configs of encoder and decoder as they will be built, each of its own copy; raises `UserError`."""
+    encoder = load_config("encoder", composition.encoder)
+    decoder = load_config("decoder", composition.decoder)
+    encoder.is_decoder = encoder.add_cross_attention = False
+    decoder.is_decoder = decoder.add_cross_attention = True
+    return encoder, decoder
+
+
+def load_config(field: str, checkpoint: str) -> PretrainedConfig:
+    """The config of a checkpoint; raises `UserError` naming `field` when there is none."""
+    folder = Path(checkpoint)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise UserError(field, checkpoint, "the folder holds no config.json")
+    try:
+        return AutoConfig.from_pretrained(checkpoint)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(field, checkpoint, NOT_FOUND) from error
+
+
+def set_dropout(config: PretrainedConfig, dropout: float | None) -> None:
+    """Give every dropout of a side's config one probability; None leaves the checkpoint's own."""
+    if dropout is not None:
+        for name in architecture_of(config).dropouts:
+            setattr(config, name, dropout)
+
+
+def random_encoder(config: PretrainedConfig) -> PreTrainedModel:
+    """An encoder of this config, drawn from torch's global generator."""
+    return AutoModel.from_config(config, dtype=torch.float32, **dict(architecture_of(config).encoder_arguments))
+
+
+def random_decoder(config: PretrainedConfig) -> PreTrainedModel:
+    """A decoder of this config, drawn from torch's global generator."""
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+
+
+def encoder_side(checkpoint: str, config: PretrainedConfig, init: Init) -> tuple[PreTrainedModel, set[str]]:
+    """The encoder and the names of its parameters that start at random: all or none."""
+    if init == "random":
+        model = random_encoder(config)
+        return model, _names(model)
+    arguments = dict(architecture_of(config).encoder_arguments)
+    model, missing = _load(AutoModel, "encoder", checkpoint, config, **arguments)
+    _refuse_missing("encoder", checkpoint, missing)
+    return model, set()
+
+
+def decoder_side(checkpoint: str, config: PretrainedConfig, init: Init) -> tuple[PreTrainedModel, set[str]]:
+    """The decoder and the names that start at random: all, or cross-attention and a head the checkpoint lacks."""
+    if init == "random":
+        model = random_decoder(config)
+        return model, _names(model)
+    architecture = architecture_of(config)
+    model, missing = _load(AutoModelForCausalLM, "decoder", checkpoint, config)
+    fresh = tuple(architecture.cross_attention)
+    _refuse_missing(
+        "decoder",
+        checkpoint,
+        [name for name in missing if not name.startswith(architecture.head) and not any(part in name for part in fresh)],
+    )
+    return model, set(missing)
+
+
+def _names(model: PreTrainedModel) -> set[str]:
+    return {name for name, _ in model.named_parameters(remove_duplicate=False)}
+
+
+def _load(
+    auto: Any, field: str, checkpoint: str, config: PretrainedConfig, **arguments: Any
+) -> tuple[PreTrainedModel, list[str]]:
+    """A side's model in fp32 and the names that the checkpoint lacks. Only safetensors are read, never pickles."""
+    try:
+        model, report = auto.from_pretrained(
+            checkpoint, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **arguments
+        )
+    except SafetensorError as error:
+        raise UserError(field, checkpoint, f"its safetensors cannot be read ({error})") from error
+    except RuntimeError as error:
+        raise UserError(field, checkpoint, "the weights do not have the sizes that its config.json says") from error
+    except OSError as error:
+        raise UserError(field, checkpoint, _no_safetensors(checkpoint)) from error
+    return model, sorted(report["missing_keys"])
+
+
+def _no_safetensors(checkpoint: str) -> str:
+    if os.path.isdir(checkpoint):
+        return "the folder holds no model.safetensors (other formats are not read: they can run code)"
+    return "the Hub does not offer it as safetensors, or cannot be reached"
+
+
+def _refuse_missing(field: str, checkpoint: str, missing: list[str]) -> None:
+    if missing:
+        expected = f"the checkpoint lacks {len(missing)} tensors that its config.json asks for, such as {missing[0]}"
+        raise UserError(field, checkpoint, expected)

@@ -1,0 +1,99 @@
+"""`EncoderDecoder`: transformers' `EncoderDecoderModel` whose two sides can share parameters again."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import EncoderDecoderModel, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from encdec_lightning.composition.options import Composition
+from encdec_lightning.composition.sharing import Shared, shared_keys
+
+STOCK_CLASS = EncoderDecoderModel.__name__
+
+
+class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
+    """A composed model. Forward and `generate` are transformers'; `config.composition` says how it was built.
+
+    Shared tensors are one `Parameter` object, under the names that `shared` maps. They stay one through
+    `save_pretrained`, `from_pretrained`, `copy.deepcopy`, `.to()` and `load_state_dict`.
+    """
+
+    shared: Shared
+    _keys_to_ignore_on_load_unexpected = [r"^encoder\.pooler\."]
+
+    def post_init(self) -> None:
+        """Called last by the parent's constructor, when both sides exist."""
+        weights = getattr(self.config, "composition", {}).get("weights", "untied")
+        if hasattr(self.encoder, "pooler"):
+            self.encoder.pooler = None  # never used here; a saved model would reload it at random
+        self.shared = shared_keys(weights, self.encoder, self.decoder)
+        super().post_init()
+
+    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
+        """{target: source} over this model; the sides' own ties (LM head and embeddings) come after the shared ones."""
+        if not all_submodels:
+            return dict(self.shared)
+        expanded = dict(self.shared)
+        for side in ("encoder", "decoder"):
+            part: PreTrainedModel = getattr(self, side)
+            keys = part.get_expanded_tied_weights_keys(all_submodels=True)
+            expanded.update({f"{side}.{target}": f"{side}.{source}" for target, source in keys.items()})
+        return expanded
+
+    def _adjust_bias(self, output_embeddings: nn.Module, input_embeddings: nn.Module) -> None:
+        """Leave GPT-2's Conv1D alone: its weight is (in, out), and the parent would cut its bias to the input width."""
+        if not isinstance(output_embeddings, Conv1D):
+            super()._adjust_bias(output_embeddings, input_embeddings)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Write a full copy that the stock `EncoderDecoderModel` loads with equal logits, all shared tensors twice.
+
+        This class shares them again on loading; the stock class has no way to.
+        """
+        state_dict = kwargs.pop("state_dict", None)
+        if state_dict is None:
+            state_dict = self.state_dict()
+        copies = {target: state_dict[target].detach().clone() for target in self.shared if target in state_dict}
+        copies |= self._unused_by_us(state_dict)
+        all_tied, self.all_tied_weights_keys = self.all_tied_weights_keys, self._ties_within_a_side()
+        try:
+            super().save_pretrained(save_directory, state_dict={**state_dict, **copies}, **kwargs)
+        finally:
+            self.all_tied_weights_keys = all_tied
+        self.config.architectures = [STOCK_CLASS]
+        self.config.save_pretrained(Path(save_directory))
+
+    def _unused_by_us(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Zeros for what the stock class holds beside (BERT's pooler, which no output reads): it then misses nothing."""
+        with torch.device("meta"):
+            stock = EncoderDecoderModel(copy.deepcopy(self.config))
+        return {name: torch.zeros(tensor.shape) for name, tensor in stock.state_dict().items() if name not in state_dict}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As torch's; `assign=True`, which replaces Parameters, is followed by sharing them again."""
+        result = super().load_state_dict(state_dict, strict=strict, assign=assign)
+        if assign:
+            self.tie_weights()
+        return result
+
+    def _ties_within_a_side(self) -> dict[str, str]:
+        return {target: source for target, source in self.all_tied_weights_keys.items() if target not in self.shared}
+
+    @property
+    def composition(self) -> Composition:
+        """How this model was built."""
+        return Composition(**self.config.composition)
+
+
+def count_ties(model: EncoderDecoder) -> int:
+    """How many of the shared names are in fact one `Parameter` object with their source."""
+    parameters: dict[str, torch.Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    return sum(parameters[target] is parameters[source] for target, source in model.shared.items())

@@ -1,0 +1,68 @@
+"""What encoder and decoder share: a scheme is a function (encoder, decoder) -> {target: source}.
+
+Targets are names of decoder parameters, sources names of encoder parameters, both relative to the parts. Building,
+saving, loading, counting and the optimizer all read that one map.
+
+Only parameters are shared, never modules: whether attention is causal lives on the module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from encdec_lightning.composition.architectures import Architecture, architecture_of
+from encdec_lightning.composition.options import Weights
+
+Shared = dict[str, str]
+
+
+def untied(encoder: PreTrainedModel, decoder: PreTrainedModel) -> Shared:
+    """Nothing is shared."""
+    return {}
+
+
+def tied_embeddings(encoder: PreTrainedModel, decoder: PreTrainedModel) -> Shared:
+    """The whole embedding block of two sides of one family, else the word embeddings (Rothe et al., section 3)."""
+    source, target = architecture_of(encoder.config), architecture_of(decoder.config)
+    if encoder.config.model_type != decoder.config.model_type:
+        return {_in_base(target, f"{target.word_embeddings}.weight"): f"{source.word_embeddings}.weight"}
+    block = tuple(f"{module}." for module in source.embeddings)
+    return {name: own for name, own in tied(encoder, decoder).items() if own.startswith(block)}
+
+
+def tied(encoder: PreTrainedModel, decoder: PreTrainedModel) -> Shared:
+    """Every parameter of the decoder's base model that has a namesake in the encoder; cross-attention has none."""
+    target = architecture_of(decoder.config)
+    own = {name for name, _ in encoder.named_parameters()}
+    base = decoder.get_submodule(target.base)
+    return {_in_base(target, name): name for name, _ in base.named_parameters() if name in own}
+
+
+SCHEMES: dict[Weights, Callable[[PreTrainedModel, PreTrainedModel], Shared]] = {
+    "untied": untied,
+    "tied_embeddings": tied_embeddings,
+    "tied": tied,
+}
+
+
+def shared_keys(weights: Weights, encoder: PreTrainedModel, decoder: PreTrainedModel) -> Shared:
+    """The scheme's map with names as they are in the composed model: `decoder.…` -> `encoder.…`."""
+    pairs = SCHEMES[weights](encoder, decoder)
+    return {f"decoder.{target}": f"encoder.{source}" for target, source in pairs.items()}
+
+
+def unlike(model: nn.Module, shared: Shared) -> list[str]:
+    """One description for each shared pair whose two tensors differ in shape."""
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters(remove_duplicate=False)}
+    return [
+        f"{target} has shape {shapes[target]}, {source} has {shapes[source]}"
+        for target, source in shared.items()
+        if shapes[target] != shapes[source]
+    ]
+
+
+def _in_base(architecture: Architecture, name: str) -> str:
+    return f"{architecture.base}.{name}"

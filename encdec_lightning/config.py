@@ -1,0 +1,201 @@
+"""The tree of options: composed values in, one checked `Config` out, or every mistake at once.
+
+Nothing here loads torch, so a typo is answered at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from typing import Any, ClassVar, get_args, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from encdec_lightning.composition.options import Composition
+from encdec_lightning.data.options import Loading, Task
+from encdec_lightning.errors import UserError, UserErrors, did_you_mean, require
+from encdec_lightning.generation.options import Generation
+from encdec_lightning.training.options import Training
+
+Node = dict[str, Any]
+NOT_GIVEN = "???"  # OmegaConf's sign for a value that must be given
+OPEN_SLOTS = ("trainer", "optimizer", "callbacks", "logger")
+OWNED_ELSEWHERE = {  # {slot: {argument: the option that sets it}}
+    "optimizer": {"lr": "training.learning_rate", "weight_decay": "training.weight_decay"},
+    "trainer": {
+        "accumulate_grad_batches": "data.accumulate",
+        "val_check_interval": "validate_every",
+        "check_val_every_n_epoch": "validate_every",
+        "default_root_dir": "folder",
+        "callbacks": "callbacks",
+        "logger": "logger",
+        "use_distributed_sampler": "nothing: the data plan shares the examples out",
+    },
+}
+NOT_OF_THE_RESULT = ("name", "folder", "logger", "checkpoint", "export")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole run. The first fields are the run's own, then a node for each room, then the open slots."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
+
+    name: str = "run"
+    """Name of the experiment: part of the default folder, and the run's name in loggers."""
+    folder: str | None = None
+    """The run's folder; none: `runs/<name>/<time>`, in a sweep `runs/<name>/<identity>`."""
+    seed: int = 0
+    """Seed of initialization, dropout and the order of examples (added to `data.seed`)."""
+    validate_every: int | None = None
+    """Validate after so many optimizer steps; none: at the end of each epoch."""
+    checkpoint: str = "best"
+    """The checkpoint that is tested and exported: best, last, or a path."""
+    init_from: str | None = None
+    """Start from the weights of another run: its folder."""
+    export: bool = True
+    """Write `model/`, which stock transformers opens."""
+    model: Composition
+    """The composed model."""
+    task: Task
+    """What is learned."""
+    data: Loading = field(default_factory=Loading)
+    """How it reaches the model."""
+    generation: Generation = field(default_factory=Generation)
+    """How texts are generated."""
+    training: Training = field(default_factory=Training)
+    """What a step does."""
+    trainer: Node = field(default_factory=lambda: {"_target_": "lightning.Trainer"})
+    """Open slot: Lightning's Trainer with any of its arguments."""
+    optimizer: Node = field(default_factory=lambda: {"_target_": "torch.optim.AdamW", "fused": True})
+    """Open slot: a torch optimizer with any of its arguments but rate and decay."""
+    callbacks: dict[str, Node | None] = field(default_factory=dict)
+    """Open slots: Lightning callbacks by a name of your own; null removes one."""
+    logger: dict[str, Node | None] = field(default_factory=dict)
+    """Open slots: Lightning loggers by a name of your own."""
+
+    def __post_init__(self) -> None:
+        every = self.validate_every
+        require(
+            ("name", self.name, bool(self.name.strip("./")), "it must be a name that a folder can have"),
+            ("seed", self.seed, 0 <= self.seed < 2**32, "it must lie in [0, 2^32)"),
+            ("validate_every", every, every is None or every >= 1, "it must be at least 1"),
+        )
+
+    def identity(self) -> str:
+        """A hash of all that changes the results: equal for two runs that would end equal."""
+        kept = {name: value for name, value in asdict(self).items() if name not in NOT_OF_THE_RESULT}
+        kept["trainer"] = {key: value for key, value in self.trainer.items() if not key.startswith(("enable_", "log_"))}
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def defaults() -> Node:
+    """The tree of default values, `???` where one must be given."""
+    return _defaults(Config)
+
+
+def convert(values: Node) -> Config:
+    """The checked config of composed plain values; raises `UserErrors` with every mistake."""
+    try:
+        # JSON, because strict validation takes a JSON list for any sequence but a Python list for a list only.
+        config = TypeAdapter(Config).validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        raise UserErrors(_problems_of(error, values)) from None
+    found = problems(config)
+    if found:
+        raise UserErrors(found)
+    return config
+
+
+def problems(config: Config) -> list[UserError]:
+    """Rules that no node can check alone."""
+    found = []
+    for slot, owners in OWNED_ELSEWHERE.items():
+        node: Node = getattr(config, slot)
+        for argument in sorted(node.keys() & owners.keys()):
+            expected = f"it is not set here but by {owners[argument]}"
+            found.append(UserError(f"{slot}.{argument}", node[argument], expected))
+    task, budget = config.task, config.data.batch_tokens
+    longest = task.max_source_length + task.max_target_length
+    for name in ("batch_tokens", "evaluation_batch_tokens"):
+        budget = getattr(config.data, name)
+        if budget is not None and budget < longest:
+            expected = f"it must hold the longest pair: task.max_source_length + task.max_target_length = {longest}"
+            found.append(UserError(f"data.{name}", budget, expected))
+    if config.training.schedule == "linear" and not _is_limited(config.trainer):
+        expected = "it needs a number of steps: set trainer.max_steps or trainer.max_epochs"
+        found.append(UserError("training.schedule", "linear", expected))
+    generated = task.monitor.startswith("val/") and task.monitor != "val/loss"
+    if not task.monitor.startswith("val/"):
+        found.append(UserError("task.monitor", task.monitor, "it must be val/loss or the name of a metric after val/"))
+    if generated and not task.validation_generate:
+        expected = "it is only known where texts are generated: set task.validation_generate"
+        found.append(UserError("task.monitor", task.monitor, expected))
+    if config.generation.min_length > (config.generation.max_length or task.max_target_length):
+        expected = f"it must not exceed task.max_target_length ({task.max_target_length})"
+        found.append(UserError("generation.min_length", config.generation.min_length, expected))
+    return found
+
+
+def unknown_option(path: str, value: object) -> UserError | None:
+    """The mistake of setting an option that no node has, or None. Any argument may be set in an open slot."""
+    at: Any = Config
+    *_, last = names = path.split(".")
+    for depth, name in enumerate(names):
+        if depth == 1 and names[0] in OPEN_SLOTS:
+            return None
+        known = {each.name for each in fields(at)} if is_dataclass(at) else set()
+        if name not in known:
+            within = f" in {'.'.join(names[:depth])}" if depth else ""
+            return UserError(path, value, f"there is no such option{within}{did_you_mean(name, sorted(known))}")
+        at = get_type_hints(at)[name]
+    return None
+
+
+def _is_limited(trainer: Node) -> bool:
+    """Whether the Trainer ends by itself after a known number of steps."""
+    return any((trainer.get(name) or -1) > 0 for name in ("max_steps", "max_epochs"))
+
+
+def _defaults(node: Any) -> Node:
+    values: Node = {}
+    hints = get_type_hints(node)
+    for each in fields(node):
+        if is_dataclass(hints[each.name]):
+            values[each.name] = _defaults(hints[each.name])
+        elif each.default is not MISSING:
+            values[each.name] = each.default
+        else:
+            values[each.name] = NOT_GIVEN if each.default_factory is MISSING else each.default_factory()
+    return values
+
+
+def _problems_of(error: ValidationError, values: Node) -> list[UserError]:
+    """pydantic's findings as our sentences."""
+    found: list[UserError] = []
+    for each in error.errors():
+        path = [part for part in each["loc"] if isinstance(part, int) or not part.startswith(("dict[", "list["))]
+        name = ".".join(map(str, path))
+        value = each["input"]
+        inner = each.get("ctx", {}).get("error")
+        if isinstance(inner, UserErrors):
+            found += [problem.inside(name) for problem in inner.problems]
+        elif each["type"] == "missing":
+            found.append(UserError(name, None, "a value must be given"))
+        elif each["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            found.append(unknown_option(name, value) or UserError(name, value, "there is no such option"))
+        elif each["type"] == "literal_error":
+            choices = _choices(path)
+            hint = did_you_mean(str(value), choices)
+            found.append(UserError(name, value, f"it must be one of {', '.join(choices)}{hint}"))
+        elif not any(problem.field == name for problem in found):  # a union complains once for each member
+            found.append(UserError(name, value, each["msg"].replace("Input should be", "it must be")))
+    return found
+
+
+def _choices(path: list[Any]) -> list[str]:
+    at: Any = Config
+    for name in path:
+        at = get_type_hints(at)[name]
+    return [str(choice) for choice in get_args(at)]

@@ -1,0 +1,61 @@
+"""From one docstring to one plain (body, summary) pair of English prose, or to nothing."""
+
+from __future__ import annotations
+
+import re
+
+SUMMARY_WORDS = (4, 30)
+BODY_WORDS = (20, 350)
+LEAST_LETTERS = 0.75  # share of letters and spaces: below it, a row is mostly symbols
+
+_FENCE = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)", re.S)
+_DOCTEST = re.compile(r"^[ \t]*>>>.*?(?:\n[ \t]*\n|\Z)", re.S | re.M)
+_DIRECTIVE = re.compile(r"^[ \t]*\.\. ?[\w:-]*::.*$|^[ \t]*\.\. .*$|^[ \t]*!!! .*$", re.M)
+_UNDERLINE = re.compile(r"^[ \t]*([=\-~^*#+_.\"'`])\1{2,}[ \t]*$", re.M)
+_FIELD = re.compile(r"^[ \t]*[:@](?:param|parameter|arg|argument|keyword|type|rtype|return|returns|raise|raises|ivar|cvar|var)"
+                    r"\b[ \t]*([^:\n]*):", re.M)  # fmt: skip
+_ROLE = re.compile(r":[a-zA-Z][\w:+.-]*:(?=`)")
+_LINK = re.compile(r"`([^`<]+?)\s*<[^`>]*>`_{0,2}")
+_MARKDOWN_LINK = re.compile(r"\[([^\]\n]*)\]\([^)\n]*\)")
+_TICKED = re.compile(r"`+([^`]*)`+_{0,2}")
+_EMPHASIS = re.compile(r"(?<![\w*])\*{1,2}([^*\n]+?)\*{1,2}(?![\w*])")
+_FOOTNOTE = re.compile(r"\[#?\w*\]_|\|[^|\n]*\|_?")
+_URL = re.compile(r"<?\bhttps?://\S+")
+_CODE_BLOCK_COLONS = re.compile(r"::(?=\s|$)")
+_LAST_NAME = re.compile(r"~[\w.]*\.(\w+)")
+_WORD = re.compile(r"[A-Za-z]+")
+
+
+def pair_of(docstring: str) -> tuple[str, str] | None:
+    """(body, summary) of a cleaned docstring as `ast.get_docstring` gives it, or None if it is no example.
+
+    The summary is the first paragraph (PEP 257), the body all that follows. Markup, roles, back-ticks, code and
+    doctests are removed; what remains has 4-30 and 20-350 words, mostly letters.
+    """
+    summary, separator, body = docstring.strip().partition("\n\n")
+    if not separator or summary.count("\n") > 2:
+        return None
+    summary, body = plain(summary), plain(body)
+    if not (_is_prose(summary, SUMMARY_WORDS) and _is_prose(body, BODY_WORDS)):
+        return None
+    return body, summary
+
+
+def plain(text: str) -> str:
+    """`text` on one line, without reStructuredText and Markdown markup, code and doctests."""
+    for pattern in (_FENCE, _DOCTEST, _DIRECTIVE, _UNDERLINE, _FOOTNOTE, _URL):
+        text = pattern.sub(" ", text)
+    text = _FIELD.sub(r"\1:", text)
+    text = _ROLE.sub("", text)
+    text = _LINK.sub(r"\1", text)
+    text = _MARKDOWN_LINK.sub(r"\1", text)
+    text = _TICKED.sub(r"\1", text)
+    text = _LAST_NAME.sub(r"\1", text)
+    text = _EMPHASIS.sub(r"\1", text)
+    text = _CODE_BLOCK_COLONS.sub(":", text)
+    return " ".join(text.replace("`", " ").replace("\\", " ").split())
+
+
+def _is_prose(text: str, words: tuple[int, int]) -> bool:
+    letters = sum(character.isalpha() or character == " " for character in text)
+    return words[0] <= len(_WORD.findall(text)) and len(text.split()) <= words[1] and letters >= LEAST_LETTERS * len(text)

@@ -1,0 +1,97 @@
+"""Rows in, `Pair`s out. An example's id is born here, once."""
+
+from __future__ import annotations
+
+import gzip
+import importlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from encdec_lightning.data.cache import cache_folder
+from encdec_lightning.data.options import Loading, Task
+from encdec_lightning.data.pydoc import NAME as PYDOC
+from encdec_lightning.data.pydoc import pydoc
+from encdec_lightning.errors import UserError, did_you_mean
+from encdec_lightning.records import Pair
+
+Split = Literal["train", "validation", "test"]
+Preprocess = Callable[[Pair], Pair | None]
+
+
+def read_split(task: Task, loading: Loading, split: Split) -> list[Pair]:
+    """All pairs of a split, preprocessed; raises `UserError` naming the file and the row that is wrong."""
+    path, field = task.path(split), f"task.{split}"
+    pairs = pydoc(cache_folder(loading.cache))[split] if path == PYDOC else list(read_jsonl(field, path, task))
+    for function in map(preprocessing, task.preprocess or []):
+        pairs = [pair for pair in map(function, pairs) if pair is not None]
+    pairs = pairs[: getattr(task, f"{split}_examples")]
+    if not pairs:
+        raise UserError(field, path, "it holds no example")
+    return pairs
+
+
+def read_jsonl(field: str, path: str, task: Task) -> Iterator[Pair]:
+    """The pairs of a jsonl file, compressed if its name ends in .gz, one JSON object a line; empty lines are refused."""
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(field, path, "there is no such file; give a jsonl file, or pydoc for the embedded data set")
+    seen: set[str] = set()
+    opened = gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")
+    try:
+        with opened as stream:
+            for number, line in enumerate(stream, start=1):
+                pair = _pair(task, f"{field} line {number}", line, number)
+                if pair.id in seen:
+                    raise UserError(f"{field} line {number}", pair.id, "an example before has the same id")
+                seen.add(pair.id)
+                yield pair
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise UserError(field, path, "the gzip file is broken off or damaged") from error
+
+
+def _pair(task: Task, place: str, line: bytes, number: int) -> Pair:
+    """The pair of one line; `place` names the line in errors."""
+    try:
+        row = json.loads(line)
+    except UnicodeDecodeError as error:
+        raise UserError(place, _excerpt(line), "it must be UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise UserError(place, _excerpt(line), f"it must be one JSON object ({error.msg})") from error
+    if not isinstance(row, dict):
+        raise UserError(place, _excerpt(line), "it must be one JSON object")
+    identity = str(number) if task.id is None else str(_column("task.id", place, row, task.id))
+    source, target = (_text(f"task.{role}", place, row, getattr(task, role)) for role in ("source", "target"))
+    return Pair(identity, source, target)
+
+
+def _column(option: str, place: str, row: dict[str, object], column: str) -> object:
+    if column not in row:
+        expected = f"{place} has no such column, but {', '.join(map(str, row))}{did_you_mean(column, map(str, row))}"
+        raise UserError(option, column, expected)
+    return row[column]
+
+
+def _text(option: str, place: str, row: dict[str, object], column: str) -> str:
+    value = _column(option, place, row, column)
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{place} column {column}", value, "it must be a text that is not empty")
+    return value
+
+
+def preprocessing(path: str) -> Preprocess:
+    """The function at a dotted path; raises `UserError` when there is none."""
+    module, _, name = path.rpartition(".")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        expected = f"it must be the dotted path of a function Pair -> Pair | None ({error})"
+        raise UserError("task.preprocess", path, expected) from error
+    if not callable(function):
+        raise UserError("task.preprocess", path, "it is not a function")
+    return function  # type: ignore[no-any-return]
+
+
+def _excerpt(line: bytes) -> str:
+    return line[:60].decode("utf-8", errors="replace").rstrip()

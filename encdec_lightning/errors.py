@@ -1,0 +1,64 @@
+"""Mistakes a user can mend: one sentence each, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable
+
+EXIT_CODE = 2
+
+
+class UserError(ValueError):
+    """One mistake: the field, its value and what would be right. `str()` gives the sentence."""
+
+    def __init__(self, field: str, value: object, expected: str) -> None:
+        super().__init__(field, value, expected)
+        self.field, self.value, self.expected = field, value, expected
+
+    def __str__(self) -> str:
+        return f"{self.field} is {self.value!r}: {self.expected}."
+
+    def inside(self, node: str) -> UserError:
+        """The same mistake, its field named from one level further up: `num_beams` inside `generation`."""
+        return UserError(f"{node}.{self.field}" if node else self.field, self.value, self.expected)
+
+
+class UserErrors(ValueError):
+    """Several mistakes found together; `problems` holds a `UserError` each."""
+
+    def __init__(self, problems: Iterable[UserError]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.problems))
+
+
+def require(*rules: tuple[str, object, bool, str]) -> None:
+    """Raise `UserErrors` naming every rule that does not hold; a rule is (field, value, holds, what would be right)."""
+    problems = [UserError(field, value, expected) for field, value, holds, expected in rules if not holds]
+    if problems:
+        raise UserErrors(problems)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """` (did you mean 'x'?)`, or nothing when no known word is close."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def exit_code(work: Callable[[], object], silent: bool = False) -> int:
+    """Do `work` and give the exit code: 0, or 2 after a user's mistakes, which are printed a line each to stderr.
+
+    Interrupting gives 130, as a shell would; every other exception is a bug and keeps its traceback.
+    """
+    try:
+        work()
+    except (UserError, UserErrors) as error:
+        if not silent and str(error):
+            print(error, file=sys.stderr)
+        return EXIT_CODE
+    except KeyboardInterrupt:
+        return 130
+    return 0

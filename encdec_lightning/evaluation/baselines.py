@@ -1,0 +1,87 @@
+"""What a score is worth: predictions that need no model, and predictions that belong to another source."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+
+from encdec_lightning.errors import UserError, did_you_mean
+from encdec_lightning.records import Prediction
+
+QUOTES = "\"'“”‘’«»„"
+INITIALS = re.compile(r"(?:[^\W\d_]\.)+")
+"""Single letters, each with a full stop: e.g., i.e., U.S., J."""
+ABBREVIATIONS = frozenset(
+    ("etc.", "vs.", "cf.", "al.", "fig.", "mr.", "mrs.", "ms.", "dr.", "prof.", "st.", "sen.", "gov.", "gen.", "rep.")
+)
+
+
+def lead_sentence(source: str) -> str:
+    """The source up to the end of its first sentence; the whole source where no end is found.
+
+    A sentence ends with a word in . ! or ? (closing quotes or brackets may follow) before a word that starts with an
+    upper-case letter, a digit or a quote, unless the word is an abbreviation. A rule for scripts that have upper case.
+    """
+    for word, following in pairwise(re.finditer(r"\S+", source)):
+        bare = word[0].strip(QUOTES + "()[]")
+        first = following[0][0]
+        abbreviation = INITIALS.fullmatch(bare) or bare.lower() in ABBREVIATIONS
+        starts_sentence = first.isupper() or first.isdigit() or first in QUOTES
+        if bare.endswith((".", "!", "?")) and starts_sentence and not abbreviation:
+            return source[: word.end()]
+    return source
+
+
+def lead_words(source: str, count: int) -> str:
+    """The first `count` words of the source, words being what white space separates, joined by single spaces."""
+    return " ".join(source.split(maxsplit=count)[:count])
+
+
+def copy(source: str) -> str:
+    """The source itself."""
+    return source
+
+
+BASELINES: dict[str, Callable[[str], str]] = {
+    "lead_sentence": lead_sentence,
+    "lead_8_words": partial(lead_words, count=8),
+    "lead_12_words": partial(lead_words, count=12),
+    "copy": copy,
+}
+
+
+def baseline(name: str) -> Callable[[str], str]:
+    """The baseline of that name, a function source -> prediction; raises `UserError` if it is unknown."""
+    if name not in BASELINES:
+        expected = f"it must be one of {', '.join(BASELINES)}{did_you_mean(name, BASELINES)}"
+        raise UserError("task.baselines", name, expected)
+    return BASELINES[name]
+
+
+def baseline_predictions(name: str, predictions: Sequence[Prediction]) -> list[Prediction]:
+    """The same examples in the same order with the predictions of a baseline. Raises `UserError` if it is unknown."""
+    predict = baseline(name)
+    return [replace(one, prediction=predict(one.source)) for one in predictions]
+
+
+def permuted(predictions: Sequence[Prediction], seed: int = 0) -> list[Prediction]:
+    """The same examples in the same order, each with the prediction made for another example's source.
+
+    The control that shows whether a model uses its source: one that does loses its score. No example keeps its own
+    prediction and each prediction is used once. Who gets whose depends on the ids and the seed, not on the order.
+    Raises `UserError` when there are fewer than two examples.
+    """
+    if len(predictions) < 2:
+        raise UserError(
+            "task.baselines", "permuted", f"it needs at least two examples, and there are {len(predictions)}"
+        )
+    cycle = sorted(range(len(predictions)), key=lambda index: predictions[index].id)
+    random.Random(seed).shuffle(cycle)
+    result = list(predictions)
+    for receiver, giver in zip(cycle, cycle[1:] + cycle[:1], strict=True):
+        result[receiver] = replace(predictions[receiver], prediction=predictions[giver].prediction)
+    return result

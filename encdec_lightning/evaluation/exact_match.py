@@ -1,0 +1,24 @@
+"""Exact match: how many predictions are, word for word, the reference."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encdec_lightning.records import Prediction
+
+
+class ExactMatch:
+    """Percent of predictions equal to their reference, runs of white space counting as one space. Case matters."""
+
+    names: tuple[str, ...] = ("exact",)
+    signature: str = "case:kept|space:collapsed|version:1"
+
+    def statistics(self, prediction: Prediction) -> NDArray[np.float64]:
+        """1 where the texts are equal, else 0; shape (1,)."""
+        equal = prediction.prediction.split() == prediction.reference.split()
+        return np.array([equal], dtype=np.float64)
+
+    def aggregate(self, total: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+        """Shares in percent; (..., 1) to (..., 1)."""
+        return 100.0 * total / count

@@ -1,0 +1,126 @@
+"""What a metric is, which metrics there are, and how a set of predictions is scored with one."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encdec_lightning.errors import UserError, did_you_mean
+from encdec_lightning.evaluation.exact_match import ExactMatch
+from encdec_lightning.evaluation.rouge import Rouge
+from encdec_lightning.evaluation.significance import interval
+from encdec_lightning.records import Prediction
+
+
+class Metric(Protocol):
+    """Statistics of each example, and values from their sum: all that scores and intervals need."""
+
+    names: tuple[str, ...]
+    """A name for each value, such as ("rouge1", "rouge2", "rougeL")."""
+    signature: str
+    """What exactly was computed, the library's version included."""
+
+    def statistics(self, prediction: Prediction) -> NDArray[np.float64]:
+        """What one example adds to the sum; (K,), K the same for every example."""
+        ...
+
+    def aggregate(self, total: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+        """Values (..., len(names)) from sums of statistics (..., K) over `count` examples; in percent where usual."""
+        ...
+
+
+METRICS: dict[str, Callable[[], Metric]] = {
+    "rouge": Rouge,
+    "exact_match": ExactMatch,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A value with the ends of its bootstrap interval, in the metric's unit, and what exactly was computed."""
+
+    value: float
+    low: float
+    high: float
+    signature: str
+
+
+def load_metric(name: str) -> Metric:
+    """The metric of that name in `METRICS`, or of your own class at the dotted path `package.module.Class`.
+
+    The class is called without arguments. Raises `UserError` when there is no such metric or it is none.
+    """
+    if name in METRICS:
+        return METRICS[name]()
+    known = f"{', '.join(METRICS)} or the dotted path package.module.Class of your own metric"
+    module_name, _, class_name = name.rpartition(".")
+    if not module_name or not all(part.isidentifier() for part in name.split(".")):
+        raise UserError("task.metrics", name, f"expected {known}{did_you_mean(name, METRICS)}")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        reason = f"{module_name} cannot be imported ({error}); is its folder on PYTHONPATH? Expected {known}"
+        raise UserError("task.metrics", name, reason + did_you_mean(name, METRICS)) from error
+    if not hasattr(module, class_name):
+        near = did_you_mean(class_name, vars(module))
+        raise UserError("task.metrics", name, f"the module {module_name} has no {class_name}{near}")
+    return _made(name, getattr(module, class_name))
+
+
+def _made(name: str, factory: Callable[[], Metric]) -> Metric:
+    """The metric that `factory` makes, once it is known to be one; `name` is what the user wrote."""
+    try:
+        inspect.signature(factory).bind()
+    except (TypeError, ValueError) as error:
+        raise UserError("task.metrics", name, "expected a class that can be called without arguments") from error
+    metric = factory()
+    lacking = [part for part in ("names", "signature", "statistics", "aggregate") if not hasattr(metric, part)]
+    if lacking:
+        needs = "a metric has names, signature, statistics(prediction) and aggregate(total, count)"
+        raise UserError("task.metrics", name, f"it has no {', '.join(lacking)}; {needs}")
+    names: object = metric.names
+    if not (isinstance(names, tuple) and names and all(isinstance(value, str) for value in names)):
+        raise UserError("task.metrics", name, f"its names must be a tuple of strings, not {names!r}")
+    return metric
+
+
+def score(
+    predictions: Sequence[Prediction], metric: Metric, samples: int = 1000, seed: int = 0, level: float = 0.95
+) -> dict[str, Score]:
+    """A `Score` for each of the metric's names, with bootstrap intervals of that level from that many samples.
+
+    The order of the predictions does not matter. Raises `UserError` when there are none, or when the metric's arrays
+    do not have the shapes that `Metric` promises.
+    """
+    if not predictions:
+        raise UserError("predictions", [], "expected at least one prediction to score")
+    rows = [np.asarray(metric.statistics(one), np.float64) for one in sorted(predictions, key=lambda one: one.id)]
+    if rows[0].ndim != 1 or any(row.shape != rows[0].shape for row in rows):
+        shapes = ", ".join(map(str, sorted({row.shape for row in rows})))
+        raise UserError(
+            "task.metrics",
+            type(metric).__name__,
+            f"its statistics must be vectors of one length, and their shapes are {shapes}",
+        )
+    statistics = np.stack(rows)
+    # One row more than there are names, so that an aggregate that indexes the wrong axis shows in the shape.
+    copies = np.tile(statistics.sum(axis=0), (len(metric.names) + 1, 1))
+    values = np.asarray(metric.aggregate(copies, len(rows)))
+    expected = (len(copies), len(metric.names))
+    if values.shape != expected:
+        raise UserError(
+            "task.metrics",
+            type(metric).__name__,
+            f"its aggregate made {values.shape} of sums {copies.shape}; expected {expected}, a value for each name",
+        )
+    low, high = interval(statistics, metric.aggregate, samples=samples, seed=seed, level=level)
+    return {
+        name: Score(float(values[0, i]), float(low[i]), float(high[i]), f"{name}|{metric.signature}")
+        for i, name in enumerate(metric.names)
+    }

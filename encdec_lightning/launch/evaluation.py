@@ -1,0 +1,49 @@
+"""A finished or interrupted run, scored again from its folder alone."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+import yaml
+
+from encdec_lightning.config import Config, Node, convert, unknown_option
+from encdec_lightning.data.datamodule import Seq2SeqDataModule
+from encdec_lightning.errors import UserErrors
+from encdec_lightning.launch.job import build_evaluator, loading, quiet, test
+from encdec_lightning.run import Run
+from encdec_lightning.training.module import Seq2SeqModule
+
+
+def evaluate(run: Run, checkpoint: str | None, options: dict[str, str]) -> Run:
+    """Test a checkpoint and write the results: into the run, or with other options into a run of `evaluations/`.
+
+    Of the frozen config only the data and plain options are used: what it could call is never built.
+    """
+    quiet()
+    frozen = convert(run.config())
+    config = with_options(frozen, options, checkpoint)
+    path = run.checkpoint(config.checkpoint)
+    changed = config != frozen
+    target = Run.create(run.folder / "evaluations" / _name(config), asdict(config), _name(config)) if changed else run
+    with target.lock():
+        data = Seq2SeqDataModule(config.task, Seq2SeqModule.load_from_checkpoint(path).tokenizers, loading(config))
+        test(target, replace(config, export=False), build_evaluator(config), data, str(path))
+    return target
+
+
+def with_options(config: Config, options: dict[str, str], checkpoint: str | None) -> Config:
+    """The config with options `node.name: value` replaced; raises `UserErrors`."""
+    values: Node = asdict(config)
+    unknown = [problem for name, value in options.items() if (problem := unknown_option(name, value))]
+    if unknown:
+        raise UserErrors(unknown)
+    for name, value in options.items():
+        node, _, field = name.partition(".")
+        values[node][field] = yaml.safe_load(value)
+    if checkpoint is not None:
+        values["checkpoint"] = checkpoint
+    return convert(values)
+
+
+def _name(config: Config) -> str:
+    return f"{replace(config, name='evaluation').identity()[:12]}-{config.checkpoint.replace('/', '_')[-40:]}"

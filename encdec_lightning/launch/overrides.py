@@ -1,0 +1,160 @@
+"""A command's overrides in, a checked `Config` out. Hydra only composes; every mistake is ours to word."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from encdec_lightning.config import NOT_GIVEN, OPEN_SLOTS, Config, Node, convert, defaults, unknown_option
+from encdec_lightning.errors import UserError, UserErrors, did_you_mean
+from encdec_lightning.launch.presets import ROOT, choices, conf_folder, roles
+
+Mistakes = list[UserError]
+
+
+def compose_config(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Config:
+    """The config of a command; raises `UserErrors` with all mistakes: unknown options, groups, presets, values."""
+    mistakes, usable = check_overrides(overrides, config_dirs)
+    try:
+        config = convert(plain(_compose(usable, config_dirs)))
+    except UserErrors as errors:
+        raise UserErrors([*mistakes, *errors.problems]) from None
+    if mistakes:
+        raise UserErrors(mistakes)
+    return config
+
+
+def plain(composed: Any) -> Node:
+    """Composed values as plain ones, interpolations resolved, values that were not given left out."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        values: Any = OmegaConf.to_container(composed, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserErrors([_restated(error)]) from None
+    values.pop("checkpoints", None)  # only a source of interpolations
+    given: Node = _given(values)
+    return given
+
+
+def check_overrides(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> tuple[Mistakes, list[str]]:
+    """The mistakes in the names of options, groups and presets, and the overrides that are free of them.
+
+    An override of an argument in an open slot comes back with `++`: nobody has to know which arguments a preset lists.
+    """
+    known, names = choices(config_dirs), roles(config_dirs)
+    mistakes: Mistakes = []
+    usable: list[str] = []
+    for line in overrides:
+        try:
+            mistake, rewritten = _check_override(line, known, names)
+        except UserError as error:
+            mistake, rewritten = error, line
+        if mistake is None:
+            usable.append(rewritten)
+        else:
+            mistakes.append(mistake)
+    return mistakes, usable
+
+
+def _check_override(line: str, known: dict[str, list[str]], role_names: list[str]) -> tuple[UserError | None, str]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        (override,) = OverridesParser.create().parse_overrides([line])
+    except HydraException:
+        raise UserError("argument", line, "it must have the form option=value") from None
+    name, value = override.key_or_group, override.value()
+    body = line.lstrip("+~")
+    group = name.partition("@")[0]
+    if group in known and not group.startswith("hydra"):
+        values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [value]
+        for choice in values if not override.is_delete() else []:
+            names = choice if isinstance(choice, list) else [choice]
+            wrong = [each for each in names if each is not None and str(each) not in ("null", *known[group])]
+            if wrong:
+                expected = f"{_one_of(known[group])}{did_you_mean(str(wrong[0]), known[group])}"
+                return UserError(group, wrong[0], expected), line
+        if override.is_delete():
+            return None, line
+        return None, f"~{name}" if value is None else body  # Hydra takes no null here
+    if name.partition(".")[0].partition("/")[0] == "hydra":
+        return _check_hydra(name, value), line
+    if name.startswith("checkpoints."):
+        role = name.removeprefix("checkpoints.")
+        hint = did_you_mean(role, role_names)
+        known_role = None if role in role_names else UserError(name, value, f"{_one_of(role_names)}{hint}")
+        return known_role, f"++{body}"
+    mistake = unknown_option(name, value)
+    if mistake is not None:
+        groups = did_you_mean(name, [*known, *Config.__dataclass_fields__])
+        if "." not in name and groups:
+            mistake = UserError(name, value, f"there is no such option or group{groups}")
+        return mistake, line
+    slot = name.partition(".")[0]
+    if override.is_delete():
+        return (None, line) if slot in OPEN_SLOTS else (UserError(name, "~", "only open slots can be removed"), line)
+    return None, f"++{body}" if slot in OPEN_SLOTS and "." in name else body
+
+
+def _one_of(names: list[str]) -> str:
+    return f"it must be one of {', '.join(names)}"
+
+
+def _check_hydra(name: str, value: object) -> UserError | None:
+    """Hydra accepts unknown options of its own and goes on without a word."""
+    from hydra.conf import HydraConf
+
+    first = name.replace("/", ".").split(".")[1] if "." in name or "/" in name else ""
+    known = HydraConf.__dataclass_fields__
+    if first in known:
+        return None
+    return UserError(name, value, f"Hydra has no such option{did_you_mean(first, known)}")
+
+
+def register_defaults() -> None:
+    """Let Hydra know `Config`'s own defaults, as plain values, so that every option can be overridden."""
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.instance().store(name="defaults", node=defaults())
+
+
+def search_path(config_dirs: Sequence[Path]) -> list[str]:
+    """The override that lets Hydra look into the users' own folders."""
+    return [f"hydra.searchpath=[{','.join(f'file://{folder.resolve()}' for folder in config_dirs)}]"] if config_dirs else []
+
+
+def _compose(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Any:
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    register_defaults()
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        try:
+            return compose(ROOT, overrides=[*overrides, *search_path(config_dirs)])
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserErrors([_restated(error)]) from None
+
+
+def _restated(error: Exception) -> UserError:
+    """Hydra's error as one sentence: its innermost cause, first line."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    text = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+    key = getattr(cause, "full_key", None) or "configuration"
+    value: object = NOT_GIVEN
+    with contextlib.suppress(Exception):
+        value = getattr(cause, "value", None)
+    return UserError(str(key), value, text.rstrip("."))
+
+
+def _given(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {key: _given(value) for key, value in values.items() if value != NOT_GIVEN}
+    return values

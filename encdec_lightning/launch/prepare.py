@@ -1,0 +1,103 @@
+"""All that can be checked before a run's folder is made: the pair, the positions, the files, the slots."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+
+from encdec_lightning.config import Config
+from encdec_lightning.errors import UserError, UserErrors
+from encdec_lightning.run import Run
+
+
+def prepare(config: Config, in_sweep: bool = False) -> Run:
+    """The run of a config, checked, its folder made and its config frozen; raises `UserErrors`."""
+    found = check_all(config)
+    if found:
+        raise UserErrors(found)
+    identity = config.identity()
+    last = identity[:12] if in_sweep else f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    folder = Path(config.folder) if config.folder is not None else Path("runs", config.name, last)
+    return Run.create(folder, asdict(config), identity)
+
+
+def check_all(config: Config) -> list[UserError]:
+    """Every problem of a config that shows without loading weights or all the data."""
+    from encdec_lightning.launch.job import quiet
+
+    quiet()
+    return [*_check_model(config), *_check_files(config), *_check_slots(config), *_check_names(config)]
+
+
+def _check_model(config: Config) -> list[UserError]:
+    from encdec_lightning.composition.architectures import length_limit
+    from encdec_lightning.composition.compatibility import check
+    from encdec_lightning.composition.initialization import side_configs
+
+    compatibility = check(**asdict(config.model))
+    if not compatibility.ok:
+        return [problem.inside("model") for problem in compatibility.problems]
+    task, found = config.task, []
+    limits = [length_limit(side) for side in side_configs(config.model)]
+    lengths = {
+        "task.max_source_length": (task.max_source_length, limits[0], config.model.encoder),
+        "task.max_target_length": (task.max_target_length, limits[1], config.model.decoder),
+        "generation.max_length": (config.generation.max_length or 0, limits[1], config.model.decoder),
+    }
+    for field, (length, limit, checkpoint) in lengths.items():
+        if length > limit:
+            found.append(UserError(field, length, f"{checkpoint} has positions for {limit} tokens"))
+    return found
+
+
+def _check_files(config: Config) -> list[UserError]:
+    """Problems of each data file as far as its first row shows them."""
+    from encdec_lightning.data.pydoc import NAME as PYDOC
+    from encdec_lightning.data.readers import read_jsonl
+
+    found: list[UserError] = []
+    for split in ("train", "validation", "test"):
+        path = config.task.path(split)  # type: ignore[arg-type]
+        if path == PYDOC or (split == "test" and config.task.test is None):
+            continue
+        try:
+            if next(read_jsonl(f"task.{split}", path, config.task), None) is None:
+                found.append(UserError(f"task.{split}", path, "it holds no example"))
+        except UserError as problem:
+            found.append(problem)
+    return found
+
+
+def _check_slots(config: Config) -> list[UserError]:
+    from encdec_lightning.launch.build import check_slot
+    from encdec_lightning.launch.job import CALLBACK, LOGGER, OPTIMIZER, TRAINER
+
+    found = [*check_slot("trainer", config.trainer, TRAINER), *check_slot("optimizer", config.optimizer, OPTIMIZER)]
+    for group, base in (("callbacks", CALLBACK), ("logger", LOGGER)):
+        for name, node in getattr(config, group).items():
+            if node is not None:
+                found += check_slot(f"{group}.{name}", node, base)
+    return found
+
+
+def _check_names(config: Config) -> list[UserError]:
+    """Metrics, baselines and preprocessing functions that do not exist, and the run to start from."""
+    from encdec_lightning.data.readers import preprocessing
+    from encdec_lightning.evaluation.baselines import baseline
+    from encdec_lightning.evaluation.metric import load_metric
+
+    found: list[UserError] = []
+    names = [(load_metric, config.task.metrics), (baseline, config.task.baselines), (preprocessing, config.task.preprocess)]
+    for look_up, wanted in names:
+        for name in wanted or []:
+            try:
+                look_up(name)  # type: ignore[operator]
+            except UserError as problem:
+                found.append(problem)
+    if config.init_from is not None:
+        try:
+            Run.open(config.init_from, "init_from").checkpoint("best")
+        except UserError as problem:
+            found.append(problem)
+    return found

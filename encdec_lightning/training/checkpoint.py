@@ -1,0 +1,38 @@
+"""Small folders inside a checkpoint, as tensors: they load with `weights_only=True`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def pack_folder(write: Callable[[Path], object]) -> dict[str, Tensor]:
+    """What `write(folder)` writes: {relative path: bytes as uint8}."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write(folder)
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        return {
+            path.relative_to(folder).as_posix(): torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+            for path in files
+        }
+
+
+def unpack_folder(files: dict[str, Tensor], read: Callable[[Path], T]) -> T:
+    """`read(folder)` of a folder with these files. A path that leads outside the folder raises `ValueError`."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        for relative, content in files.items():
+            path = (folder / relative).resolve()
+            if not path.is_relative_to(folder):
+                raise ValueError(f"the checkpoint holds a file outside its folder: {relative!r}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.cpu().numpy().tobytes())
+        return read(folder)

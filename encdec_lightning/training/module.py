@@ -1,0 +1,220 @@
+"""The LightningModules: what is common to every task, and the sequence-to-sequence task."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+import lightning
+import torch
+from torch import Tensor, distributed
+from transformers import EncoderDecoderConfig
+
+from encdec_lightning.composition.model import EncoderDecoder
+from encdec_lightning.composition.tokenizers import Tokenizers
+from encdec_lightning.data.batch import Batch
+from encdec_lightning.data.options import Task
+from encdec_lightning.errors import UserError
+from encdec_lightning.evaluation.metric import Score, load_metric, score
+from encdec_lightning.generation.options import Generation
+from encdec_lightning.generation.predict import predict
+from encdec_lightning.records import Prediction
+from encdec_lightning.training.checkpoint import pack_folder, unpack_folder
+from encdec_lightning.training.loss import token_losses
+from encdec_lightning.training.optimizers import OptimizerFactory, default_optimizer, parameter_groups
+from encdec_lightning.training.options import Training
+from encdec_lightning.training.schedules import schedule
+
+LOSS_LOADER = 0  # validation has two loaders: all pairs for the loss, and some to generate for
+
+
+class TaskModule(lightning.LightningModule, ABC):
+    """Logging, optimizer, schedule, scores and gathering by id; a task adds `loss` and `predict`."""
+
+    def __init__(self, task: Task, training: Training, optimizer: OptimizerFactory = default_optimizer) -> None:
+        super().__init__()
+        self.task, self.training_options = task, training
+        self._optimizer_factory = optimizer
+        self._predictions: list[Prediction] = []
+        self._loss_sum, self._loss_tokens = 0.0, 0
+        self.scores: dict[str, Score] = {}
+        """Scores of the last test with their intervals, by the metric's name (`rouge1`)."""
+        self.predictions: list[Prediction] = []
+        """What the last test predicted, ordered by id, on every rank."""
+
+    @abstractmethod
+    def loss(self, batch: Batch, label_smoothing: float = 0.0) -> tuple[Tensor, int]:
+        """The summed loss of a batch, (), and the number of target tokens it sums over."""
+
+    @abstractmethod
+    def predict(self, batch: Batch) -> list[Prediction]:
+        """A prediction for each pair of the batch."""
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """This batch's share of the optimizer step's mean loss per target token.
+
+        Lightning divides by the accumulated batches and DDP by the ranks; both are undone here, so that the gradient is
+        that of the mean over all target tokens of the step, however they are spread.
+        """
+        total, tokens = self.loss(batch, self.training_options.label_smoothing)
+        self.log("train/loss", total.detach() / tokens, prog_bar=True, batch_size=tokens)
+        return total * (self.trainer.accumulate_grad_batches * self.trainer.world_size / batch.update_tokens)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
+        """Ask for the end at the last step: Lightning then validates first, whatever its interval."""
+        if self.trainer.global_step == self._total_steps():
+            self.trainer.should_stop = True
+
+    def validation_step(self, batch: Batch, batch_index: int, dataloader_idx: int = LOSS_LOADER) -> None:
+        """Add to the loss, or generate."""
+        if dataloader_idx == LOSS_LOADER:
+            total, tokens = self.loss(batch)
+            self._loss_sum += float(total)
+            self._loss_tokens += tokens
+        else:
+            self._predictions += self.predict(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/loss` (without label smoothing) and, where texts were generated, their scores."""
+        sums = torch.tensor([self._loss_sum, self._loss_tokens], dtype=torch.float64)
+        parts = self._gather(sums.tolist())
+        total, tokens = (sum(part[i] for part in parts) for i in range(2))
+        self._loss_sum, self._loss_tokens = 0.0, 0
+        self.log("val/loss", torch.tensor(total / tokens, dtype=torch.float32), prog_bar=True, rank_zero_only=False)
+        predictions = self._collect()
+        if predictions:
+            scores = self._score(predictions)
+            self.log_dict({f"val/{name}": each.value for name, each in scores.items()}, prog_bar=False)
+
+    def test_step(self, batch: Batch, batch_index: int) -> None:
+        """Generate."""
+        self._predictions += self.predict(batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Keep `predictions` and `scores`, and log the scores as `test/...`."""
+        self.predictions = self._collect()
+        self.scores = self._score(self.predictions)
+        self.log_dict({f"test/{name}": each.value for name, each in self.scores.items()})
+
+    def predict_step(self, batch: Batch, batch_index: int) -> list[Prediction]:
+        """Generate."""
+        return self.predict(batch)
+
+    def on_fit_start(self) -> None:
+        """Refuse a Trainer that accumulates otherwise than the data plan its steps."""
+        loading = getattr(getattr(self.trainer, "datamodule", None), "loading", None)
+        if loading is not None and loading.accumulate != self.trainer.accumulate_grad_batches:
+            expected = f"it must equal Loading.accumulate ({loading.accumulate})"
+            raise UserError("Trainer.accumulate_grad_batches", self.trainer.accumulate_grad_batches, expected)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """The optimizer over groups by learning rate and decay, and the schedule, stepped every optimizer step."""
+        groups = parameter_groups(self.model, self.training_options, self.model.config.fresh_parameters)
+        optimizer = self._optimizer_factory(groups)
+        factor = schedule(self.training_options, self._total_steps(), self.model.config.decoder.hidden_size)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _total_steps(self) -> int:
+        """Optimizer steps of the whole fit, without Lightning's estimate, which would drop a stateful loader's state."""
+        if self.trainer.max_steps > 0:
+            return int(self.trainer.max_steps)
+        data = getattr(self.trainer, "datamodule", None)
+        epochs = self.trainer.max_epochs
+        if epochs and epochs > 0 and hasattr(data, "updates_per_epoch"):
+            return int(epochs * data.updates_per_epoch())
+        if self.training_options.schedule != "linear":
+            return 0
+        raise UserError("Trainer.max_steps", self.trainer.max_steps, "a linear schedule needs a number of steps or epochs")
+
+    def _collect(self) -> list[Prediction]:
+        """The predictions of all ranks, each id once, ordered by id; empties the rank's own list."""
+        by_id = {each.id: each for part in self._gather(self._predictions) for each in part}
+        self._predictions = []
+        return [by_id[key] for key in sorted(by_id)]
+
+    def _gather(self, value: Any) -> list[Any]:
+        """The value of every rank."""
+        if self.trainer.world_size == 1:
+            return [value]
+        parts: list[Any] = [None] * self.trainer.world_size
+        distributed.all_gather_object(parts, value)
+        return parts
+
+    def _score(self, predictions: list[Prediction]) -> dict[str, Score]:
+        scores: dict[str, Score] = {}
+        for name in self.task.metrics or ["rouge"]:
+            scores |= score(predictions, load_metric(name))
+        return scores
+
+
+class Seq2SeqModule(TaskModule):
+    """A composed model, learning to write targets for sources."""
+
+    def __init__(
+        self,
+        model: EncoderDecoder,
+        tokenizers: Tokenizers,
+        task: Task,
+        training: Training | None = None,
+        generation: Generation | None = None,
+        optimizer: OptimizerFactory = default_optimizer,
+    ) -> None:
+        super().__init__(task, training or Training(), optimizer)
+        self.generation = generation or Generation()
+        self.tokenizers = tokenizers
+        tokenizers.configure(model)
+        self.model = model.train()  # from_pretrained gives models in evaluation mode, and Lightning keeps that
+
+    def loss(self, batch: Batch, label_smoothing: float = 0.0) -> tuple[Tensor, int]:
+        """Summed cross-entropy, (), and the number of target tokens."""
+        losses = token_losses(self.model, batch, label_smoothing)
+        return losses.sum(), losses.numel()
+
+    def predict(self, batch: Batch) -> list[Prediction]:
+        """Generate a text for each pair of the batch."""
+        return predict(self.model, self.tokenizers, batch, self.generation, self.task.max_target_length)
+
+    def export(self, folder: Path) -> None:
+        """Write the model and its tokenizers so that stock transformers opens them."""
+        self.model.save_pretrained(folder)
+        self.tokenizers.save_pretrained(folder)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add all that `load_from_checkpoint` needs beside the weights, as plain values and tensors."""
+        checkpoint["encdec_lightning"] = {
+            "model": self.model.config.to_dict(),
+            "generation_config": self.model.generation_config.to_dict(),
+            "tokenizers": pack_folder(self.tokenizers.save_pretrained),
+            "task": asdict(self.task),
+            "training": asdict(self.training_options),
+            "generation": asdict(self.generation),
+        }
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: str | Path,
+        map_location: torch.device | str = "cpu",
+        task: Task | None = None,
+        generation: Generation | None = None,
+    ) -> Self:
+        """Rebuild a module from a Lightning checkpoint alone, base weights and tokenizers included; nothing is unpickled.
+
+        `task` and `generation` replace those of the training.
+        """
+        checkpoint = torch.load(checkpoint_path, map_location=map_location, weights_only=True)
+        kept = checkpoint["encdec_lightning"]
+        model = EncoderDecoder(EncoderDecoderConfig.from_dict(kept["model"]))
+        model.generation_config = type(model.generation_config).from_dict(kept["generation_config"])
+        module = cls(
+            model,
+            unpack_folder(kept["tokenizers"], Tokenizers.load),
+            task or Task(**kept["task"]),
+            Training(**kept["training"]),
+            generation or Generation(**kept["generation"]),
+        )
+        module.load_state_dict(checkpoint["state_dict"])
+        return module

@@ -1,0 +1,45 @@
+"""The options of training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from encdec_lightning.errors import require
+
+Schedule = Literal["constant", "linear", "inverse_sqrt", "noam"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What one optimizer step does, and how large it is."""
+
+    learning_rate: float = 5e-5
+    """Peak learning rate; with `noam` the factor in front of the paper's formula (0.05)."""
+    fresh_learning_rate: float | None = None
+    """Peak learning rate of the parameters that started at random; none: `learning_rate`."""
+    schedule: Schedule = "linear"
+    """After the warm-up: constant, linear to zero at the last step, or falling with the square root of the step;
+    `noam` is the last with the paper's scaling by the model's width."""
+    warmup_steps: int = 0
+    """Optimizer steps of linear warm-up."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of matrices; biases and layer norms have none."""
+    label_smoothing: float = 0.0
+    """Share of the target probability spread over the whole vocabulary."""
+
+    def __post_init__(self) -> None:
+        fresh = self.fresh_learning_rate
+        require(
+            ("learning_rate", self.learning_rate, self.learning_rate > 0, "it must be above 0"),
+            ("fresh_learning_rate", fresh, fresh is None or fresh > 0, "it must be above 0"),
+            ("warmup_steps", self.warmup_steps, self.warmup_steps >= 0, "it must not be negative"),
+            ("weight_decay", self.weight_decay, self.weight_decay >= 0, "it must not be negative"),
+            ("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "it must lie in [0, 1)"),
+            (
+                "schedule",
+                self.schedule,
+                self.warmup_steps > 0 or self.schedule not in ("inverse_sqrt", "noam"),
+                "it needs training.warmup_steps of at least 1",
+            ),
+        )

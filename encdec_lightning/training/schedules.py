@@ -1,0 +1,43 @@
+"""Learning-rate schedules: each a factor of the optimizer step t, counted from 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from encdec_lightning.training.options import Training
+
+
+def constant(step: int, warmup: int, total: int, width: int) -> float:
+    """Linear warm-up, then 1."""
+    return min(1.0, step / max(warmup, 1))
+
+
+def linear(step: int, warmup: int, total: int, width: int) -> float:
+    """Linear warm-up, then linearly down: the step after the last would have 0."""
+    if step <= warmup:
+        return step / warmup
+    return max(0.0, (total + 1 - step) / max(total + 1 - warmup, 1))
+
+
+def inverse_sqrt(step: int, warmup: int, total: int, width: int) -> float:
+    """Linear warm-up to 1, then sqrt(warmup / t)."""
+    return min(step / warmup, (warmup / step) ** 0.5)
+
+
+def noam(step: int, warmup: int, total: int, width: int) -> float:
+    """width^-0.5 * min(t^-0.5, t * warmup^-1.5): Rothe et al., section 2, with a learning rate of 0.05."""
+    return float(width**-0.5 * min(step**-0.5, step * warmup**-1.5))
+
+
+SCHEDULES: dict[str, Callable[[int, int, int, int], float]] = {
+    "constant": constant,
+    "linear": linear,
+    "inverse_sqrt": inverse_sqrt,
+    "noam": noam,
+}
+
+
+def schedule(training: Training, total_steps: int, width: int) -> Callable[[int], float]:
+    """The factor for torch's `LambdaLR`, which counts steps from 0. `width` is the decoder's hidden size."""
+    function = SCHEDULES[training.schedule]
+    return lambda index: function(index + 1, training.warmup_steps, total_steps, width)

@@ -1,0 +1,156 @@
+"""All tiny checkpoints, texts and runs of the tests: made here, in seconds, without a hub."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    BertConfig,
+    GPT2Config,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+)
+
+NOUNS = "matrix tensor graph file path list node value string number".split()
+VERBS = "return compute read write sort merge remove update".split()
+POSITIONS, WIDTH, LAYERS, HEADS = 64, 32, 2, 4
+
+
+def pairs(count: int, seed: int = 0) -> list[dict[str, str]]:
+    """Rows with a document and its summary; the summary can be read off the document."""
+    draw = random.Random(seed)
+    rows = []
+    for number in range(count):
+        verb, noun, other = draw.choice(VERBS), draw.choice(NOUNS), draw.choice(NOUNS)
+        filler = " ".join(draw.choice(NOUNS) for _ in range(draw.randint(1, 12)))
+        document = f"The {noun} is given. Use this to {verb} the {noun} of a {other}. {filler}."
+        rows.append({"key": f"row-{seed}-{number}", "document": document, "summary": f"{verb} the {noun}"})
+    return rows
+
+
+def write_rows(path: Path, rows: list[dict[str, str]]) -> Path:
+    """A jsonl file."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def corpus() -> list[str]:
+    return [text for row in pairs(200, seed=99) for text in (row["document"], row["summary"])]
+
+
+def wordpiece() -> PreTrainedTokenizerFast:
+    """BERT's kind of tokenizer: [CLS] text [SEP]."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.train_from_iterator(corpus(), trainers.WordPieceTrainer(vocab_size=150, special_tokens=special))
+    cls, sep = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, mask_token="[MASK]", **names)
+
+
+def byte_pairs(roberta: bool) -> PreTrainedTokenizerFast:
+    """RoBERTa's tokenizer, <s> text </s>, or GPT-2's: one special token, no padding."""
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"] if roberta else ["<|endoftext|>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=special, initial_alphabet=alphabet)
+    tokenizer.train_from_iterator(corpus(), trainer)
+    if not roberta:
+        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=special[0], eos_token=special[0])
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    names = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "pad_token": "<pad>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", mask_token="<mask>", **names)
+
+
+def config(family: str, vocab_size: int, width: int = WIDTH, layers: int = LAYERS) -> PretrainedConfig:
+    """A tiny config of a family."""
+    if family == "gpt2":
+        return GPT2Config(
+            vocab_size=vocab_size, n_embd=width, n_layer=layers, n_head=HEADS, n_positions=POSITIONS,
+            bos_token_id=0, eos_token_id=0,
+        )  # fmt: skip
+    sizes = {
+        "vocab_size": vocab_size,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": HEADS,
+        "intermediate_size": 2 * width,
+    }
+    if family == "roberta":
+        return RobertaConfig(**sizes, max_position_embeddings=POSITIONS + 2, type_vocab_size=1, pad_token_id=1)
+    return BertConfig(**sizes, max_position_embeddings=POSITIONS)
+
+
+def checkpoint(folder: Path, family: str, width: int = WIDTH, layers: int = LAYERS, seed: int = 0) -> str:
+    """A folder like a Hub checkpoint: config.json, model.safetensors, tokenizer. bert comes without a head, as MiniLM."""
+    tokenizer = wordpiece() if family == "bert" else byte_pairs(roberta=family == "roberta")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        kind = AutoModelForCausalLM if family == "gpt2" else AutoModel
+        model = kind.from_config(config(family, len(tokenizer), width, layers))
+        with torch.no_grad():
+            for parameter in model.parameters():  # zeros and ones would hide mistakes
+                parameter.add_(torch.randn_like(parameter) * 0.02)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Checkpoints by family, and the rows of a small task."""
+
+    bert: str
+    roberta: str
+    gpt2: str
+    train: str
+    validation: str
+    test: str
+
+    def overrides(self, *more: str) -> list[str]:
+        """Options of a small run on the processor, from these files alone."""
+        return [
+            "experiment=null",
+            "task=jsonl",
+            f"task.train={self.train}",
+            f"task.validation={self.validation}",
+            f"task.test={self.test}",
+            "task.source=document",
+            "task.target=summary",
+            "task.id=key",
+            "task.max_source_length=40",
+            "task.max_target_length=12",
+            "data.batch_tokens=400",
+            "hardware=cpu",
+            "precision=fp32",
+            "trainer.enable_progress_bar=false",
+            "trainer.enable_model_summary=false",
+            "trainer.max_steps=4",
+            "trainer.log_every_n_steps=1",
+            f"checkpoints.bert={self.bert}",
+            f"checkpoints.roberta={self.roberta}",
+            f"checkpoints.gpt2={self.gpt2}",
+            *more,
+        ]
+
+
+def write_all(folder: Path) -> Files:
+    """Everything a test of the whole path needs."""
+    families = {family: checkpoint(folder / family, family) for family in ("bert", "roberta", "gpt2")}
+    splits = {"train": (64, 1), "validation": (16, 2), "test": (12, 3)}
+    rows = {name: str(write_rows(folder / f"{name}.jsonl", pairs(*size))) for name, size in splits.items()}
+    return Files(**families, **rows)
