@@ -141,7 +141,7 @@ def problems(config: Config) -> list[UserError]:
 def unknown_option(path: str, value: object) -> UserError | None:
     """The mistake of setting an option that no node has, or None. Any argument may be set in an open slot."""
     at: Any = Config
-    *_, last = names = path.split(".")
+    names = path.split(".")
     for depth, name in enumerate(names):
         if depth == 1 and names[0] in OPEN_SLOTS:
             return None
@@ -172,7 +172,7 @@ def _defaults(node: Any) -> Node:
 
 
 def _problems_of(error: ValidationError, values: Node) -> list[UserError]:
-    """pydantic's findings as our sentences."""
+    """Pydantic's findings as our sentences."""
     found: list[UserError] = []
     for each in error.errors():
         path = [part for part in each["loc"] if isinstance(part, int) or not part.startswith(("dict[", "list["))]

@@ -92,7 +92,7 @@ class Run:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run for this process; the kernel lets go when it dies. Raises `UserError` if another one holds it."""
+        """Hold the run for this process, until it dies at the latest; raises `UserError` if another one does."""
         with (self.folder / ".lock").open("w") as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,7 +9,7 @@ import pytest
 
 os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", WANDB_SILENT="true", TOKENIZERS_PARALLELISM="false")
 
-import tiny  # noqa: E402 - the Hub client reads its environment when it is imported
+import tiny
 
 
 @pytest.fixture(scope="session")

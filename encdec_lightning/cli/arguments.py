@@ -30,7 +30,9 @@ class Arguments:
 
 def parse_overrides(program: str, description: str, argv: Sequence[str] | None) -> Arguments:
     """Arguments of a command that composes a config."""
-    parser = _Parser(program, description=description, epilog=_options_help(), formatter_class=argparse.RawTextHelpFormatter)
+    parser = _Parser(
+        program, description=description, epilog=_options_help(), formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("overrides", nargs="*", metavar="option=value", help="options and groups, in any order; below")
     parser.add_argument("--config-dir", "-cd", action="append", default=[], metavar="DIR", help="presets of your own")
     parser.add_argument("--multirun", "-m", action="store_true", help="a sweep: option=a,b,c runs every combination")

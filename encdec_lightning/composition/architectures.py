@@ -25,6 +25,9 @@ class Architecture:
     """The word embedding module inside the embedding block."""
     cross_attention: tuple[str, ...]
     """Parts of the names of cross-attention parameters: no checkpoint has them, they start at random."""
+    self_attention: tuple[tuple[str, str], ...]
+    """Replacements that turn a cross-attention parameter's name into that of the self-attention parameter of the same
+    meaning; empty where their layouts differ."""
     head: tuple[str, ...]
     """Prefixes of the causal language model's own parameters, outside the base model."""
     encodes: bool
@@ -43,6 +46,7 @@ _BERT = dict(
     embeddings=("embeddings",),
     word_embeddings="embeddings.word_embeddings",
     cross_attention=(".crossattention.",),
+    self_attention=((".crossattention.", ".attention."),),
     encodes=True,
     positions="max_position_embeddings",
     encoder_arguments=(("add_pooling_layer", False),),
@@ -56,6 +60,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         embeddings=("wte", "wpe"),
         word_embeddings="wte",
         cross_attention=(".crossattention.", ".ln_cross_attn."),
+        self_attention=(),
         head=("lm_head.",),
         encodes=False,
         positions="n_positions",

@@ -10,7 +10,7 @@ from transformers import EncoderDecoderConfig, PretrainedConfig, PreTrainedModel
 from encdec_lightning.composition.architectures import ARCHITECTURES, architecture_of
 from encdec_lightning.composition.initialization import random_decoder, random_encoder, set_dropout, side_configs
 from encdec_lightning.composition.model import EncoderDecoder
-from encdec_lightning.composition.options import Composition, Init, Weights
+from encdec_lightning.composition.options import Composition, CrossAttentionInit, Init, Weights
 from encdec_lightning.composition.sharing import shared_keys, unlike
 from encdec_lightning.errors import UserError, UserErrors, did_you_mean
 
@@ -36,6 +36,7 @@ def check(
     weights: Weights = "untied",
     encoder_init: Init = "pretrained",
     decoder_init: Init = "pretrained",
+    cross_attention_init: CrossAttentionInit = "random",
     dropout: float | None = None,
 ) -> Compatibility:
     """Say whether `compose` with the same arguments will work, and what will be pretrained, random and shared."""
@@ -46,6 +47,7 @@ def check(
             weights=weights,
             encoder_init=encoder_init,
             decoder_init=decoder_init,
+            cross_attention_init=cross_attention_init,
             dropout=dropout,
         )
         model = skeleton(composition)
@@ -89,7 +91,9 @@ def _family_problems(field: str, checkpoint: str, config: PretrainedConfig) -> l
         expected = f"its family {family!r} cannot be the {field}, {', '.join(able)} can{did_you_mean(family, able)}"
         return [UserError(field, checkpoint, expected)]
     if family not in able:
-        return [UserError(field, checkpoint, f"{family} reads left to right only, an encoder is one of {', '.join(able)}")]
+        return [
+            UserError(field, checkpoint, f"{family} reads left to right only, an encoder is one of {', '.join(able)}")
+        ]
     return []
 
 
@@ -99,6 +103,9 @@ def _refuse_unlike(composition: Composition, encoder: PreTrainedModel, decoder: 
     if composition.weights == "tied" and families[0] != families[1]:
         expected = f"a {families[0]} encoder and a {families[1]} decoder cannot share all weights, use untied"
         raise UserError("weights", "tied", expected)
+    if composition.cross_attention_init == "self_attention" and not architecture_of(decoder.config).self_attention:
+        expected = f"the cross-attention of {families[1]} is laid out unlike its self-attention, use random"
+        raise UserError("cross_attention_init", "self_attention", expected)
     parts = torch.nn.ModuleDict({"encoder": encoder, "decoder": decoder})
     differing = unlike(parts, shared_keys(composition.weights, encoder, decoder))
     if differing:
@@ -122,11 +129,14 @@ def _names(model: EncoderDecoder) -> list[str]:
 
 def _in_checkpoint(model: EncoderDecoder, composition: Composition, name: str) -> bool:
     """Whether a pretrained base model brings this parameter; a head of its own is counted as random, for configs
-    do not say whether the checkpoint has one."""
+    do not say whether the checkpoint has one.
+    """
     side, _, inner = name.partition(".")
     if side == "encoder":
         return composition.encoder_init == "pretrained"
     if side != "decoder" or composition.decoder_init != "pretrained":
         return False
     architecture = architecture_of(model.decoder.config)
-    return not inner.startswith(architecture.head) and not any(part in name for part in architecture.cross_attention)
+    in_cross_attention = any(part in name for part in architecture.cross_attention)
+    copied = composition.cross_attention_init == "self_attention"
+    return not inner.startswith(architecture.head) and (copied or not in_cross_attention)

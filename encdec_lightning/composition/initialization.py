@@ -76,9 +76,27 @@ def decoder_side(checkpoint: str, config: PretrainedConfig, init: Init) -> tuple
     _refuse_missing(
         "decoder",
         checkpoint,
-        [name for name in missing if not name.startswith(architecture.head) and not any(part in name for part in fresh)],
+        [
+            name
+            for name in missing
+            if not name.startswith(architecture.head) and not any(part in name for part in fresh)
+        ],
     )
     return model, set(missing)
+
+
+@torch.no_grad()
+def cross_attention_from_self_attention(decoder: PreTrainedModel) -> set[str]:
+    """Copy each layer's self-attention into its cross-attention; the names of the parameters that were filled."""
+    architecture = architecture_of(decoder.config)
+    own = dict(decoder.named_parameters())
+    names = {name for name in own if any(part in name for part in architecture.cross_attention)}
+    for name in names:
+        source = name
+        for old, new in architecture.self_attention:
+            source = source.replace(old, new)
+        own[name].copy_(own[source])
+    return names
 
 
 def _names(model: PreTrainedModel) -> set[str]:

@@ -6,7 +6,7 @@ import copy
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -27,7 +27,8 @@ class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
     """
 
     shared: Shared
-    _keys_to_ignore_on_load_unexpected = [r"^encoder\.pooler\."]
+    all_tied_weights_keys: dict[str, str]
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^encoder\.pooler\."]
 
     def post_init(self) -> None:
         """Called last by the parent's constructor, when both sides exist."""
@@ -72,10 +73,12 @@ class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
         self.config.save_pretrained(Path(save_directory))
 
     def _unused_by_us(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Zeros for what the stock class holds beside (BERT's pooler, which no output reads): it then misses nothing."""
+        """Zeros for what the stock class holds beside, BERT's pooler, which no output reads: it then misses nothing."""
         with torch.device("meta"):
             stock = EncoderDecoderModel(copy.deepcopy(self.config))
-        return {name: torch.zeros(tensor.shape) for name, tensor in stock.state_dict().items() if name not in state_dict}
+        return {
+            name: torch.zeros(tensor.shape) for name, tensor in stock.state_dict().items() if name not in state_dict
+        }
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As torch's; `assign=True`, which replaces Parameters, is followed by sharing them again."""

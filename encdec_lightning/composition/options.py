@@ -9,6 +9,7 @@ from encdec_lightning.errors import require
 
 Weights = Literal["untied", "tied_embeddings", "tied"]
 Init = Literal["pretrained", "random"]
+CrossAttentionInit = Literal["random", "self_attention"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,9 @@ class Composition:
     """Start the encoder from the checkpoint's weights, or at random in its architecture (RND2BERT)."""
     decoder_init: Init = "pretrained"
     """Start the decoder from the checkpoint's weights, or at random in its architecture (BERT2RND)."""
+    cross_attention_init: CrossAttentionInit = "random"
+    """Start cross-attention at random, as in the paper, or as a copy of each decoder layer's self-attention, which
+    learns to use the source several times sooner where steps are few."""
     dropout: float | None = None
     """Dropout probability of both sides, attention included; none: what the checkpoints' configs say."""
 

@@ -32,7 +32,7 @@ class Tokenizers:
 
     @classmethod
     def from_pretrained(cls, source: str, target: str | None = None) -> Tokenizers:
-        """Load from Hub ids or folders; `target` defaults to `source`. Raises `UserError` when there is no tokenizer."""
+        """Load from Hub ids or folders; `target` defaults to `source`. Raises `UserError` if there is none."""
         first = _load("encoder", source)
         return cls(first) if target in (None, source) else cls(first, _load("decoder", target))
 

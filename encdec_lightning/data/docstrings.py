@@ -12,8 +12,9 @@ _FENCE = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)", re.S)
 _DOCTEST = re.compile(r"^[ \t]*>>>.*?(?:\n[ \t]*\n|\Z)", re.S | re.M)
 _DIRECTIVE = re.compile(r"^[ \t]*\.\. ?[\w:-]*::.*$|^[ \t]*\.\. .*$|^[ \t]*!!! .*$", re.M)
 _UNDERLINE = re.compile(r"^[ \t]*([=\-~^*#+_.\"'`])\1{2,}[ \t]*$", re.M)
-_FIELD = re.compile(r"^[ \t]*[:@](?:param|parameter|arg|argument|keyword|type|rtype|return|returns|raise|raises|ivar|cvar|var)"
-                    r"\b[ \t]*([^:\n]*):", re.M)  # fmt: skip
+_FIELD = re.compile(
+    r"^[ \t]*[:@](?:param(?:eter)?|arg(?:ument)?|keyword|r?type|returns?|raises?|[ic]?var)\b[ \t]*([^:\n]*):", re.M
+)
 _ROLE = re.compile(r":[a-zA-Z][\w:+.-]*:(?=`)")
 _LINK = re.compile(r"`([^`<]+?)\s*<[^`>]*>`_{0,2}")
 _MARKDOWN_LINK = re.compile(r"\[([^\]\n]*)\]\([^)\n]*\)")
@@ -58,4 +59,6 @@ def plain(text: str) -> str:
 
 def _is_prose(text: str, words: tuple[int, int]) -> bool:
     letters = sum(character.isalpha() or character == " " for character in text)
-    return words[0] <= len(_WORD.findall(text)) and len(text.split()) <= words[1] and letters >= LEAST_LETTERS * len(text)
+    return (
+        words[0] <= len(_WORD.findall(text)) and len(text.split()) <= words[1] and letters >= LEAST_LETTERS * len(text)
+    )

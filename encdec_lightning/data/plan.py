@@ -51,7 +51,8 @@ def evaluation_plan(lengths: NDArray[np.int64], batch_tokens: int, world_size: i
 def _binned(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     """Lengths rounded up to whole bins: since every epoch sorts the same values, it cuts at the same places."""
     bins = np.array([SOURCE_BIN, TARGET_BIN])
-    return -(-lengths // bins) * bins
+    rounded: NDArray[np.int64] = -(-lengths // bins) * bins
+    return rounded
 
 
 def _cut(lengths: NDArray[np.int64], order: NDArray[np.int64], batch_tokens: int) -> list[NDArray[np.int64]]:
@@ -82,9 +83,7 @@ def _fill(batches: list[MicroBatch], multiple: int) -> list[MicroBatch]:
     return batches
 
 
-def _updates(
-    batches: list[MicroBatch], lengths: NDArray[np.int64], accumulate: int, world_size: int
-) -> list[Update]:
+def _updates(batches: list[MicroBatch], lengths: NDArray[np.int64], accumulate: int, world_size: int) -> list[Update]:
     size = accumulate * world_size
     updates = []
     for start in range(0, len(batches), size):

@@ -62,7 +62,9 @@ def versions() -> dict[str, str]:
         try:
             found[name] = importlib.metadata.version(distribution)
         except importlib.metadata.PackageNotFoundError as error:
-            raise UserError("task.train", NAME, f"it reads the package {distribution}, which is not installed") from error
+            raise UserError(
+                "task.train", NAME, f"it reads the package {distribution}, which is not installed"
+            ) from error
     return found
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from encdec_lightning.data.cache import cache_folder
+from encdec_lightning.cache import cache_folder
 from encdec_lightning.data.options import Loading, Task
 from encdec_lightning.data.pydoc import NAME as PYDOC
 from encdec_lightning.data.pydoc import pydoc
@@ -33,12 +33,12 @@ def read_split(task: Task, loading: Loading, split: Split) -> list[Pair]:
 
 
 def read_jsonl(field: str, path: str, task: Task) -> Iterator[Pair]:
-    """The pairs of a jsonl file, compressed if its name ends in .gz, one JSON object a line; empty lines are refused."""
+    """The pairs of a jsonl file, compressed if its name ends in .gz, one JSON object a line, none empty."""
     file = Path(path)
     if not file.is_file():
         raise UserError(field, path, "there is no such file; give a jsonl file, or pydoc for the embedded data set")
     seen: set[str] = set()
-    opened = gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")
+    opened = gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")  # noqa: SIM115
     try:
         with opened as stream:
             for number, line in enumerate(stream, start=1):

@@ -27,9 +27,7 @@ class Examples:
         return np.array(counts, dtype=np.int64).reshape(-1, 2)
 
 
-def tokenize(
-    pairs: Sequence[Pair], tokenizers: Tokenizers, max_source_length: int, max_target_length: int
-) -> Examples:
+def tokenize(pairs: Sequence[Pair], tokenizers: Tokenizers, max_source_length: int, max_target_length: int) -> Examples:
     """Ids of every pair, cut to the lengths given."""
     return Examples(
         pairs=pairs,

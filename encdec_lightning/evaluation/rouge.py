@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 import numpy as np
 from numpy.typing import NDArray
-from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
+from rouge_score.rouge_scorer import RougeScorer
 
 from encdec_lightning.errors import UserError
 from encdec_lightning.records import Prediction
@@ -35,8 +35,8 @@ class Rouge:
             raise UserError(
                 "task.metrics",
                 "rouge",
-                f"the reference of example {prediction.id!r} has no letter a-z and no digit, and ROUGE here is for text in "
-                "Latin script; choose another metric",
+                f"the reference of example {prediction.id!r} has no letter a-z and no digit, and ROUGE here is for text "
+                "in Latin script; choose another metric",
             )
         scores = self.scorer.score(target=prediction.reference, prediction=prediction.prediction)
         return np.array([scores[name].fmeasure for name in self.names], dtype=np.float64)

@@ -33,7 +33,7 @@ class Generation:
             (
                 "min_length",
                 self.min_length,
-                0 <= self.min_length and (longest is None or self.min_length <= longest),
+                self.min_length >= 0 and (longest is None or self.min_length <= longest),
                 f"it must lie between 0 and max_length{'' if longest is None else f' ({longest})'}",
             ),
             (

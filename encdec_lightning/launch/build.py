@@ -21,7 +21,9 @@ def check_slot(field: str, node: Node, base: type) -> list[UserError]:
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return []
     return [
-        UserError(f"{field}.{name}", value, f"{node['_target_']} takes no such argument{did_you_mean(name, parameters)}")
+        UserError(
+            f"{field}.{name}", value, f"{node['_target_']} takes no such argument{did_you_mean(name, parameters)}"
+        )
         for name, value in node.items()
         if name != "_target_" and name not in parameters
     ]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from encdec_lightning.composition.local_checkpoints import local_or_hub
 from encdec_lightning.config import NOT_GIVEN, OPEN_SLOTS, Config, Node, convert, defaults, unknown_option
 from encdec_lightning.errors import UserError, UserErrors, did_you_mean
 from encdec_lightning.launch.presets import ROOT, choices, conf_folder, roles
@@ -117,15 +118,23 @@ def _check_hydra(name: str, value: object) -> UserError | None:
 
 
 def register_defaults() -> None:
-    """Let Hydra know `Config`'s own defaults, as plain values, so that every option can be overridden."""
+    """Let Hydra know `Config`'s own defaults, as plain values, so that every option can be overridden, and the
+    resolver by which presets prefer a checkpoint's copy in the cache folder.
+    """
     from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
 
+    OmegaConf.register_new_resolver("local_or_hub", local_or_hub, replace=True)
     ConfigStore.instance().store(name="defaults", node=defaults())
 
 
 def search_path(config_dirs: Sequence[Path]) -> list[str]:
     """The override that lets Hydra look into the users' own folders."""
-    return [f"hydra.searchpath=[{','.join(f'file://{folder.resolve()}' for folder in config_dirs)}]"] if config_dirs else []
+    return (
+        [f"hydra.searchpath=[{','.join(f'file://{folder.resolve()}' for folder in config_dirs)}]"]
+        if config_dirs
+        else []
+    )
 
 
 def _compose(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Any:

@@ -30,7 +30,7 @@ CHUNK = 1024  # sources read, sorted by length and written together
 
 
 def predict_file(run: Run, source: str, output: str, checkpoint: str | None, options: dict[str, str]) -> None:
-    """Generate a text for each source, in order; raises `UserError` for a row that is no source, or an output there is."""
+    """Generate a text for each source, in order; raises `UserError` for a row without one, or an output that exists."""
     quiet()
     config = with_options(convert(run.config()), options, checkpoint)
     if output != "-" and Path(output).exists():
@@ -90,7 +90,7 @@ def _line(prediction: Prediction, output: str) -> str:
 @contextmanager
 def _opened(name: str) -> Iterator[TextIO]:
     """The input as text; raises `UserError` when it is not UTF-8."""
-    opened = nullcontext(sys.stdin) if name == "-" else open(name, encoding="utf-8")  # noqa: SIM115
+    opened = nullcontext(sys.stdin) if name == "-" else Path(name).open(encoding="utf-8")
     try:
         with opened as stream:
             yield stream
@@ -99,4 +99,4 @@ def _opened(name: str) -> Iterator[TextIO]:
 
 
 def _writer(output: str) -> nullcontext[TextIO] | TextIO:
-    return nullcontext(sys.stdout) if output == "-" else open(output, "x", encoding="utf-8")  # noqa: SIM115
+    return nullcontext(sys.stdout) if output == "-" else Path(output).open("x", encoding="utf-8")

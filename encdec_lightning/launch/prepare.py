@@ -58,7 +58,7 @@ def _check_files(config: Config) -> list[UserError]:
 
     found: list[UserError] = []
     for split in ("train", "validation", "test"):
-        path = config.task.path(split)  # type: ignore[arg-type]
+        path = config.task.path(split)
         if path == PYDOC or (split == "test" and config.task.test is None):
             continue
         try:
@@ -88,11 +88,15 @@ def _check_names(config: Config) -> list[UserError]:
     from encdec_lightning.evaluation.metric import load_metric
 
     found: list[UserError] = []
-    names = [(load_metric, config.task.metrics), (baseline, config.task.baselines), (preprocessing, config.task.preprocess)]
+    names = [
+        (load_metric, config.task.metrics),
+        (baseline, config.task.baselines),
+        (preprocessing, config.task.preprocess),
+    ]
     for look_up, wanted in names:
         for name in wanted or []:
             try:
-                look_up(name)  # type: ignore[operator]
+                look_up(name)
             except UserError as problem:
                 found.append(problem)
     if config.init_from is not None:

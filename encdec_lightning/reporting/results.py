@@ -28,7 +28,9 @@ def write_results(
     if len(predictions) > 1:
         flat |= flatten("control", _scores(permuted(predictions), metrics))
     flat["test/examples"] = len(predictions)
-    kept = {key: value for key, value in run.metrics().items() if not key.startswith(("baseline/", "test/", "control/"))}
+    kept = {
+        key: value for key, value in run.metrics().items() if not key.startswith(("baseline/", "test/", "control/"))
+    }
     run.write_metrics({**kept, **flat})
 
 

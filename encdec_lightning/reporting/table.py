@@ -12,7 +12,7 @@ from rich.table import Table
 from encdec_lightning.run import Run
 
 SAMPLES = 5
-ROW_NAMES = {"test": "this model", "control": "this model, sources permuted"}
+ROW_NAMES = {"test": "this model", "control": "sources permuted"}
 
 
 def show(run: Run, console: Console | None = None) -> None:
@@ -37,9 +37,9 @@ def score_table(metrics: dict[str, Any]) -> Table:
     """Rows: baselines, the model, its control. Columns: metrics, each with its 95% interval."""
     names = [key.removeprefix("test/") for key in metrics if key.startswith("test/") and f"{key}/low" in metrics]
     table = Table(title="Test scores with 95% intervals")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in _rows(metrics):
         cells = [_cell(metrics, f"{row}/{name}") for name in names]
         label = ROW_NAMES.get(row, row.removeprefix("baseline/").replace("_", " "))
@@ -48,14 +48,16 @@ def score_table(metrics: dict[str, Any]) -> Table:
 
 
 def _rows(metrics: dict[str, Any]) -> list[str]:
-    baselines = sorted({key.rpartition("/")[0] for key in metrics if key.startswith("baseline/") and key.count("/") == 2})
+    baselines = sorted(
+        {key.rpartition("/")[0] for key in metrics if key.startswith("baseline/") and key.count("/") == 2}
+    )
     return [*baselines, "test", *(["control"] if any(key.startswith("control/") for key in metrics) else [])]
 
 
 def _cell(metrics: dict[str, Any], key: str) -> str:
     if key not in metrics:
         return ""
-    return f"{metrics[key]:.1f}  [{metrics[f'{key}/low']:.1f}, {metrics[f'{key}/high']:.1f}]".replace("[", r"\[")
+    return f"{metrics[key]:.1f} [dim]{metrics[f'{key}/low']:.1f}-{metrics[f'{key}/high']:.1f}[/]"
 
 
 def _files(run: Run) -> dict[str, Any]:

@@ -21,4 +21,3 @@ def token_losses(model: PreTrainedModel, batch: Batch, label_smoothing: float = 
     return functional.cross_entropy(
         logits[real].float(), batch.target_ids[real], label_smoothing=label_smoothing, reduction="none"
     )
-

@@ -33,8 +33,11 @@ LOSS_LOADER = 0  # validation has two loaders: all pairs for the loss, and some 
 class TaskModule(lightning.LightningModule, ABC):
     """Logging, optimizer, schedule, scores and gathering by id; a task adds `loss` and `predict`."""
 
-    def __init__(self, task: Task, training: Training, optimizer: OptimizerFactory = default_optimizer) -> None:
+    def __init__(
+        self, model: EncoderDecoder, task: Task, training: Training, optimizer: OptimizerFactory = default_optimizer
+    ) -> None:
         super().__init__()
+        self.model: EncoderDecoder = model.train()  # from_pretrained gives evaluation mode, and Lightning keeps that
         self.task, self.training_options = task, training
         self._optimizer_factory = optimizer
         self._predictions: list[Prediction] = []
@@ -109,7 +112,7 @@ class TaskModule(lightning.LightningModule, ABC):
             expected = f"it must equal Loading.accumulate ({loading.accumulate})"
             raise UserError("Trainer.accumulate_grad_batches", self.trainer.accumulate_grad_batches, expected)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """The optimizer over groups by learning rate and decay, and the schedule, stepped every optimizer step."""
         groups = parameter_groups(self.model, self.training_options, self.model.config.fresh_parameters)
         optimizer = self._optimizer_factory(groups)
@@ -118,16 +121,18 @@ class TaskModule(lightning.LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _total_steps(self) -> int:
-        """Optimizer steps of the whole fit, without Lightning's estimate, which would drop a stateful loader's state."""
+        """Optimizer steps of the fit, not by Lightning's estimate, which would drop a stateful loader's state."""
         if self.trainer.max_steps > 0:
             return int(self.trainer.max_steps)
-        data = getattr(self.trainer, "datamodule", None)
+        data: Any = getattr(self.trainer, "datamodule", None)
         epochs = self.trainer.max_epochs
         if epochs and epochs > 0 and hasattr(data, "updates_per_epoch"):
             return int(epochs * data.updates_per_epoch())
         if self.training_options.schedule != "linear":
             return 0
-        raise UserError("Trainer.max_steps", self.trainer.max_steps, "a linear schedule needs a number of steps or epochs")
+        raise UserError(
+            "Trainer.max_steps", self.trainer.max_steps, "a linear schedule needs a number of steps or epochs"
+        )
 
     def _collect(self) -> list[Prediction]:
         """The predictions of all ranks, each id once, ordered by id; empties the rank's own list."""
@@ -162,11 +167,10 @@ class Seq2SeqModule(TaskModule):
         generation: Generation | None = None,
         optimizer: OptimizerFactory = default_optimizer,
     ) -> None:
-        super().__init__(task, training or Training(), optimizer)
+        super().__init__(model, task, training or Training(), optimizer)
         self.generation = generation or Generation()
         self.tokenizers = tokenizers
         tokenizers.configure(model)
-        self.model = model.train()  # from_pretrained gives models in evaluation mode, and Lightning keeps that
 
     def loss(self, batch: Batch, label_smoothing: float = 0.0) -> tuple[Tensor, int]:
         """Summed cross-entropy, (), and the number of target tokens."""
@@ -201,7 +205,7 @@ class Seq2SeqModule(TaskModule):
         task: Task | None = None,
         generation: Generation | None = None,
     ) -> Self:
-        """Rebuild a module from a Lightning checkpoint alone, base weights and tokenizers included; nothing is unpickled.
+        """Rebuild a module from a Lightning checkpoint alone, tokenizers included; nothing is unpickled.
 
         `task` and `generation` replace those of the training.
         """

@@ -21,7 +21,7 @@ def linear(step: int, warmup: int, total: int, width: int) -> float:
 
 def inverse_sqrt(step: int, warmup: int, total: int, width: int) -> float:
     """Linear warm-up to 1, then sqrt(warmup / t)."""
-    return min(step / warmup, (warmup / step) ** 0.5)
+    return float(min(step / warmup, (warmup / step) ** 0.5))
 
 
 def noam(step: int, warmup: int, total: int, width: int) -> float:

@@ -36,7 +36,8 @@ class Throughput(lightning.Callback):
         self.total_seconds += seconds
         self.total_tokens += batch.tokens
         self.total_examples += len(batch.pairs)
-        if (index + 1) % trainer.log_every_n_steps == 0 or index == 0:
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if (index + 1) % every == 0 or index == 0:
             ranks = trainer.world_size
             rates = {"tokens": self._tokens, "examples": self._examples}
             for name, count in rates.items():
