@@ -33,7 +33,7 @@ OWNED_ELSEWHERE = {  # {slot: {argument: the option that sets it}}
         "use_distributed_sampler": "nothing: the data plan shares the examples out",
     },
 }
-NOT_OF_THE_RESULT = ("name", "folder", "logger", "checkpoint", "export")
+NOT_OF_THE_RESULT = ("name", "folder", "logger", "export")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +86,7 @@ class Config:
     def identity(self) -> str:
         """A hash of all that changes the results: equal for two runs that would end equal."""
         kept = {name: value for name, value in asdict(self).items() if name not in NOT_OF_THE_RESULT}
+        del kept["data"]["cache"]
         kept["trainer"] = {key: value for key, value in self.trainer.items() if not key.startswith(("enable_", "log_"))}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
@@ -99,7 +100,7 @@ def convert(values: Node) -> Config:
     """The checked config of composed plain values; raises `UserErrors` with every mistake."""
     try:
         # JSON, because strict validation takes a JSON list for any sequence but a Python list for a list only.
-        config = TypeAdapter(Config).validate_json(json.dumps(values), strict=True)
+        config = TypeAdapter(Config).validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         raise UserErrors(_problems_of(error, values)) from None
     found = problems(config)
@@ -116,7 +117,7 @@ def problems(config: Config) -> list[UserError]:
         for argument in sorted(node.keys() & owners.keys()):
             expected = f"it is not set here but by {owners[argument]}"
             found.append(UserError(f"{slot}.{argument}", node[argument], expected))
-    task, budget = config.task, config.data.batch_tokens
+    task = config.task
     longest = task.max_source_length + task.max_target_length
     for name in ("batch_tokens", "evaluation_batch_tokens"):
         budget = getattr(config.data, name)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -56,7 +57,10 @@ class Run:
             return run
         if run.folder.exists() and (not run.folder.is_dir() or any(run.folder.iterdir())):
             raise UserError("folder", str(folder), "it exists, is not empty and holds no run, choose another folder")
-        run.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            run.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError("folder", str(folder), f"it cannot be made ({error.strerror})") from error
         run._write_status(identity=identity)
         _write(run._config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         return run
@@ -91,15 +95,18 @@ class Run:
         _write(self.folder / "status.json", json.dumps(status, indent=2) + "\n")
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the run for this process, until it dies at the latest; raises `UserError` if another one does."""
+    def lock(self) -> Iterator[int]:
+        """Hold the run for this process, until it dies at the latest; raises `UserError` if another one does.
+
+        Gives the lock's file descriptor: a process that inherits it holds the run too.
+        """
         with (self.folder / ".lock").open("w") as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 expected = "another process is working in this run, wait for its end"
                 raise UserError("run", str(self.folder), expected) from error
-            yield
+            yield stream.fileno()
 
     def metrics(self) -> dict[str, Any]:
         """The flat metrics; empty before the first evaluation."""
@@ -124,16 +131,17 @@ class Run:
         return self.folder / "predictions" / f"{split}.jsonl"
 
     def checkpoint(self, choice: str) -> Path:
-        """`best`, `last`, or the path of a checkpoint; raises `UserError` when there is none."""
+        """`best`, `last`, or the path of a checkpoint; raises `UserError` when there is none, or half of one."""
         path = self.checkpoints / f"{choice}.ckpt" if choice in ("best", "last") else Path(choice)
         if not path.exists():
-            raise UserError("checkpoint", choice, f"there is no {path}")
+            raise UserError("checkpoint", choice, f"there is no {path}; give best, last or a path")
+        if path.is_file() and not zipfile.is_zipfile(path):
+            raise UserError("checkpoint", choice, f"{path} is broken off or no checkpoint")
         return path
 
     def resumable(self) -> Path | None:
         """The checkpoint to continue from, if training has written one."""
-        path = self.checkpoints / "last.ckpt"
-        return path if path.exists() else None
+        return self.checkpoint("last") if (self.checkpoints / "last.ckpt").exists() else None
 
     @contextmanager
     def replacing_model(self) -> Iterator[Path]:
@@ -157,5 +165,8 @@ def _write(path: Path, text: str) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    content = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError("run", str(path.parent), f"its {path.name} cannot be read") from error
     return content if isinstance(content, dict) else {}

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
 from encdec_lightning.config import Config
-from encdec_lightning.errors import UserError, did_you_mean
+from encdec_lightning.errors import UserError, did_you_mean, exit_code
 from encdec_lightning.launch.presets import choices
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError("arguments", message, f"see {self.prog} --help")
+
+
+def command(work: Callable[[], object]) -> int:
+    """Do a command's work and give its exit code. Options may name modules that lie in the working folder."""
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    return exit_code(work)
 
 
 @dataclass(frozen=True)

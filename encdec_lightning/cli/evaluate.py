@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from encdec_lightning.cli.arguments import parse_named
-from encdec_lightning.errors import exit_code
+from encdec_lightning.cli.arguments import command, parse_named
 from encdec_lightning.run import Run
 
 DESCRIPTION = "Generate the test set with a run's checkpoint and score it, from the run's folder alone."
@@ -19,7 +18,7 @@ NAMED = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return exit_code(lambda: _evaluate(argv))
+    return command(lambda: _evaluate(argv))
 
 
 def _evaluate(argv: Sequence[str] | None) -> None:

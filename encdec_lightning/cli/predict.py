@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from encdec_lightning.cli.arguments import parse_named
-from encdec_lightning.errors import UserError, exit_code
+from encdec_lightning.cli.arguments import command, parse_named
+from encdec_lightning.errors import UserError
 from encdec_lightning.run import Run
 
 DESCRIPTION = "Generate a text for each source of a file, with a run's checkpoint."
@@ -21,7 +21,7 @@ NAMED = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return exit_code(lambda: _predict(argv))
+    return command(lambda: _predict(argv))
 
 
 def _predict(argv: Sequence[str] | None) -> None:

@@ -8,8 +8,8 @@ from dataclasses import asdict
 
 import yaml
 
-from encdec_lightning.cli.arguments import parse_overrides, run_argument
-from encdec_lightning.errors import UserError, exit_code
+from encdec_lightning.cli.arguments import command, parse_overrides, run_argument
+from encdec_lightning.errors import UserError
 from encdec_lightning.launch.overrides import compose_config
 from encdec_lightning.run import Run
 
@@ -18,7 +18,7 @@ DESCRIPTION = "Warm-start, train, test and export a sequence-to-sequence model; 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return exit_code(lambda: _train(argv))
+    return command(lambda: _train(argv))
 
 
 def _train(argv: Sequence[str] | None) -> None:
@@ -32,6 +32,9 @@ def _train(argv: Sequence[str] | None) -> None:
         for each in sweep(arguments.overrides, arguments.config_dirs):
             _show(Run.open(each))
         return
+    search = [line for line in arguments.overrides if line.lstrip("+").startswith("hparams_search=")]
+    if search and search[-1].partition("=")[2] != "null":
+        raise UserError("hparams_search", search[-1].partition("=")[2], "a search needs --multirun")
     if folder is None:
         config = compose_config(arguments.overrides, arguments.config_dirs)
         if arguments.show:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from transformers import EncoderDecoderConfig, PretrainedConfig, PreTrainedModel
 
 from encdec_lightning.composition.architectures import ARCHITECTURES, architecture_of
-from encdec_lightning.composition.initialization import random_decoder, random_encoder, set_dropout, side_configs
+from encdec_lightning.composition.initialization import (
+    one_line,
+    random_decoder,
+    random_encoder,
+    self_attention_of,
+    set_dropout,
+    side_configs,
+)
 from encdec_lightning.composition.model import EncoderDecoder
 from encdec_lightning.composition.options import Composition, CrossAttentionInit, Init, Weights
 from encdec_lightning.composition.sharing import shared_keys, unlike
 from encdec_lightning.errors import UserError, UserErrors, did_you_mean
+
+SAME_WHEN_TIED = ("num_hidden_layers", "num_attention_heads", "hidden_act")
+"""What a layer computes with its weights, or how many there are: shapes alone do not show a difference."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +81,10 @@ def skeleton(composition: Composition) -> EncoderDecoder:
     for config in (encoder_config, decoder_config):
         set_dropout(config, composition.dropout)
     with torch.device("meta"):
-        sides = random_encoder(encoder_config), random_decoder(decoder_config)
+        sides = (
+            _built("encoder", composition.encoder, random_encoder, encoder_config),
+            _built("decoder", composition.decoder, random_decoder, decoder_config),
+        )
         _refuse_unlike(composition, *sides)
         return assemble(*sides, composition)
 
@@ -82,6 +96,24 @@ def assemble(encoder: PreTrainedModel, decoder: PreTrainedModel, composition: Co
     model = EncoderDecoder(config=config, encoder=encoder, decoder=decoder)
     model.tie_weights()
     return model
+
+
+def copies(model: EncoderDecoder) -> dict[str, str]:
+    """Parameters that start as a copy of another: each name -> the other's, a shared one under its source's name."""
+    if model.composition.cross_attention_init != "self_attention":
+        return {}
+    pairs = {f"decoder.{name}": f"decoder.{own}" for name, own in self_attention_of(model.decoder).items()}
+    return {name: model.shared.get(own, own) for name, own in pairs.items()}
+
+
+def _built(
+    field: str, checkpoint: str, build: Callable[[PretrainedConfig], PreTrainedModel], config: PretrainedConfig
+) -> PreTrainedModel:
+    try:
+        return build(config)
+    except Exception as error:  # whatever the model's constructor trips over
+        expected = f"no model can be built from its config.json ({type(error).__name__}: {one_line(error)})"
+        raise UserError(field, checkpoint, expected) from error
 
 
 def _family_problems(field: str, checkpoint: str, config: PretrainedConfig) -> list[UserError]:
@@ -106,6 +138,14 @@ def _refuse_unlike(composition: Composition, encoder: PreTrainedModel, decoder: 
     if composition.cross_attention_init == "self_attention" and not architecture_of(decoder.config).self_attention:
         expected = f"the cross-attention of {families[1]} is laid out unlike its self-attention, use random"
         raise UserError("cross_attention_init", "self_attention", expected)
+    if composition.weights == "tied":
+        for name in SAME_WHEN_TIED:
+            values = getattr(encoder.config, name), getattr(decoder.config, name)
+            if values[0] != values[1]:
+                expected = (
+                    f"the encoder's {name} is {values[0]}, the decoder's {values[1]}; use tied_embeddings or untied"
+                )
+                raise UserError("weights", "tied", expected)
     parts = torch.nn.ModuleDict({"encoder": encoder, "decoder": decoder})
     differing = unlike(parts, shared_keys(composition.weights, encoder, decoder))
     if differing:
@@ -117,6 +157,7 @@ def _count(model: EncoderDecoder, composition: Composition) -> Compatibility:
     """Parameters by origin. A shared tensor is pretrained when either side's checkpoint has it."""
     loaded = {name for name in _names(model) if _in_checkpoint(model, composition, name)}
     loaded |= {source for target, source in model.shared.items() if target in loaded}
+    loaded |= {name for name, own in copies(model).items() if own in loaded}
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     pretrained = sum(size for name, size in sizes.items() if name in loaded)
     shared = sum(sizes[source] for source in set(model.shared.values()))
@@ -138,5 +179,4 @@ def _in_checkpoint(model: EncoderDecoder, composition: Composition, name: str) -
         return False
     architecture = architecture_of(model.decoder.config)
     in_cross_attention = any(part in name for part in architecture.cross_attention)
-    copied = composition.cross_attention_init == "self_attention"
-    return not inner.startswith(architecture.head) and (copied or not in_cross_attention)
+    return not inner.startswith(architecture.head) and not in_cross_attention

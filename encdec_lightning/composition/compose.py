@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from encdec_lightning.composition.compatibility import assemble, check
+from encdec_lightning.composition.compatibility import assemble, check, copies
 from encdec_lightning.composition.initialization import (
     cross_attention_from_self_attention,
     decoder_side,
@@ -58,10 +58,9 @@ def compose(
     target, fresh_target = decoder_side(decoder, decoder_config, decoder_init)
     if encoder_init == "random" and decoder_init == "pretrained":
         _copy_shared_to_encoder(weights, source, target)
-    if cross_attention_init == "self_attention":
-        copied = cross_attention_from_self_attention(target)
-        fresh_target -= copied if decoder_init == "pretrained" else set()
     model = assemble(source, target, composition)
+    if cross_attention_init == "self_attention":
+        cross_attention_from_self_attention(target)  # once it is shared, so that it is the self-attention in use
     if count_ties(model) != len(model.shared):
         raise RuntimeError(f"{count_ties(model)} of {len(model.shared)} shared tensors are one Parameter")
     model.config.fresh_parameters = _fresh(model, fresh_source, fresh_target)
@@ -84,4 +83,5 @@ def _fresh(model: EncoderDecoder, source: set[str], target: set[str]) -> list[st
     fresh = {f"encoder.{name}" for name in source} | {f"decoder.{name}" for name in target}
     fresh |= {name for name, _ in model.named_parameters() if not name.startswith(("encoder.", "decoder."))}
     fresh -= {own for other, own in model.shared.items() if other not in fresh}
+    fresh -= {name for name, own in copies(model).items() if own not in fresh}
     return [name for name, _ in model.named_parameters() if name in fresh]

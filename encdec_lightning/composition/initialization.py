@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, logging
 
 from encdec_lightning.composition.architectures import architecture_of
 from encdec_lightning.composition.options import Composition, Init
@@ -33,8 +35,18 @@ def load_config(field: str, checkpoint: str) -> PretrainedConfig:
         raise UserError(field, checkpoint, "the folder holds no config.json")
     try:
         return AutoConfig.from_pretrained(checkpoint)
+    except StrictDataclassError as error:
+        raise UserError(field, checkpoint, f"its config.json cannot be right ({one_line(error)})") from error
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(field, checkpoint, NOT_FOUND) from error
+        expected = (
+            "transformers cannot read its config.json or does not know its family" if folder.is_dir() else NOT_FOUND
+        )
+        raise UserError(field, checkpoint, expected) from error
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error as a part of a sentence."""
+    return " ".join(str(error).split()).rstrip(".")
 
 
 def set_dropout(config: PretrainedConfig, dropout: float | None) -> None:
@@ -85,18 +97,23 @@ def decoder_side(checkpoint: str, config: PretrainedConfig, init: Init) -> tuple
     return model, set(missing)
 
 
-@torch.no_grad()
-def cross_attention_from_self_attention(decoder: PreTrainedModel) -> set[str]:
-    """Copy each layer's self-attention into its cross-attention; the names of the parameters that were filled."""
+def self_attention_of(decoder: PreTrainedModel) -> dict[str, str]:
+    """Each cross-attention parameter -> the self-attention parameter of the same meaning in the same layer."""
     architecture = architecture_of(decoder.config)
-    own = dict(decoder.named_parameters())
-    names = {name for name in own if any(part in name for part in architecture.cross_attention)}
-    for name in names:
-        source = name
-        for old, new in architecture.self_attention:
-            source = source.replace(old, new)
-        own[name].copy_(own[source])
+    names = {}
+    for name in _names(decoder):
+        if any(part in name for part in architecture.cross_attention):
+            names[name] = name
+            for old, new in architecture.self_attention:
+                names[name] = names[name].replace(old, new)
     return names
+
+
+@torch.no_grad()
+def cross_attention_from_self_attention(decoder: PreTrainedModel) -> None:
+    """Copy each layer's self-attention into its cross-attention."""
+    for name, own in self_attention_of(decoder).items():
+        decoder.get_parameter(name).copy_(decoder.get_parameter(own))
 
 
 def _names(model: PreTrainedModel) -> set[str]:
@@ -106,7 +123,12 @@ def _names(model: PreTrainedModel) -> set[str]:
 def _load(
     auto: Any, field: str, checkpoint: str, config: PretrainedConfig, **arguments: Any
 ) -> tuple[PreTrainedModel, list[str]]:
-    """A side's model in fp32 and the names that the checkpoint lacks. Only safetensors are read, never pickles."""
+    """A side's model in fp32 and the names that the checkpoint lacks. Only safetensors are read, never pickles.
+
+    transformers' own report is silenced: what is missing is expected, or refused by the caller.
+    """
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
     try:
         model, report = auto.from_pretrained(
             checkpoint, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **arguments
@@ -117,6 +139,9 @@ def _load(
         raise UserError(field, checkpoint, "the weights do not have the sizes that its config.json says") from error
     except OSError as error:
         raise UserError(field, checkpoint, _no_safetensors(checkpoint)) from error
+    finally:
+        logging.set_verbosity(verbosity)
+    _refuse_more_layers(field, checkpoint, model, report["unexpected_keys"])
     return model, sorted(report["missing_keys"])
 
 
@@ -124,6 +149,17 @@ def _no_safetensors(checkpoint: str) -> str:
     if os.path.isdir(checkpoint):
         return "the folder holds no model.safetensors (other formats are not read: they can run code)"
     return "the Hub does not offer it as safetensors, or cannot be reached"
+
+
+def _refuse_more_layers(field: str, checkpoint: str, model: PreTrainedModel, unexpected: set[str]) -> None:
+    """Raise when the checkpoint has layers beyond those of the config: transformers drops them without a word."""
+    known = tuple(_names(model))
+    for name in sorted(unexpected):
+        first = re.sub(r"\.\d+\.", ".0.", name)
+        if first != name and any(own.endswith(first) or first.endswith(own) for own in known):
+            raise UserError(
+                field, checkpoint, f"the checkpoint has more layers than its config.json says, such as {name}"
+            )
 
 
 def _refuse_missing(field: str, checkpoint: str, missing: list[str]) -> None:

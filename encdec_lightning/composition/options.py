@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from encdec_lightning.errors import require
 
@@ -33,8 +33,15 @@ class Composition:
     """Dropout probability of both sides, attention included; none: what the checkpoints' configs say."""
 
     def __post_init__(self) -> None:
+        choices: dict[str, object] = {"weights": Weights, "encoder_init": Init, "decoder_init": Init}
+        choices["cross_attention_init"] = CrossAttentionInit
         require(
             ("encoder", self.encoder, bool(self.encoder), "it must be a Hub id or a folder"),
             ("decoder", self.decoder, bool(self.decoder), "it must be a Hub id or a folder"),
+            *(self._choice(name, get_args(kind)) for name, kind in choices.items()),
             ("dropout", self.dropout, self.dropout is None or 0 <= self.dropout < 1, "it must lie in [0, 1)"),
         )
+
+    def _choice(self, name: str, choices: tuple[str, ...]) -> tuple[str, object, bool, str]:
+        value = getattr(self, name)
+        return name, value, value in choices, f"it must be one of {', '.join(choices)}"

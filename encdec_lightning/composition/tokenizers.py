@@ -78,10 +78,14 @@ class Tokenizers:
 
 
 def _load(field: str, checkpoint: str) -> PreTrainedTokenizerBase:
+    missing = UserError(field, checkpoint, "no tokenizer of it can be loaded")
     try:
-        return AutoTokenizer.from_pretrained(checkpoint)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(field, checkpoint, "no tokenizer of it can be loaded") from error
+        raise missing from error
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes of a folder without its files
+        raise missing
+    return tokenizer
 
 
 def _first(tokenizer: PreTrainedTokenizerBase, *names: str) -> int:

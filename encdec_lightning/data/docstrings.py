@@ -6,17 +6,27 @@ import re
 
 SUMMARY_WORDS = (4, 30)
 BODY_WORDS = (20, 350)
+EMPTY_HEADINGS = tuple(f" {name}{colon}" for name in ("Example", "Examples", "References") for colon in ("", ":"))
 LEAST_LETTERS = 0.75  # share of letters and spaces: below it, a row is mostly symbols
 
-_FENCE = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)", re.S)
+_FENCE = re.compile(r"```.*?(?:```|\Z)", re.S)
 _DOCTEST = re.compile(r"^[ \t]*>>>.*?(?:\n[ \t]*\n|\Z)", re.S | re.M)
+_INDENTED = r"(?:\n(?:\1[ \t]+\S.*|[ \t]*$))*"  # the lines below that are indented further than group 1
+_CODE = re.compile(
+    r"^([ \t]*)\.\. (?:(?:code|code-block|sourcecode|math|plot|ipython|testcode|testsetup|doctest|image|figure"
+    r"|(?:list-|csv-)?table|autosummary|toctree|graphviz|raw|include|literalinclude)::|\[).*" + _INDENTED,
+    re.M,
+)
+_LITERAL = re.compile(r"^([ \t]*)(?!\.\. )(.*)::[ \t]*\n[ \t]*$" + _INDENTED, re.M)
+_ADMONITION = re.compile(r"^[ \t]*\.\. (?:note|warning|tip|hint|important|caution|attention|seealso|todo)::", re.M)
 _DIRECTIVE = re.compile(r"^[ \t]*\.\. ?[\w:-]*::.*$|^[ \t]*\.\. .*$|^[ \t]*!!! .*$", re.M)
-_UNDERLINE = re.compile(r"^[ \t]*([=\-~^*#+_.\"'`])\1{2,}[ \t]*$", re.M)
+_UNDERLINE = re.compile(r"^[ \t]*([=\-~^*#+_.\"'`])\1{2,}(?:[ \t]+\1{2,})*[ \t]*$", re.M)  # table borders too
 _FIELD = re.compile(
     r"^[ \t]*[:@](?:param(?:eter)?|arg(?:ument)?|keyword|r?type|returns?|raises?|[ic]?var)\b[ \t]*([^:\n]*):", re.M
 )
 _ROLE = re.compile(r":[a-zA-Z][\w:+.-]*:(?=`)")
 _LINK = re.compile(r"`([^`<]+?)\s*<[^`>]*>`_{0,2}")
+_REFERENCE = re.compile(r"\[`([^`\]\n]*)`\](?!\()")
 _MARKDOWN_LINK = re.compile(r"\[([^\]\n]*)\]\([^)\n]*\)")
 _TICKED = re.compile(r"`+([^`]*)`+_{0,2}")
 _EMPHASIS = re.compile(r"(?<![\w*])\*{1,2}([^*\n]+?)\*{1,2}(?![\w*])")
@@ -24,6 +34,7 @@ _FOOTNOTE = re.compile(r"\[#?\w*\]_|\|[^|\n]*\|_?")
 _URL = re.compile(r"<?\bhttps?://\S+")
 _CODE_BLOCK_COLONS = re.compile(r"::(?=\s|$)")
 _LAST_NAME = re.compile(r"~[\w.]*\.(\w+)")
+_TAG = re.compile(r"</?(?:Tip|br|b|i|p|code|pre|ul|li|hfoptions?)\b[^<>\n]*>")
 _WORD = re.compile(r"[A-Za-z]+")
 
 
@@ -44,17 +55,25 @@ def pair_of(docstring: str) -> tuple[str, str] | None:
 
 def plain(text: str) -> str:
     """`text` on one line, without reStructuredText and Markdown markup, code and doctests."""
-    for pattern in (_FENCE, _DOCTEST, _DIRECTIVE, _UNDERLINE, _FOOTNOTE, _URL):
+    text = _CODE.sub(" ", text)
+    if "::" in text:
+        text = _LITERAL.sub(r"\1\2:", text)
+    for pattern in (_FENCE, _DOCTEST, _ADMONITION, _DIRECTIVE, _UNDERLINE, _FOOTNOTE, _TAG):
         text = pattern.sub(" ", text)
     text = _FIELD.sub(r"\1:", text)
     text = _ROLE.sub("", text)
     text = _LINK.sub(r"\1", text)
+    text = _REFERENCE.sub(r"\1", text)
     text = _MARKDOWN_LINK.sub(r"\1", text)
+    text = _URL.sub(" ", text)
     text = _TICKED.sub(r"\1", text)
     text = _LAST_NAME.sub(r"\1", text)
     text = _EMPHASIS.sub(r"\1", text)
     text = _CODE_BLOCK_COLONS.sub(":", text)
-    return " ".join(text.replace("`", " ").replace("\\", " ").split())
+    text = " ".join(text.replace("`", " ").replace("\\", " ").split())
+    while text.endswith(EMPTY_HEADINGS):  # their doctests are gone
+        text = text.rpartition(" ")[0]
+    return text
 
 
 def _is_prose(text: str, words: tuple[int, int]) -> bool:

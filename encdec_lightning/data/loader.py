@@ -60,3 +60,4 @@ class PlanLoader:
             expected = f"the checkpoint was trained on other data ({state['fingerprint'][:12]}), resume with those"
             raise UserError("task.train", self.fingerprint[:12], expected)
         self._epoch, self._resume_at = state["epoch"], state["yielded"]
+        self._yielded = self._resume_at

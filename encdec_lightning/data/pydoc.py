@@ -17,6 +17,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -27,7 +28,7 @@ from encdec_lightning.errors import UserError
 from encdec_lightning.records import Pair
 
 NAME = "pydoc"
-VERSION = 1  # of the cleaning and the split: part of the cache's key
+VERSION = 2  # of the cleaning and the split: part of the cache's key
 STANDARD_LIBRARY = "stdlib"
 DISTRIBUTIONS = {  # {import name: distribution}, all of them this project's own dependencies
     "huggingface_hub": "huggingface_hub",
@@ -131,7 +132,9 @@ def _pairs_of_file(file: tuple[str, Path]) -> list[Pair]:
     module, path = file
     try:
         text = path.read_text(encoding="utf-8")
-        tree = ast.parse(text) if '"""' in text or "'''" in text else ast.Module([], [])
+        with warnings.catch_warnings():  # about their literals: shown they disturb, as errors they would lose the file
+            warnings.simplefilter("ignore")
+            tree = ast.parse(text) if '"""' in text or "'''" in text else ast.Module([], [])
     except (UnicodeDecodeError, SyntaxError, ValueError):
         return []
     found: dict[str, Pair] = {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import importlib
 import json
+import re
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -19,13 +21,16 @@ from encdec_lightning.records import Pair
 Split = Literal["train", "validation", "test"]
 Preprocess = Callable[[Pair], Pair | None]
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 def read_split(task: Task, loading: Loading, split: Split) -> list[Pair]:
     """All pairs of a split, preprocessed; raises `UserError` naming the file and the row that is wrong."""
     path, field = task.path(split), f"task.{split}"
     pairs = pydoc(cache_folder(loading.cache))[split] if path == PYDOC else list(read_jsonl(field, path, task))
-    for function in map(preprocessing, task.preprocess or []):
-        pairs = [pair for pair in map(function, pairs) if pair is not None]
+    for name in task.preprocess or []:
+        function = preprocessing(name)
+        pairs = [made for pair in pairs if (made := _checked(name, pair, function(pair))) is not None]
     pairs = pairs[: getattr(task, f"{split}_examples")]
     if not pairs:
         raise UserError(field, path, "it holds no example")
@@ -47,36 +52,45 @@ def read_jsonl(field: str, path: str, task: Task) -> Iterator[Pair]:
                     raise UserError(f"{field} line {number}", pair.id, "an example before has the same id")
                 seen.add(pair.id)
                 yield pair
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(field, path, "the gzip file is broken off or damaged") from error
 
 
 def _pair(task: Task, place: str, line: bytes, number: int) -> Pair:
-    """The pair of one line; `place` names the line in errors."""
+    """The pair of one line; `place` names the line in errors. A byte-order mark may open the file."""
     try:
-        row = json.loads(line)
+        row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
     except UnicodeDecodeError as error:
         raise UserError(place, _excerpt(line), "it must be UTF-8") from error
     except json.JSONDecodeError as error:
         raise UserError(place, _excerpt(line), f"it must be one JSON object ({error.msg})") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
+        raise UserError(place, _excerpt(line), "it must be one JSON object that Python can read") from error
     if not isinstance(row, dict):
         raise UserError(place, _excerpt(line), "it must be one JSON object")
-    identity = str(number) if task.id is None else str(_column("task.id", place, row, task.id))
+    identity = str(number) if task.id is None else _identity(place, row, task.id)
     source, target = (_text(f"task.{role}", place, row, getattr(task, role)) for role in ("source", "target"))
     return Pair(identity, source, target)
 
 
 def _column(option: str, place: str, row: dict[str, object], column: str) -> object:
     if column not in row:
-        expected = f"{place} has no such column, but {', '.join(map(str, row))}{did_you_mean(column, map(str, row))}"
+        expected = f"{place} has no such column, but {', '.join(row) or 'none'}{did_you_mean(column, row)}"
         raise UserError(option, column, expected)
     return row[column]
+
+
+def _identity(place: str, row: dict[str, object], column: str) -> str:
+    value = _column("task.id", place, row, column)
+    return str(value) if type(value) is int else _text("task.id", place, row, column)
 
 
 def _text(option: str, place: str, row: dict[str, object], column: str) -> str:
     value = _column(option, place, row, column)
     if not isinstance(value, str) or not value.strip():
-        raise UserError(f"{place} column {column}", value, "it must be a text that is not empty")
+        raise UserError(f"{place} column {column}", _shortened(value), "it must be a text that is not empty")
+    if _SURROGATE.search(value):
+        raise UserError(f"{place} column {column}", _shortened(value), "it must be text: half a surrogate pair is none")
     return value
 
 
@@ -85,12 +99,24 @@ def preprocessing(path: str) -> Preprocess:
     module, _, name = path.rpartition(".")
     try:
         function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         expected = f"it must be the dotted path of a function Pair -> Pair | None ({error})"
         raise UserError("task.preprocess", path, expected) from error
     if not callable(function):
         raise UserError("task.preprocess", path, "it is not a function")
     return function  # type: ignore[no-any-return]
+
+
+def _checked(name: str, pair: Pair, made: object) -> Pair | None:
+    """What the preprocessing function `name` made of `pair`, if it is what such a function may return."""
+    if made is None or (isinstance(made, Pair) and made.source.strip() and made.target.strip()):
+        return made
+    expected = f"for the example {pair.id} it must return a Pair with texts that are not empty, or None"
+    raise UserError("task.preprocess", name, expected)
+
+
+def _shortened(value: object) -> object:
+    return value if len(repr(value)) <= 60 else f"{str(value)[:60]}..."
 
 
 def _excerpt(line: bytes) -> str:

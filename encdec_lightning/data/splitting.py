@@ -59,7 +59,7 @@ def _distinct(pairs: Iterable[Pair]) -> list[Pair]:
     sources: set[str] = set()
     targets: set[str] = set()
     kept = []
-    for pair in sorted(pairs, key=lambda each: each.id):
+    for pair in sorted(pairs, key=lambda each: (each.id, each.source, each.target)):
         source, target = " ".join(_words(pair.source)), " ".join(_words(pair.target))
         if source not in sources and target not in targets:
             sources.add(source)

@@ -7,6 +7,8 @@ import importlib
 import inspect
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
 from encdec_lightning.config import Node
 from encdec_lightning.errors import UserError, UserErrors, did_you_mean
 
@@ -40,7 +42,7 @@ def build(field: str, node: Node, base: type, **extra: Any) -> Any:
     arguments |= {name: value for name, value in extra.items() if name in known and name not in arguments}
     try:
         return target(**{name: _nested(field, value) for name, value in arguments.items()})
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, MisconfigurationException) as error:
         raise UserError(field, node["_target_"], f"it cannot be built: {_first_line(error)}") from error
 
 
@@ -64,7 +66,7 @@ def _target(field: str, node: Node, base: type) -> type:
     module, _, name = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise UserError(f"{field}._target_", path, f"it cannot be imported ({_first_line(error)})") from error
     if not (isinstance(found, type) and issubclass(found, base)):
         raise UserError(f"{field}._target_", path, f"it must be a {base.__module__}.{base.__qualname__}")
@@ -79,4 +81,4 @@ def _nested(field: str, value: Any) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+    return str(error).strip().splitlines()[0].rstrip(".!") if str(error).strip() else type(error).__name__

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
 
 from encdec_lightning.config import Config, Node, convert, unknown_option
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
-from encdec_lightning.errors import UserErrors
+from encdec_lightning.errors import UserError, UserErrors
 from encdec_lightning.launch.job import build_evaluator, loading, quiet, test
 from encdec_lightning.run import Run
 from encdec_lightning.training.module import Seq2SeqModule
@@ -39,10 +41,19 @@ def with_options(config: Config, options: dict[str, str], checkpoint: str | None
         raise UserErrors(unknown)
     for name, value in options.items():
         node, _, field = name.partition(".")
-        values[node][field] = yaml.safe_load(value)
+        values[node][field] = _value(name, value)
     if checkpoint is not None:
         values["checkpoint"] = checkpoint
     return convert(values)
+
+
+def _value(name: str, text: str) -> Any:
+    """A value as the command line of `encdec-train` reads it, 1e-1 being a number."""
+    try:
+        node: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
+    except yaml.YAMLError as error:
+        raise UserError(name, text, "it is not a value in YAML") from error
+    return node["value"]
 
 
 def _name(config: Config) -> str:

@@ -169,6 +169,7 @@ def quiet() -> None:
     transformers.logging.disable_progress_bar()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # the module gathers by itself
 
 
 def _nodes(slots: dict[str, Node | None]) -> Iterator[tuple[str, Node]]:

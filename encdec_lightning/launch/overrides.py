@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ def compose_config(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -
     """The config of a command; raises `UserErrors` with all mistakes: unknown options, groups, presets, values."""
     mistakes, usable = check_overrides(overrides, config_dirs)
     try:
-        config = convert(plain(_compose(usable, config_dirs)))
+        config = convert(plain(compose_raw(usable, config_dirs)))
     except UserErrors as errors:
         raise UserErrors([*mistakes, *errors.problems]) from None
     if mistakes:
@@ -35,13 +36,15 @@ def plain(composed: Any) -> Node:
     try:
         values: Any = OmegaConf.to_container(composed, resolve=True)
     except OmegaConfBaseException as error:
-        raise UserErrors([_restated(error)]) from None
+        raise UserErrors([restated(error)]) from None
     values.pop("checkpoints", None)  # only a source of interpolations
     given: Node = _given(values)
     return given
 
 
-def check_overrides(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> tuple[Mistakes, list[str]]:
+def check_overrides(
+    overrides: Sequence[str], config_dirs: Sequence[Path] = (), multirun: bool = False
+) -> tuple[Mistakes, list[str]]:
     """The mistakes in the names of options, groups and presets, and the overrides that are free of them.
 
     An override of an argument in an open slot comes back with `++`: nobody has to know which arguments a preset lists.
@@ -51,7 +54,7 @@ def check_overrides(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) 
     usable: list[str] = []
     for line in overrides:
         try:
-            mistake, rewritten = _check_override(line, known, names)
+            mistake, rewritten = _check_override(line, known, names, multirun)
         except UserError as error:
             mistake, rewritten = error, line
         if mistake is None:
@@ -61,15 +64,30 @@ def check_overrides(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) 
     return mistakes, usable
 
 
-def _check_override(line: str, known: dict[str, list[str]], role_names: list[str]) -> tuple[UserError | None, str]:
+def is_sweep(line: str) -> bool:
+    """Whether an override gives several values."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return bool(OverridesParser.create().parse_override(line).is_sweep_override())
+
+
+def _check_override(
+    line: str, known: dict[str, list[str]], role_names: list[str], multirun: bool
+) -> tuple[UserError | None, str]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     try:
-        (override,) = OverridesParser.create().parse_overrides([line])
+        override = OverridesParser.create().parse_override(line)
     except HydraException:
-        raise UserError("argument", line, "it must have the form option=value") from None
+        override = None
+    if override is None or not override.key_or_group:
+        raise UserError("argument", line, "it must have the form option=value")
     name, value = override.key_or_group, override.value()
+    if override.is_sweep_override():
+        value = line.partition("=")[2]
+        if not multirun and name.partition(".")[0] in (*known, *Config.__dataclass_fields__):
+            return UserError(name, value, "several values need --multirun"), line
     body = line.lstrip("+~")
     group = name.partition("@")[0]
     if group in known and not group.startswith("hydra"):
@@ -92,7 +110,7 @@ def _check_override(line: str, known: dict[str, list[str]], role_names: list[str
         return known_role, f"++{body}"
     mistake = unknown_option(name, value)
     if mistake is not None:
-        groups = did_you_mean(name, [*known, *Config.__dataclass_fields__])
+        groups = did_you_mean(name, [*known, *Config.__dataclass_fields__, "run"])
         if "." not in name and groups:
             mistake = UserError(name, value, f"there is no such option or group{groups}")
         return mistake, line
@@ -110,11 +128,15 @@ def _check_hydra(name: str, value: object) -> UserError | None:
     """Hydra accepts unknown options of its own and goes on without a word."""
     from hydra.conf import HydraConf
 
-    first = name.replace("/", ".").split(".")[1] if "." in name or "/" in name else ""
-    known = HydraConf.__dataclass_fields__
-    if first in known:
-        return None
-    return UserError(name, value, f"Hydra has no such option{did_you_mean(first, known)}")
+    at: Any = HydraConf
+    for part in name.replace("/", ".").split(".")[1:] or [""]:
+        if not is_dataclass(at):
+            return None
+        known = {each.name: each.type for each in fields(at)}
+        if part not in known:
+            return UserError(name, value, f"Hydra has no such option{did_you_mean(part, known)}")
+        at = known[part]
+    return None
 
 
 def register_defaults() -> None:
@@ -137,20 +159,26 @@ def search_path(config_dirs: Sequence[Path]) -> list[str]:
     )
 
 
-def _compose(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Any:
+def compose_raw(overrides: Sequence[str], config_dirs: Sequence[Path], with_hydra: bool = False) -> Any:
+    """What Hydra makes of checked overrides, with its own node if that is wanted; raises `UserErrors`."""
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import MarkedYAMLError
 
     register_defaults()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         try:
-            return compose(ROOT, overrides=[*overrides, *search_path(config_dirs)])
+            return compose(ROOT, overrides=[*overrides, *search_path(config_dirs)], return_hydra_config=with_hydra)
         except (HydraException, OmegaConfBaseException) as error:
-            raise UserErrors([_restated(error)]) from None
+            raise UserErrors([restated(error)]) from None
+        except MarkedYAMLError as error:
+            mark = error.problem_mark
+            where = (mark.name, f" (line {mark.line + 1})") if mark else ("", "")
+            raise UserErrors([UserError("preset", where[0], f"it is not YAML{where[1]}")]) from None
 
 
-def _restated(error: Exception) -> UserError:
+def restated(error: Exception) -> UserError:
     """Hydra's error as one sentence: its innermost cause, first line."""
     cause: BaseException = error
     while cause.__cause__ is not None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from typing import TextIO
@@ -30,13 +32,19 @@ CHUNK = 1024  # sources read, sorted by length and written together
 
 
 def predict_file(run: Run, source: str, output: str, checkpoint: str | None, options: dict[str, str]) -> None:
-    """Generate a text for each source, in order; raises `UserError` for a row without one, or an output that exists."""
+    """Generate a text for each source, in order; raises `UserError` for a row without one, or an output that exists.
+
+    A file is read to its end before the model is loaded; an output file appears when it is whole.
+    """
     quiet()
     config = with_options(convert(run.config()), options, checkpoint)
-    if output != "-" and Path(output).exists():
-        raise UserError("output", output, "the file exists already, choose another name")
-    if source != "-" and not Path(source).is_file():
-        raise UserError("input", source, "there is no such file")
+    _check_output(output)
+    if source != "-":
+        if not Path(source).is_file():
+            raise UserError("input", source, "there is no such file")
+        with _opened(source) as lines:
+            for _ in _sources(lines, source, config.task.source):
+                pass
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = Seq2SeqModule.load_from_checkpoint(run.checkpoint(config.checkpoint), device, generation=config.generation)
     module.eval().to(device)
@@ -64,7 +72,8 @@ def _predict(
 
 
 def _sources(lines: TextIO, name: str, column: str) -> Iterator[Pair]:
-    """A pair without a target for each line, its id the line's number."""
+    """A pair without a target for each line, its id the line's number; raises `UserError` when there is no line."""
+    number = 0
     for number, line in enumerate(lines, start=1):
         text: object = line.strip()
         if name.endswith(".jsonl"):
@@ -77,6 +86,8 @@ def _sources(lines: TextIO, name: str, column: str) -> Iterator[Pair]:
             what = f"its column {column!r} must be" if name.endswith(".jsonl") else "it must be"
             raise UserError(f"input line {number}", line[:60].rstrip(), f"{what} a text that is not empty")
         yield Pair(str(number), text, "")
+    if number == 0:
+        raise UserError("input", name, "it is empty")
 
 
 def _line(prediction: Prediction, output: str) -> str:
@@ -90,13 +101,35 @@ def _line(prediction: Prediction, output: str) -> str:
 @contextmanager
 def _opened(name: str) -> Iterator[TextIO]:
     """The input as text; raises `UserError` when it is not UTF-8."""
-    opened = nullcontext(sys.stdin) if name == "-" else Path(name).open(encoding="utf-8")
+    if name == "-" and isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict")  # in the C locale Python lets any byte through
     try:
-        with opened as stream:
+        with nullcontext(sys.stdin) if name == "-" else Path(name).open(encoding="utf-8") as stream:
             yield stream
     except UnicodeDecodeError as error:
         raise UserError("input", name, "it must be UTF-8") from error
 
 
-def _writer(output: str) -> nullcontext[TextIO] | TextIO:
-    return nullcontext(sys.stdout) if output == "-" else Path(output).open("x", encoding="utf-8")
+def _check_output(output: str) -> None:
+    if output == "-":
+        return
+    if Path(output).exists():
+        raise UserError("output", output, "the file exists already, choose another name")
+    if not Path(output).parent.is_dir():
+        raise UserError("output", output, "its folder does not exist")
+
+
+@contextmanager
+def _writer(output: str) -> Iterator[TextIO]:
+    """Stdout, or a new file, which gets its name at the end."""
+    if output == "-":
+        yield sys.stdout
+        return
+    partial = Path(output).with_name(f".{Path(output).name}.{os.getpid()}")
+    try:
+        with partial.open("w", encoding="utf-8") as stream:
+            yield stream
+        _check_output(output)
+        partial.rename(output)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -99,6 +99,8 @@ def _check_names(config: Config) -> list[UserError]:
                 look_up(name)
             except UserError as problem:
                 found.append(problem)
+    if config.checkpoint not in ("best", "last") and not Path(config.checkpoint).exists():
+        found.append(UserError("checkpoint", config.checkpoint, "it must be best, last or the path of a checkpoint"))
     if config.init_from is not None:
         try:
             Run.open(config.init_from, "init_from").checkpoint("best")

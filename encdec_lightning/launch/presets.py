@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 import encdec_lightning
+from encdec_lightning.errors import UserError
 
 ROOT = "train"  # conf/train.yaml, where composition starts
 
@@ -34,4 +36,12 @@ def roles(config_dirs: Sequence[Path] = ()) -> list[str]:
     """The names that sets of checkpoints fill: bert, roberta, gpt2."""
     folders = (conf_folder(), *config_dirs)
     files = [file for folder in folders for file in (folder / "checkpoints").glob("*.yaml")]
-    return sorted({role for file in files for role in yaml.safe_load(file.read_text(encoding="utf-8")) or {}})
+    return sorted({role for file in files for role in _read(file)})
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError("preset", str(file), "it is not YAML") from error
+    return content if isinstance(content, dict) else {}

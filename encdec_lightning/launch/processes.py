@@ -15,7 +15,7 @@ def start(run: Run, own_process: bool = False) -> None:
 
     Several devices, or `own_process`, run in processes that have never loaded Hydra.
     """
-    with run.lock():
+    with run.lock() as lock:
         if run.status().get("state") == "finished":
             return
         config = convert(run.config())
@@ -25,7 +25,7 @@ def start(run: Run, own_process: bool = False) -> None:
         run.set_state("running")
         try:
             if own_process or _several_devices(config):
-                _in_worker(run)
+                _in_worker(run, lock)
             else:
                 from encdec_lightning.launch.job import train
 
@@ -39,10 +39,13 @@ def start(run: Run, own_process: bool = False) -> None:
         run.set_state("finished")
 
 
-def _in_worker(run: Run) -> None:
-    """Run the job in a process of its own, which Lightning may multiply; raises what it reports by its exit code."""
+def _in_worker(run: Run, lock: int) -> None:
+    """Run the job in a process of its own, which Lightning may multiply; raises what it reports by its exit code.
+
+    It inherits the lock: should this process be killed, the run stays locked for as long as the worker lives.
+    """
     command = [sys.executable, "-m", "encdec_lightning.launch.worker", str(run.folder)]
-    code = subprocess.run(command, check=False).returncode
+    code = subprocess.run(command, check=False, pass_fds=[lock]).returncode
     if code == EXIT_CODE:
         raise UserErrors([])  # the worker has said it
     if code:
@@ -54,11 +57,13 @@ def _several_devices(config: Config) -> bool:
     from lightning.pytorch.accelerators import CUDAAccelerator
 
     devices, accelerator = config.trainer.get("devices", "auto"), config.trainer.get("accelerator", "auto")
-    if config.trainer.get("num_nodes", 1) > 1:
+    if str(config.trainer.get("num_nodes", 1)) != "1":
         return True
+    if isinstance(devices, str) and "," in devices:
+        devices = [each for each in devices.split(",") if each.strip()]
     if isinstance(devices, list):
         return len(devices) > 1
-    if devices in ("auto", -1, "-1"):
+    if devices in ("auto", -1, "-1", None):
         on_gpu = accelerator in ("auto", "gpu", "cuda") and CUDAAccelerator.is_available()
         return on_gpu and CUDAAccelerator.auto_device_count() > 1
-    return int(devices) > 1
+    return str(devices) != "1"

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from encdec_lightning.errors import UserError, UserErrors
-from encdec_lightning.launch.overrides import check_overrides, compose_config, plain, register_defaults, search_path
+from encdec_lightning.launch.overrides import (
+    check_overrides,
+    compose_config,
+    compose_raw,
+    is_sweep,
+    plain,
+    register_defaults,
+    restated,
+    search_path,
+)
 from encdec_lightning.launch.presets import ROOT, conf_folder
 
 
@@ -20,11 +29,16 @@ def sweep(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[Path]:
     Before the first point starts, all points of the basic sweeper are checked; raises `UserErrors` with every mistake.
     """
     import hydra
+    from hydra.errors import HydraException
 
-    mistakes, usable = check_overrides(overrides, config_dirs)
-    if mistakes:
-        raise UserErrors(mistakes)
-    _check_points(usable, config_dirs)
+    usable = _checked(overrides, config_dirs)
+    composed = compose_raw([line for line in usable if not is_sweep(line)], config_dirs, with_hydra=True)
+    if composed.hydra.sweeper._target_.endswith(".BasicSweeper"):
+        # The grid that a preset asks for goes to Hydra as if it were typed: the same checks, the same freedom.
+        grid = [f"{name}={values}" for name, values in (composed.hydra.sweeper.params or {}).items()]
+        usable = [*_checked(grid, config_dirs), *usable]
+        _check_points(usable, config_dirs)
+        usable.append("hydra.sweeper.params=null")
     register_defaults()
     folders: list[Path] = []
     arguments = [sys.argv[0], "--multirun", *usable, *search_path(config_dirs)]
@@ -35,6 +49,8 @@ def sweep(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[Path]:
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=ROOT)(
             lambda composed: _point(composed, folders)
         )()
+    except HydraException as error:
+        raise UserErrors([restated(error)]) from None
     finally:
         sys.argv = previous
         if full_error is None:
@@ -58,21 +74,31 @@ def _point(composed: Any, folders: list[Path]) -> float | None:
     return None if value is None else float(value)
 
 
+def _checked(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[str]:
+    mistakes, usable = check_overrides(overrides, config_dirs, multirun=True)
+    if mistakes:
+        raise UserErrors(mistakes)
+    return usable
+
+
 def _check_points(overrides: Sequence[str], config_dirs: Sequence[Path]) -> None:
-    """Compose and check each point of a plain grid; another sweeper chooses its points as it goes."""
+    """Compose and check each point of a plain grid, which no other sweeper has: they choose points as they go."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     from encdec_lightning.launch.prepare import check_all
 
-    if any(line.startswith("hydra/sweeper=") for line in overrides):
-        return
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     (points,) = BasicSweeper.split_arguments(parsed, None)
     found: dict[str, UserError] = {}
+    folders: set[str] = set()
     for point in points:
         try:
-            problems = check_all(compose_config(point, config_dirs))
+            config = compose_config(point, config_dirs)
+            problems = check_all(config)
+            if config.folder in folders:
+                problems.append(UserError("folder", config.folder, "each point of a sweep needs a folder of its own"))
+            folders |= {config.folder} if config.folder is not None else set()
         except UserErrors as errors:
             problems = list(errors.problems)
         found |= {str(problem): problem for problem in problems}

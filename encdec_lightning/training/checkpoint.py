@@ -19,10 +19,11 @@ def pack_folder(write: Callable[[Path], object]) -> dict[str, Tensor]:
         folder = Path(name)
         write(folder)
         files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-        return {
-            path.relative_to(folder).as_posix(): torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
-            for path in files
-        }
+        return {path.relative_to(folder).as_posix(): _tensor(path.read_bytes()) for path in files}
+
+
+def _tensor(content: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)
 
 
 def unpack_folder(files: dict[str, Tensor], read: Callable[[Path], T]) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -10,7 +11,7 @@ from encdec_lightning.data.batch import Batch
 
 
 def token_losses(model: PreTrainedModel, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of each real target token, (N,) in fp32, in the order of the flattened batch.
+    """Cross-entropy of each real target token, (N,) in fp32 or better, in the order of the flattened batch.
 
     No decoder mask is passed: targets are padded on the right, where causal attention never looks.
     """
@@ -18,6 +19,5 @@ def token_losses(model: PreTrainedModel, batch: Batch, label_smoothing: float = 
         input_ids=batch.source_ids, attention_mask=batch.source_mask, decoder_input_ids=batch.decoder_input_ids
     ).logits
     real = batch.target_mask
-    return functional.cross_entropy(
-        logits[real].float(), batch.target_ids[real], label_smoothing=label_smoothing, reduction="none"
-    )
+    precise = logits[real].to(torch.promote_types(logits.dtype, torch.float32))
+    return functional.cross_entropy(precise, batch.target_ids[real], label_smoothing=label_smoothing, reduction="none")
