@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable
 
 EXIT_CODE = 2
+INTERRUPTED = 130
 
 
 class UserError(ValueError):
@@ -60,5 +61,5 @@ def exit_code(work: Callable[[], object], silent: bool = False) -> int:
             print(error, file=sys.stderr)
         return EXIT_CODE
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     return 0

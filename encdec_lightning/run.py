@@ -118,8 +118,8 @@ class Run:
 
     def predictions(self, split: str = "test") -> list[Prediction]:
         """What was predicted for a split."""
-        lines = self._predictions(split).read_text(encoding="utf-8").splitlines()
-        return [Prediction(**json.loads(line)) for line in lines]
+        with self._predictions(split).open(encoding="utf-8") as lines:
+            return [Prediction(**json.loads(line)) for line in lines]
 
     def write_predictions(self, predictions: Iterable[Prediction], split: str = "test") -> Path:
         """Replace a split's predictions: a line each, with id, source, reference, prediction."""

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from encdec_lightning.config import NOT_GIVEN, Config, convert, defaults, problems, unknown_option
@@ -101,6 +101,7 @@ def test_choices_are_listed_and_the_near_one_is_proposed():
     assert sentence.endswith("it must be one of untied, tied_embeddings, tied (did you mean 'tied'?).")
 
 
+@settings(max_examples=30)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x), max_leaves=4))
 def test_no_value_gets_through_as_another_type(value):
     if isinstance(value, str) and value.strip("./"):

@@ -1,4 +1,4 @@
-"""From one docstring to one plain (body, summary) pair of English prose, or to nothing."""
+"""From one docstring to plain pairs of English prose, or to nothing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 SUMMARY_WORDS = (4, 30)
 BODY_WORDS = (20, 350)
 EMPTY_HEADINGS = tuple(f" {name}{colon}" for name in ("Example", "Examples", "References") for colon in ("", ":"))
+NAME_WORDS = (2, 7)
+TEXT_WORDS = (6, 60)  # a longer docstring is cut
 LEAST_LETTERS = 0.75  # share of letters and spaces: below it, a row is mostly symbols
 
 _FENCE = re.compile(r"```.*?(?:```|\Z)", re.S)
@@ -17,7 +19,7 @@ _CODE = re.compile(
     r"|(?:list-|csv-)?table|autosummary|toctree|graphviz|raw|include|literalinclude)::|\[).*" + _INDENTED,
     re.M,
 )
-_LITERAL = re.compile(r"^([ \t]*)(?!\.\. )(.*)::[ \t]*\n[ \t]*$" + _INDENTED, re.M)
+_LITERAL = re.compile(r"^([ \t]*)(?!\.\. )(\S.*)?::[ \t]*\n[ \t]*$" + _INDENTED, re.M)
 _ADMONITION = re.compile(r"^[ \t]*\.\. (?:note|warning|tip|hint|important|caution|attention|seealso|todo)::", re.M)
 _DIRECTIVE = re.compile(r"^[ \t]*\.\. ?[\w:-]*::.*$|^[ \t]*\.\. .*$|^[ \t]*!!! .*$", re.M)
 _UNDERLINE = re.compile(r"^[ \t]*([=\-~^*#+_.\"'`])\1{2,}(?:[ \t]+\1{2,})*[ \t]*$", re.M)  # table borders too
@@ -27,7 +29,7 @@ _FIELD = re.compile(
 _ROLE = re.compile(r":[a-zA-Z][\w:+.-]*:(?=`)")
 _LINK = re.compile(r"`([^`<]+?)\s*<[^`>]*>`_{0,2}")
 _REFERENCE = re.compile(r"\[`([^`\]\n]*)`\](?!\()")
-_MARKDOWN_LINK = re.compile(r"\[([^\]\n]*)\]\([^)\n]*\)")
+_MARKDOWN_LINK = re.compile(r"\[([^\[\]\n]*)\]\((?:[^()\n]|\([^()\n]*\))*\)")
 _TICKED = re.compile(r"`+([^`]*)`+_{0,2}")
 _EMPHASIS = re.compile(r"(?<![\w*])\*{1,2}([^*\n]+?)\*{1,2}(?![\w*])")
 _FOOTNOTE = re.compile(r"\[#?\w*\]_|\|[^|\n]*\|_?")
@@ -35,6 +37,7 @@ _URL = re.compile(r"<?\bhttps?://\S+")
 _CODE_BLOCK_COLONS = re.compile(r"::(?=\s|$)")
 _LAST_NAME = re.compile(r"~[\w.]*\.(\w+)")
 _TAG = re.compile(r"</?(?:Tip|br|b|i|p|code|pre|ul|li|hfoptions?)\b[^<>\n]*>")
+_NAME_PARTS = re.compile(r"_+|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _WORD = re.compile(r"[A-Za-z]+")
 
 
@@ -51,6 +54,23 @@ def pair_of(docstring: str) -> tuple[str, str] | None:
     if not (_is_prose(summary, SUMMARY_WORDS) and _is_prose(body, BODY_WORDS)):
         return None
     return body, summary
+
+
+def text_and_name(docstring: str, name: str) -> tuple[str, str] | None:
+    """(docstring, name in words) of what is called `name`, or None if it is no example.
+
+    `is_frozen_param` and `IsFrozenParam` give "is frozen param". Names of 2-7 words without digits count, dunder names
+    do not; the text is cut to 60 words.
+    """
+    words = " ".join(_NAME_PARTS.sub(" ", name).lower().split())
+    if (
+        name.endswith("__")
+        or not words.replace(" ", "").isalpha()
+        or not NAME_WORDS[0] <= len(words.split()) <= NAME_WORDS[1]
+    ):
+        return None
+    text = " ".join(plain(docstring).split()[: TEXT_WORDS[1]])
+    return (text, words) if _is_prose(text, TEXT_WORDS) else None
 
 
 def plain(text: str) -> str:

@@ -13,9 +13,9 @@ class Task:
     """What is learned: texts, columns, lengths, and how the result is judged."""
 
     train: str
-    """Training pairs: a jsonl file (.gz too), or `pydoc`, the embedded data set."""
+    """Training pairs: a jsonl file (.gz too), or an embedded data set: pydoc, pydoc_names."""
     validation: str
-    """Validation pairs, as `train`; `pydoc` takes the part of the split that fits the role."""
+    """Validation pairs, as `train`; an embedded data set gives the part of its split that fits the role."""
     test: str | None = None
     """Test pairs, as `train`; none: `validation` is tested."""
     source: str = "source"

@@ -1,4 +1,6 @@
-"""pydoc, the embedded data set: docstring body -> summary line, out of the Python packages that are installed anyway.
+"""The embedded data sets, out of the docstrings of the Python packages that are installed anyway.
+
+`pydoc` is docstring body -> summary line, `pydoc_names` is docstring -> name of what it describes, in words.
 
 Nothing is downloaded, imported or redistributed: sources are read with `ast`, in processes of their own
 (`python -m encdec_lightning.data.pydoc FOLDER`), and the pairs are cached on disk under the packages' versions.
@@ -22,13 +24,15 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from encdec_lightning.data.docstrings import pair_of
+from encdec_lightning.data.docstrings import pair_of, text_and_name
 from encdec_lightning.data.splitting import split
 from encdec_lightning.errors import UserError
 from encdec_lightning.records import Pair
 
-NAME = "pydoc"
-VERSION = 2  # of the cleaning and the split: part of the cache's key
+SUMMARIES, NAMES = "pydoc", "pydoc_names"
+DATA_SETS = (SUMMARIES, NAMES)
+PARTS = ("train", "validation", "test")
+VERSION = 3  # of the cleaning, the split and the folder: part of the cache's key
 STANDARD_LIBRARY = "stdlib"
 DISTRIBUTIONS = {  # {import name: distribution}, all of them this project's own dependencies
     "huggingface_hub": "huggingface_hub",
@@ -48,12 +52,12 @@ DISTRIBUTIONS = {  # {import name: distribution}, all of them this project's own
 SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "testing", "__pycache__", "idlelib", "lib2to3"}
 
 
-def pydoc(cache: Path) -> dict[str, list[Pair]]:
-    """{"train", "validation", "test"} pairs; built once for each set of package versions, in about half a minute."""
-    folder = cache / NAME / _key(versions())
+def pydoc(data_set: str, cache: Path) -> dict[str, list[Pair]]:
+    """{"train", "validation", "test"} pairs of a data set; all are built once for each set of package versions."""
+    folder = cache / "pydoc" / _key(versions())
     if not folder.is_dir():
         _build_once(folder)
-    return {part: _read(folder / f"{part}.jsonl") for part in ("train", "validation", "test")}
+    return {part: _read(folder / data_set / f"{part}.jsonl") for part in PARTS}
 
 
 def versions() -> dict[str, str]:
@@ -64,7 +68,7 @@ def versions() -> dict[str, str]:
             found[name] = importlib.metadata.version(distribution)
         except importlib.metadata.PackageNotFoundError as error:
             raise UserError(
-                "task.train", NAME, f"it reads the package {distribution}, which is not installed"
+                "task.train", SUMMARIES, f"it reads the package {distribution}, which is not installed"
             ) from error
     return found
 
@@ -89,21 +93,22 @@ def _build_once(folder: Path) -> None:
 
 
 def build(folder: Path) -> None:
-    """Read every package and write the three parts into a new folder."""
+    """Read every package and write the parts of every data set into a new folder."""
     from rich.progress import track
 
     files = [file for package in (*DISTRIBUTIONS, STANDARD_LIBRARY) for file in _files(package)]
-    pairs: list[Pair] = []
+    pairs: dict[str, list[Pair]] = {data_set: [] for data_set in DATA_SETS}
     with ProcessPoolExecutor() as pool:
         results = pool.map(_pairs_of_file, files, chunksize=32)
         for found in track(results, description="pydoc: reading docstrings", total=len(files)):
-            pairs += found
-    parts = split(pairs, group=_module_of)
-    folder.mkdir(parents=True)
-    for part, members in parts.items():
-        with (folder / f"{part}.jsonl").open("w", encoding="utf-8") as stream:
-            for pair in members:
-                stream.write(json.dumps([pair.id, pair.source, pair.target]) + "\n")
+            for data_set, members in found.items():
+                pairs[data_set] += members
+    for data_set in DATA_SETS:
+        (folder / data_set).mkdir(parents=True)
+        for part, members in split(pairs[data_set], group=_module_of).items():
+            with (folder / data_set / f"{part}.jsonl").open("w", encoding="utf-8") as stream:
+                for pair in members:
+                    stream.write(json.dumps([pair.id, pair.source, pair.target]) + "\n")
 
 
 def _read(path: Path) -> list[Pair]:
@@ -127,8 +132,8 @@ def _files(package: str) -> Iterator[tuple[str, Path]]:
                 yield ".".join((package, *(part for part in parts if part != "__init__"))), path
 
 
-def _pairs_of_file(file: tuple[str, Path]) -> list[Pair]:
-    """The examples of one source file; a file that is not Python of this version gives none."""
+def _pairs_of_file(file: tuple[str, Path]) -> dict[str, list[Pair]]:
+    """The examples of one source file by data set; a file that is not Python of this version gives none."""
     module, path = file
     try:
         text = path.read_text(encoding="utf-8")
@@ -136,14 +141,21 @@ def _pairs_of_file(file: tuple[str, Path]) -> list[Pair]:
             warnings.simplefilter("ignore")
             tree = ast.parse(text) if '"""' in text or "'''" in text else ast.Module([], [])
     except (UnicodeDecodeError, SyntaxError, ValueError):
-        return []
-    found: dict[str, Pair] = {}
+        return {}
+    docstrings: dict[str, str] = {}
     for name, docstring in _docstrings(tree, ""):
-        pair = pair_of(docstring)
-        if pair is not None:
-            identity = f"{module}:{name}"
-            found.setdefault(identity, Pair(identity, *pair))
-    return list(found.values())
+        docstrings.setdefault(f"{module}:{name}", docstring)
+    texts = {
+        SUMMARIES: {identity: pair_of(docstring) for identity, docstring in docstrings.items()},
+        NAMES: {
+            identity: text_and_name(docstring, identity.rpartition(":")[2].rpartition(".")[2])
+            for identity, docstring in docstrings.items()
+        },
+    }
+    return {
+        data_set: [Pair(identity, *pair) for identity, pair in found.items() if pair is not None]
+        for data_set, found in texts.items()
+    }
 
 
 def _docstrings(node: ast.AST, prefix: str) -> Iterator[tuple[str, str]]:

@@ -13,8 +13,7 @@ from typing import Literal
 
 from encdec_lightning.cache import cache_folder
 from encdec_lightning.data.options import Loading, Task
-from encdec_lightning.data.pydoc import NAME as PYDOC
-from encdec_lightning.data.pydoc import pydoc
+from encdec_lightning.data.pydoc import DATA_SETS, pydoc
 from encdec_lightning.errors import UserError, did_you_mean
 from encdec_lightning.records import Pair
 
@@ -27,7 +26,10 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def read_split(task: Task, loading: Loading, split: Split) -> list[Pair]:
     """All pairs of a split, preprocessed; raises `UserError` naming the file and the row that is wrong."""
     path, field = task.path(split), f"task.{split}"
-    pairs = pydoc(cache_folder(loading.cache))[split] if path == PYDOC else list(read_jsonl(field, path, task))
+    if path in DATA_SETS:
+        pairs = pydoc(path, cache_folder(loading.cache))[split]
+    else:
+        pairs = list(read_jsonl(field, path, task))
     for name in task.preprocess or []:
         function = preprocessing(name)
         pairs = [made for pair in pairs if (made := _checked(name, pair, function(pair))) is not None]
@@ -41,7 +43,7 @@ def read_jsonl(field: str, path: str, task: Task) -> Iterator[Pair]:
     """The pairs of a jsonl file, compressed if its name ends in .gz, one JSON object a line, none empty."""
     file = Path(path)
     if not file.is_file():
-        raise UserError(field, path, "there is no such file; give a jsonl file, or pydoc for the embedded data set")
+        raise UserError(field, path, ff"there is no such file; give a jsonl file, or {' or '.join(DATA_SETS)}")
     seen: set[str] = set()
     opened = gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")  # noqa: SIM115
     try:

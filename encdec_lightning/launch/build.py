@@ -20,15 +20,15 @@ def check_slot(field: str, node: Node, base: type) -> list[UserError]:
     except UserError as error:
         return [error]
     parameters = _parameters(target)
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return []
-    return [
-        UserError(
-            f"{field}.{name}", value, f"{node['_target_']} takes no such argument{did_you_mean(name, parameters)}"
-        )
-        for name, value in node.items()
-        if name != "_target_" and name not in parameters
-    ]
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    found: list[UserError] = []
+    for name, value in node.items():
+        if name != "_target_" and name not in parameters and not takes_any:
+            expected = f"{node['_target_']} takes no such argument{did_you_mean(name, parameters)}"
+            found.append(UserError(f"{field}.{name}", value, expected))
+        elif _is_node(value):
+            found += check_slot(f"{field}.{name}", value, object)
+    return found
 
 
 def build(field: str, node: Node, base: type, **extra: Any) -> Any:
@@ -41,7 +41,9 @@ def build(field: str, node: Node, base: type, **extra: Any) -> Any:
     arguments = {name: value for name, value in node.items() if name != "_target_"}
     arguments |= {name: value for name, value in extra.items() if name in known and name not in arguments}
     try:
-        return target(**{name: _nested(field, value) for name, value in arguments.items()})
+        return target(**{name: _nested(f"{field}.{name}", value) for name, value in arguments.items()})
+    except UserError:
+        raise
     except (TypeError, ValueError, MisconfigurationException) as error:
         raise UserError(field, node["_target_"], f"it cannot be built: {_first_line(error)}") from error
 
@@ -51,7 +53,7 @@ def build_partial(field: str, node: Node, base: type) -> Any:
     problems = check_slot(field, node, base)
     if problems:
         raise UserErrors(problems)
-    arguments = {name: _nested(field, value) for name, value in node.items() if name != "_target_"}
+    arguments = {name: _nested(f"{field}.{name}", value) for name, value in node.items() if name != "_target_"}
     return functools.partial(_target(field, node, base), **arguments)
 
 
@@ -75,9 +77,11 @@ def _target(field: str, node: Node, base: type) -> type:
 
 def _nested(field: str, value: Any) -> Any:
     """A strategy or the like given as a `_target_` node of its own, inside an argument."""
-    if isinstance(value, dict) and "_target_" in value:
-        return build(field, value, object)
-    return value
+    return build(field, value, object) if _is_node(value) else value
+
+
+def _is_node(value: Any) -> bool:
+    return isinstance(value, dict) and "_target_" in value
 
 
 def _first_line(error: Exception) -> str:

@@ -52,9 +52,12 @@ def train(run: Run) -> None:
     trainer = build_trainer(config, run)
     for logger in trainer.loggers:
         logger.log_hyperparams(asdict(config))
-    trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
+    except SystemExit:  # Lightning's answer to an interrupt
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
     if trainer.is_global_zero:
         run.write_metrics({**run.metrics(), **training_metrics(trainer, module, data)})
         draw_curves(run)

@@ -58,7 +58,8 @@ def check_overrides(
         except UserError as error:
             mistake, rewritten = error, line
         if mistake is None:
-            usable.append(rewritten)
+            taken_away = f"~{rewritten.partition('=')[0]}"  # by a null before: the later override counts
+            usable = [*(each for each in usable if each != taken_away), rewritten]
         else:
             mistakes.append(mistake)
     return mistakes, usable
@@ -180,9 +181,15 @@ def compose_raw(overrides: Sequence[str], config_dirs: Sequence[Path], with_hydr
 
 def restated(error: Exception) -> UserError:
     """Hydra's error as one sentence: its innermost cause, first line."""
+    from hydra.errors import MissingConfigException
+
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
+    if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
+        group, _, name = cause.missing_cfg_file.rpartition("/")
+        there = f"{_one_of(list(cause.options))}" if cause.options else "there is no such preset"
+        return UserError(group, name, there)
     text = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
     key = getattr(cause, "full_key", None) or "configuration"
     value: object = NOT_GIVEN

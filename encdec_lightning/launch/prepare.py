@@ -53,13 +53,13 @@ def _check_model(config: Config) -> list[UserError]:
 
 def _check_files(config: Config) -> list[UserError]:
     """Problems of each data file as far as its first row shows them."""
-    from encdec_lightning.data.pydoc import NAME as PYDOC
+    from encdec_lightning.data.pydoc import DATA_SETS
     from encdec_lightning.data.readers import read_jsonl
 
     found: list[UserError] = []
     for split in ("train", "validation", "test"):
         path = config.task.path(split)
-        if path == PYDOC or (split == "test" and config.task.test is None):
+        if path in DATA_SETS or (split == "test" and config.task.test is None):
             continue
         try:
             if next(read_jsonl(f"task.{split}", path, config.task), None) is None:

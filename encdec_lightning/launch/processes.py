@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from encdec_lightning.config import Config, convert
-from encdec_lightning.errors import EXIT_CODE, UserError, UserErrors
+from encdec_lightning.errors import EXIT_CODE, INTERRUPTED, UserError, UserErrors
 from encdec_lightning.run import Run
 
 
@@ -48,6 +48,8 @@ def _in_worker(run: Run, lock: int) -> None:
     code = subprocess.run(command, check=False, pass_fds=[lock]).returncode
     if code == EXIT_CODE:
         raise UserErrors([])  # the worker has said it
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
     if code:
         raise subprocess.CalledProcessError(code, command)
 

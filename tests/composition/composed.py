@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -52,3 +53,9 @@ def logits(model: Any, batch: dict[str, Any] | None = None) -> torch.Tensor:
     result = model.eval()(**(batch or inputs(model))).logits
     model.train(training)
     return result
+
+
+@functools.cache
+def kept(files: Files, encoder: str, decoder: str, weights: str = "untied") -> EncoderDecoder:
+    """The same, made once: for tests that only look."""
+    return composed(files, encoder, decoder, weights)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from composed import ENCODERS, composed, every_cell, inputs, logits, tied_cells
+from composed import ENCODERS, every_cell, inputs, kept, logits, tied_cells
 
 from encdec_lightning.composition.architectures import architecture_of, length_limit
 from encdec_lightning.composition.sharing import shared_keys, unlike
@@ -14,7 +14,7 @@ def names(module: torch.nn.Module) -> set[str]:
 
 @pytest.mark.parametrize("family", ENCODERS)
 def test_tied_shares_all_but_cross_attention_and_the_head(files, family):
-    model = composed(files, family, family, "tied")
+    model = kept(files, family, family, "tied")
     assert model.shared == {f"decoder.{family}.{name}": f"encoder.{name}" for name in names(model.encoder)}
     own = {name for name in names(model) if name.startswith("decoder.")}
     assert own and all(
@@ -24,7 +24,7 @@ def test_tied_shares_all_but_cross_attention_and_the_head(files, family):
 
 @pytest.mark.parametrize("family", ENCODERS)
 def test_tied_embeddings_of_one_family_share_the_whole_block(files, family):
-    model = composed(files, family, family, "tied_embeddings")
+    model = kept(files, family, family, "tied_embeddings")
     block = names(model.encoder.embeddings)
     assert "LayerNorm.weight" in block and "position_embeddings.weight" in block
     expected = {f"decoder.{family}.embeddings.{name}": f"encoder.embeddings.{name}" for name in block}
@@ -32,14 +32,14 @@ def test_tied_embeddings_of_one_family_share_the_whole_block(files, family):
 
 
 def test_tied_embeddings_of_two_families_share_the_word_embeddings(files):
-    model = composed(files, "roberta", "gpt2", "tied_embeddings")
+    model = kept(files, "roberta", "gpt2", "tied_embeddings")
     assert model.shared == {"decoder.transformer.wte.weight": "encoder.embeddings.word_embeddings.weight"}
     assert model.decoder.lm_head.weight is model.encoder.embeddings.word_embeddings.weight
 
 
 @every_cell
 def test_the_map_is_about_one_object(files, encoder, decoder, weights):
-    model = composed(files, encoder, decoder, weights)
+    model = kept(files, encoder, decoder, weights)
     assert model.shared == shared_keys(weights, model.encoder, model.decoder)
     for target, source in model.shared.items():
         assert model.get_parameter(target) is model.get_parameter(source)
@@ -53,19 +53,19 @@ def test_the_map_is_about_one_object(files, encoder, decoder, weights):
 
 @every_cell
 def test_the_head_is_the_decoders_own_word_embedding(files, encoder, decoder, weights):
-    model = composed(files, encoder, decoder, weights)
+    model = kept(files, encoder, decoder, weights)
     assert model.get_output_embeddings().weight is model.decoder.get_input_embeddings().weight
 
 
 @tied_cells
 def test_modules_are_never_shared(files, encoder, decoder, weights):
-    model = composed(files, encoder, decoder, weights)
+    model = kept(files, encoder, decoder, weights)
     assert not set(model.encoder.modules()) & set(model.decoder.modules())
 
 
 @every_cell
 def test_the_future_does_not_leak(files, encoder, decoder, weights):
-    model = composed(files, encoder, decoder, weights)
+    model = kept(files, encoder, decoder, weights)
     batch = inputs(model)
     changed = {**batch, "decoder_input_ids": batch["decoder_input_ids"].clone()}
     changed["decoder_input_ids"][:, 3:] += 1 - 2 * (changed["decoder_input_ids"][:, 3:] > 20).long()
@@ -76,7 +76,7 @@ def test_the_future_does_not_leak(files, encoder, decoder, weights):
 
 @every_cell
 def test_the_decoder_reads_the_source_and_the_encoder_reads_both_ways(files, encoder, decoder, weights):
-    model = composed(files, encoder, decoder, weights)
+    model = kept(files, encoder, decoder, weights)
     batch = inputs(model, source_lengths=(6, 6))
     changed = {**batch, "input_ids": batch["input_ids"].clone()}
     changed["input_ids"][:, -1] += 1 - 2 * (changed["input_ids"][:, -1] > 20).long()
@@ -98,7 +98,7 @@ def test_unlike_describes_shapes_that_differ():
 
 @every_cell
 def test_what_architectures_say_is_there(files, encoder, decoder, weights):
-    model = composed(files, encoder, decoder, weights)
+    model = kept(files, encoder, decoder, weights)
     own = architecture_of(model.decoder.config)
     base = model.decoder.get_submodule(own.base)
     assert all(base.get_submodule(module) for module in own.embeddings)
@@ -109,7 +109,7 @@ def test_what_architectures_say_is_there(files, encoder, decoder, weights):
 
 @pytest.mark.parametrize(("encoder", "decoder"), [("bert", "bert"), ("roberta", "roberta"), ("roberta", "gpt2")])
 def test_sequences_of_the_length_limit_fit_and_longer_ones_do_not(files, encoder, decoder):
-    model = composed(files, encoder, decoder)
+    model = kept(files, encoder, decoder)
     source, target = length_limit(model.config.encoder), length_limit(model.config.decoder)
     assert (source, target) == (64, 64)
     assert logits(model, inputs(model, (source,), target)).isfinite().all()

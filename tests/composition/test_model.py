@@ -1,0 +1,200 @@
+"""Shared tensors stay one Parameter, and the exported folder is whole, whatever is done to a composed model."""
+
+import copy
+import json
+import pickle
+
+import lightning
+import pytest
+import torch
+from composed import composed, every_cell, inputs, kept, logits, tied_cells
+from safetensors import safe_open
+from transformers import AutoModelForSeq2SeqLM, EncoderDecoderModel
+
+from encdec_lightning.composition.compose import compose
+from encdec_lightning.composition.model import EncoderDecoder, count_ties
+
+
+def whole(model: EncoderDecoder) -> bool:
+    """Whether everything that should be shared is, within each side too."""
+    head_is_tied = model.get_output_embeddings().weight is model.decoder.get_input_embeddings().weight
+    return count_ties(model) == len(model.shared) and head_is_tied
+
+
+def same_values(model: torch.nn.Module, other: torch.nn.Module) -> bool:
+    ours, theirs = model.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def step(model: EncoderDecoder) -> None:
+    """One step of training, after which nothing is as in any checkpoint."""
+    model.train()(**inputs(model)).logits.square().mean().backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.sub_(parameter.grad, alpha=0.5)
+            parameter.grad = None
+
+
+@every_cell
+def test_a_saved_folder_opens_in_this_class(files, tmp_path, encoder, decoder, weights):
+    model = composed(files, encoder, decoder, weights)
+    step(model)
+    model.save_pretrained(tmp_path)
+    assert whole(model)  # saving did nothing to it
+    loaded, report = EncoderDecoder.from_pretrained(tmp_path, output_loading_info=True)
+    assert whole(loaded) and loaded.shared == model.shared and loaded.composition == model.composition
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    assert same_values(loaded, model)
+    assert torch.equal(logits(loaded), logits(model))
+    assert not loaded.training
+
+
+@every_cell
+def test_a_saved_folder_opens_in_the_stock_class(files, tmp_path, encoder, decoder, weights):
+    model = composed(files, encoder, decoder, weights)
+    step(model)
+    model.save_pretrained(tmp_path)
+    stock, report = AutoModelForSeq2SeqLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert type(stock) is EncoderDecoderModel
+    assert {name: found for name, found in report.items() if found} == {}
+    assert torch.equal(logits(stock), logits(model))
+    assert {*model.state_dict()} <= {*stock.state_dict()}
+    stock.save_pretrained(tmp_path / "again")  # and back
+    again = EncoderDecoder.from_pretrained(tmp_path / "again")
+    assert whole(again) and torch.equal(logits(again), logits(model))
+
+
+def test_the_folder_names_the_stock_class_and_holds_no_pickle(files, tmp_path):
+    composed(files, "bert", "bert", "tied").save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["EncoderDecoderModel"]
+    names = {file.name for file in tmp_path.iterdir()}
+    assert names == {"config.json", "generation_config.json", "model.safetensors"}
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        assert {*composed(files, "bert", "bert", "tied").shared} <= {*file.keys()}
+
+
+def test_a_folder_of_several_files_and_another_precision(files, tmp_path):
+    model = composed(files, "bert", "gpt2").to(torch.bfloat16)
+    model.save_pretrained(tmp_path, max_shard_size="50KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    stock, report = EncoderDecoderModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not report["missing_keys"] and torch.equal(logits(stock), logits(model))
+    assert {parameter.dtype for parameter in stock.parameters()} == {torch.bfloat16}
+
+
+def test_a_given_state_dict_is_what_is_saved(files, tmp_path):
+    model, other = (composed(files, "bert", "bert", "tied", encoder_init="random", seed=seed) for seed in (1, 2))
+    step(other)
+    model.save_pretrained(tmp_path, state_dict=other.state_dict())
+    assert same_values(EncoderDecoder.from_pretrained(tmp_path), other)
+
+
+@tied_cells
+def test_copies_share_among_themselves_only(files, encoder, decoder, weights):
+    model = kept(files, encoder, decoder, weights)
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert whole(twin) and torch.equal(logits(twin), logits(model))
+        assert not {id(one) for one in twin.parameters()} & {id(one) for one in model.parameters()}
+
+
+@tied_cells
+def test_moving_keeps_what_is_shared(files, encoder, decoder, weights):
+    model = composed(files, encoder, decoder, weights)
+    count = len(list(model.parameters()))
+    for moved in (model.to(torch.float64), model.half(), model.to("cpu"), model.float()):
+        assert whole(moved) and len(list(moved.parameters())) == count
+
+
+@pytest.mark.parametrize("assign", [False, True])
+@tied_cells
+def test_loading_a_state_dict_keeps_what_is_shared(files, encoder, decoder, weights, assign):
+    model = composed(files, encoder, decoder, weights)
+    trained = composed(files, encoder, decoder, weights, seed=1)
+    step(trained)
+    report = model.load_state_dict(copy.deepcopy(trained.state_dict()), assign=assign)
+    assert not report.missing_keys and not report.unexpected_keys
+    assert whole(model) and same_values(model, trained)
+
+
+class Holder(lightning.LightningModule):
+    """The least that Lightning trains."""
+
+    def __init__(self, model: EncoderDecoder) -> None:
+        super().__init__()
+        self.model = model
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@tied_cells
+def test_lightning_checkpoints_keep_what_is_shared(files, tmp_path, encoder, decoder, weights):
+    quiet = dict(accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False)
+    trained = Holder(composed(files, encoder, decoder, weights, seed=1))
+    step(trained.model)
+    trainer = lightning.Trainer(**quiet)
+    trainer.strategy.connect(trained)
+    trainer.save_checkpoint(tmp_path / "a.ckpt", weights_only=True)
+    fresh = composed(files, encoder, decoder, weights)
+    loaded = Holder.load_from_checkpoint(tmp_path / "a.ckpt", model=fresh, weights_only=True)
+    assert whole(loaded.model) and same_values(loaded, trained)
+    assert torch.equal(logits(loaded.model), logits(trained.model))
+
+
+@tied_cells
+def test_the_gradient_of_a_shared_tensor_is_the_sum_of_both_sides(files, encoder, decoder, weights):
+    tied = composed(files, encoder, decoder, weights).double().eval()
+    untied = composed(files, encoder, decoder, "untied").double().eval()
+    untied.load_state_dict(tied.state_dict())
+    assert torch.equal(logits(untied), logits(tied))
+    for model in (tied, untied):
+        model(**inputs(model)).logits.logsumexp(-1).square().sum().backward()
+    shared = {source: target for target, source in tied.shared.items()}
+    parts = {name: parameter.grad for name, parameter in untied.named_parameters()}
+    both = 0
+    for name, parameter in tied.named_parameters():
+        expected = parts[name]
+        if name in shared and shared[name] in parts:
+            both += bool(expected.abs().amax() > 1e-6 and parts[shared[name]].abs().amax() > 1e-6)
+            expected = expected + parts[shared[name]]
+        torch.testing.assert_close(parameter.grad, expected, rtol=1e-9, atol=1e-11)
+    assert both >= len(shared) // 2  # both sides contribute (of the attention's key biases neither does)
+
+
+@every_cell
+def test_every_parameter_gets_a_gradient(files, encoder, decoder, weights):
+    model = composed(files, encoder, decoder, weights)
+    model(**inputs(model)).logits.square().mean().backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@every_cell
+def test_generation_is_the_stock_classes(files, tmp_path, encoder, decoder, weights, beams):
+    model = kept(files, encoder, decoder, weights).eval()
+    model.save_pretrained(tmp_path)
+    stock = EncoderDecoderModel.from_pretrained(tmp_path)
+    batch = {name: value for name, value in inputs(model).items() if name != "decoder_input_ids"}
+    options = dict(num_beams=beams, max_new_tokens=5, decoder_start_token_id=2, eos_token_id=3, pad_token_id=0)
+    sequences = model.generate(**batch, **options)
+    assert torch.equal(sequences, stock.generate(**batch, **options))
+    assert sequences.shape[0] == 2 and (sequences[:, 0] == 2).all()
+
+
+def test_gradient_checkpointing_changes_no_gradient(files):
+    model = composed(files, "bert", "bert", "tied", dropout=0.0)
+    gradients = []
+    for _ in range(2):
+        model.zero_grad()
+        model(**inputs(model), use_cache=False).logits.square().mean().backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+        model.activation_checkpointing_enable()
+    for plain, saving in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, saving)
+
+
+def test_a_tied_model_is_smaller_than_its_parts(files):
+    sizes = [
+        compose(files.bert, files.bert, weights).num_parameters() for weights in ("untied", "tied_embeddings", "tied")
+    ]
+    assert sizes[0] > sizes[1] > sizes[2]

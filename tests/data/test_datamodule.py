@@ -1,0 +1,156 @@
+"""The DataModule: which loader holds what."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from encdec_lightning.composition.tokenizers import Tokenizers
+from encdec_lightning.data import datamodule
+from encdec_lightning.data.datamodule import Seq2SeqDataModule, fingerprint
+from encdec_lightning.data.options import Loading, Task
+from encdec_lightning.errors import UserError
+from encdec_lightning.records import Pair
+
+COUNTS = {"train": 30, "validation": 9, "test": 7}
+COLUMNS = {"source": "document", "target": "summary", "id": "key", "max_source_length": 20, "max_target_length": 6}
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rows")
+    for seed, (split, count) in enumerate(COUNTS.items()):
+        tiny.write_rows(folder / f"{split}.jsonl", tiny.pairs(count, seed))
+    return Task(**{split: str(folder / f"{split}.jsonl") for split in COUNTS}, **COLUMNS)
+
+
+@pytest.fixture(scope="module")
+def tokenizers():
+    return Tokenizers(tiny.wordpiece())
+
+
+@pytest.fixture
+def new(task, tokenizers):
+    def new(loading=None, rank=None, world_size=1, **changes):
+        data = Seq2SeqDataModule(replace(task, **changes), tokenizers, loading or Loading(batch_tokens=100))
+        if rank is not None:
+            data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)
+        return data
+
+    return new
+
+
+def ids(loader):
+    return [pair.id for batch in loader for pair in batch.pairs]
+
+
+def test_each_split_once_and_in_its_own_loader(new):
+    data = new()
+    (validation,) = data.val_dataloader()
+    loaders = (data.train_dataloader(), validation, data.test_dataloader())
+    for seed, (loader, count) in enumerate(zip(loaders, COUNTS.values(), strict=True)):
+        assert sorted(ids(loader)) == sorted(f"row-{seed}-{number}" for number in range(count))
+    assert ids(data.predict_dataloader()) == ids(data.test_dataloader())
+
+
+def test_lengths_are_cut_and_batches_bounded(new):
+    loaders = [new().train_dataloader(), new(Loading(batch_tokens=1, evaluation_batch_tokens=100)).test_dataloader()]
+    for loader in loaders:
+        sizes = []
+        for batch in loader:
+            rows, width = batch.source_ids.shape
+            sizes.append(rows)
+            assert width <= 20
+            assert batch.target_ids.shape[1] <= 6
+            assert rows * (width + batch.target_ids.shape[1]) <= 100
+        assert max(sizes) > 1
+    assert {len(batch.pairs) for batch in new(Loading(batch_tokens=1)).test_dataloader()} == {1}
+
+
+def test_without_test_file_validation_is_tested(new):
+    assert sorted(ids(new(test=None).test_dataloader())) == sorted(f"row-1-{number}" for number in range(9))
+
+
+def test_a_second_loader_to_generate_for(new):
+    first, second = new(validation_generate=4).val_dataloader()
+    assert len(ids(first)) == 9
+    assert sorted(ids(second)) == [f"row-1-{number}" for number in range(4)]
+    assert len(ids(new(validation_generate=50).val_dataloader()[1])) == 9
+
+
+def test_evaluation_is_the_same_in_every_epoch_and_training_is_not(new):
+    data = new()
+    training, validation = data.train_dataloader(), data.val_dataloader()[0]
+    before = ids(training), ids(validation)
+    training.set_epoch(1)
+    validation.set_epoch(1)
+    assert ids(training) != before[0]
+    assert ids(validation) == before[1]
+    assert ids(new(Loading(batch_tokens=100, seed=1)).train_dataloader()) != before[0]
+
+
+@pytest.mark.parametrize(("accumulate", "world_size"), [(1, 1), (3, 1), (1, 2), (2, 2)])
+def test_updates_per_epoch(new, accumulate, world_size):
+    loading = Loading(batch_tokens=100, accumulate=accumulate)
+    modules = [new(loading, rank, world_size) for rank in range(world_size)]
+    loaders = [module.train_dataloader() for module in modules]
+    for module, loader in zip(modules, loaders, strict=True):
+        assert module.updates_per_epoch() * accumulate == len(loader) == len(list(loader))
+    assert sorted(one for loader in loaders for one in ids(loader)) == sorted(f"row-0-{n}" for n in range(30))
+    tested = [one for module in modules for one in ids(module.test_dataloader())]
+    assert sorted(tested) == sorted(f"row-2-{n}" for n in range(7))
+
+
+def test_update_tokens_are_those_of_all_ranks_and_micro_batches(new):
+    loaders = [new(Loading(batch_tokens=100, accumulate=2), rank, 2).train_dataloader() for rank in range(2)]
+    batches = [list(loader) for loader in loaders]
+    for start in range(0, len(batches[0]), 2):
+        update = [batch for rank in batches for batch in rank[start : start + 2]]
+        assert {batch.update_tokens for batch in update} == {sum(int(batch.target_lengths.sum()) for batch in update)}
+
+
+def test_too_few_examples(new):
+    with pytest.raises(UserError, match="2 examples cannot fill updates of 3 batches"):
+        new(Loading(accumulate=3), train_examples=2).train_dataloader()
+
+
+def test_a_split_is_read_once_and_only_when_asked_for(new, monkeypatch):
+    read, asked = datamodule.read_split, []
+    monkeypatch.setattr(datamodule, "read_split", lambda *args: asked.append(args[-1]) or read(*args))
+    data = new(train="no/such/file.jsonl")
+    assert asked == []
+    data.val_dataloader()
+    data.val_dataloader()
+    data.fingerprint("validation")
+    assert asked == ["validation"]
+    with pytest.raises(UserError, match="no such file"):
+        data.train_dataloader()
+
+
+PAIRS = st.lists(st.builds(Pair, *[st.text("ab", min_size=1, max_size=3)] * 3), min_size=1, max_size=4)
+
+
+@settings(deadline=None)
+@given(first=PAIRS, second=PAIRS)
+def test_the_fingerprint_is_that_of_the_content(first, second):
+    assert (fingerprint(first) == fingerprint(second)) is (first == second)
+
+
+def test_a_changed_character_changes_the_fingerprint_and_nothing_else_does(new, task, tmp_path):
+    before = new().fingerprint("train")
+    assert len(before) == 64
+    assert new().train_dataloader().fingerprint == before
+    rows = tiny.pairs(30, 0)
+    copy = str(tiny.write_rows(tmp_path / "copy.jsonl", rows))
+    assert new(train=copy, max_source_length=10).fingerprint("train") == before
+    assert new(train_examples=29).fingerprint("train") != before
+    for column in ("key", "document", "summary"):
+        changed = [*rows[:-1], rows[-1] | {column: rows[-1][column] + "s"}]
+        path = str(tiny.write_rows(tmp_path / "changed.jsonl", changed))
+        data = new(train=path)
+        assert data.fingerprint("train") != before
+        with pytest.raises(UserError, match="other data"):
+            data.train_dataloader().load_state_dict(new().train_dataloader().state_dict())

@@ -1,0 +1,116 @@
+"""Every preset composes with what it says, and every preset of a part of a run trains."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wandb
+import yaml
+
+from encdec_lightning.cli.train import main
+from encdec_lightning.config import Config
+from encdec_lightning.launch.overrides import compose_config
+from encdec_lightning.launch.presets import choices, conf_folder, roles
+from encdec_lightning.run import Run
+from tiny import Files
+
+PRESETS = [(group, name) for group, names in choices().items() for name in names]
+NOT_RUN_HERE = {
+    ("logger", "wandb"): "test_wandb_offline below trains it",
+    ("hardware", "ddp"): "needs GPUs",
+    ("hardware", "ddp_cpu"): "test_processes.py trains it",
+    ("hparams_search", "learning_rate"): "test_sweep.py sweeps it",
+    ("task", "pydoc"): "the quickstart's data, made out of the installed packages",
+    ("checkpoints", "published"): "needs the Hub",
+    ("checkpoints", "minilm"): "needs the Hub; the experiment replaces its checkpoint",
+}
+RUN = [preset for preset in PRESETS if preset not in NOT_RUN_HERE]
+
+
+def options(files: Files) -> list[str]:
+    """What every preset needs, and nothing that a preset chooses."""
+    kept = ("experiment=", "task.train=", "task.validation=", "checkpoints.")
+    return [line for line in files.overrides() if line.startswith(kept)]
+
+
+def preset(group: str, name: str) -> tuple[str, dict[str, Any]]:
+    """The node in which a preset's values lie, and the values."""
+    text = (conf_folder() / group / f"{name}.yaml").read_text(encoding="utf-8")
+    first = text.splitlines()[0]
+    package = first.removeprefix("# @package ") if first.startswith("# @package ") else group
+    return package.replace("_global_", ""), yaml.safe_load(text)
+
+
+def leaves(prefix: str, node: Any) -> dict[str, Any]:
+    """{dotted path: value} of a tree's leaves."""
+    if not isinstance(node, dict):
+        return {prefix: node}
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        found |= leaves(f"{prefix}.{key}" if prefix else key, value)
+    return found
+
+
+def test_there_are_presets():
+    assert len(PRESETS) >= 36
+    assert set(NOT_RUN_HERE) <= set(PRESETS)
+    assert roles() == ["bert", "gpt2", "roberta"]
+
+
+@pytest.mark.parametrize(("group", "name"), PRESETS, ids=lambda value: value)
+def test_every_preset_composes_alone(group, name, files):
+    config = compose_config([*options(files), "training.schedule=constant", f"{group}={name}"])
+    assert isinstance(config, Config)
+    composed = leaves("", asdict(config))
+    node, values = preset(group, name)
+    fixed = {"training.schedule", "task.train", "task.validation"}
+    for path, value in leaves(node, {key: each for key, each in values.items() if key != "defaults"}).items():
+        if path in fixed or path.startswith(("hydra.", "checkpoints.")) or "${" in str(value) or value == "???":
+            continue
+        expected = float(value) if path.startswith("training.") and isinstance(value, str) else value
+        assert composed[path] == expected, path
+
+
+@pytest.mark.parametrize(("group", "name"), RUN, ids=lambda value: value)
+def test_every_preset_runs(group, name, files, in_tmp, capsys):
+    more = [f"{group}={name}", "debug=step", f"folder={in_tmp / 'run'}"]
+    if group == "experiment":
+        more += [f"checkpoints.bert={files.bert}", "task=jsonl", "hardware=cpu"]
+    base = [line for line in files.overrides() if not line.startswith("trainer.max_steps")]
+    assert main([*base, *more]) == 0, capsys.readouterr().err
+    run = Run(in_tmp / "run")
+    assert (run.status()["state"], run.metrics()["train/steps"]) == ("finished", 1)
+    assert run.predictions()
+    _, values = preset(group, name)
+    if "override /encoder" in str(values):
+        encoder, decoder = (values_of(values, side) for side in ("encoder", "decoder"))
+        model = run.config()["model"]
+        assert (model["encoder"], model["decoder"]) == (getattr(files, encoder), getattr(files, decoder))
+
+
+def values_of(variant: dict[str, Any], group: str) -> str:
+    """The preset that a variant chooses in a group."""
+    return next(each[f"override /{group}"] for each in variant["defaults"] if f"override /{group}" in each)
+
+
+def test_wandb_offline_has_curves_and_the_resolved_config(files, in_tmp):
+    options = files.overrides("logger=wandb", "logger.wandb.offline=true", "debug=step", "name=blue", "folder=run")
+    assert main(options) == 0
+    wandb.finish()
+    (log,) = Path("run/logs/wandb").glob("offline-run-*/*.wandb")
+    content = log.read_bytes()
+    for word in ("train/loss", "val/loss", "batch_tokens", "num_beams", files.bert, "blue"):
+        assert word.encode() in content, word
+    assert b"${" not in content
+    assert list(Path("run/logs/csv").glob("*/metrics.csv"))
+    assert not (in_tmp / "wandb").exists()
+
+
+def test_callbacks_are_the_runs_own(files, in_tmp):
+    config = compose_config(files.overrides("callbacks=early_stopping", "callbacks.throughput=null"))
+    assert config.callbacks["early_stopping"]["monitor"] == "val/loss"
+    assert set(config.callbacks) == {"best", "last", "random_state", "throughput", "early_stopping"}
+    assert config.callbacks["throughput"] is None

@@ -1,0 +1,191 @@
+"""A run folder's job: its states, a killed process that is continued, two processes that train as one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from encdec_lightning.cli.train import main
+from encdec_lightning.config import convert
+from encdec_lightning.errors import UserError, UserErrors
+from encdec_lightning.launch import processes
+from encdec_lightning.launch.overrides import compose_config
+from encdec_lightning.launch.prepare import prepare
+from encdec_lightning.run import Run
+from tiny import Files
+
+ACCIDENT = '''
+import os, signal
+import lightning
+
+class Accident(lightning.Callback):
+    """What $ACCIDENT says, after the eighth step."""
+
+    def on_train_batch_end(self, trainer, *_):
+        accident = os.environ.get("ACCIDENT")
+        if trainer.global_step == 8 and accident == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if trainer.global_step == 8 and accident:
+            raise {"interrupted": KeyboardInterrupt, "error": RuntimeError}[accident]("what happened")
+'''
+
+
+@pytest.fixture
+def options(files: Files, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Twelve steps with dropout, a validation every three, and a callback of the user's own in the working folder."""
+    (in_tmp / "accident.py").write_text(ACCIDENT)
+    monkeypatch.syspath_prepend(in_tmp)
+    monkeypatch.delitem(sys.modules, "accident", raising=False)
+    mine = ["callbacks.accident._target_=accident.Accident", "trainer.max_steps=12", "validate_every=3"]
+    return files.overrides(*mine, "variant=bertshare", "export=false")
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return torch.load(run.checkpoint("last"), weights_only=True)["state_dict"]
+
+
+def same(first: Run, second: Run) -> None:
+    expected, found = weights(first), weights(second)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert first.predictions() == second.predictions()
+    assert first.metrics()["test/rouge1"] == second.metrics()["test/rouge1"]
+    assert first.metrics()["best/val/loss"] == second.metrics()["best/val/loss"]
+
+
+def test_a_killed_run_continues_to_the_same_weights(options, in_tmp, capfd):
+    assert main([*options, "folder=whole"]) == 0
+    command = [str(Path(sys.executable).with_name("encdec-train")), *options, "folder=killed"]
+    process = subprocess.run(command, env={**os.environ, "ACCIDENT": "killed"}, check=False)
+    assert process.returncode == -signal.SIGKILL, capfd.readouterr().err
+    run = Run.open("killed")
+    assert (run.status()["state"], run.metrics()) == ("running", {})
+    assert torch.load(run.checkpoint("last"), weights_only=True)["global_step"] == 6
+    assert main(["run=killed"]) == 0
+    assert run.status()["state"] == "finished"
+    same(Run.open("whole"), run)
+
+
+@pytest.mark.parametrize(
+    ("accident", "state", "code"), [("interrupted", "preempted", 130), ("error", "failed", RuntimeError)]
+)
+def test_states_and_continuing(accident, state, code, options, monkeypatch, capfd):
+    monkeypatch.setenv("ACCIDENT", accident)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        if code is RuntimeError:  # a bug keeps its traceback
+            with pytest.raises(RuntimeError, match="what happened"):
+                main([*options, "folder=run"])
+        else:
+            assert main([*options, "folder=run"]) == code
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    run = Run.open("run")
+    assert run.status()["state"] == state
+    assert run.status().get("error") == ("RuntimeError: what happened" if state == "failed" else None)
+    monkeypatch.delenv("ACCIDENT")
+    assert main([*options, "folder=run"]) == 0  # the same command, the same identity
+    assert (run.status(), run.metrics()["train/steps"]) == ({**run.status(), "state": "finished"}, 12)
+    assert "error" not in run.status()
+
+
+def test_a_finished_run_is_left_alone(options, monkeypatch):
+    run = prepare(compose_config([*options, "folder=run"]))
+    run.set_state("finished")
+    monkeypatch.setattr(processes, "_in_worker", pytest.fail)
+    processes.start(run, own_process=True)
+    assert [path.name for path in run.folder.iterdir() if not path.name.startswith(".")] == [
+        "config.yaml",
+        "status.json",
+    ]
+
+
+def test_a_changed_config_is_refused(options):
+    run = prepare(compose_config([*options, "folder=run"]))
+    file = run.folder / "config.yaml"
+    file.write_text(file.read_text().replace("max_steps: 12", "max_steps: 13"))
+    with pytest.raises(UserError, match="was changed after the run was made"):
+        processes.start(run)
+    assert "state" not in run.status()
+
+
+def test_a_workers_mistake_is_said_once(options, monkeypatch):
+    run = prepare(compose_config([*options, "folder=run"]))
+    result = subprocess.CompletedProcess([], 2)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: result)
+    with pytest.raises(UserErrors) as caught:
+        processes.start(run, own_process=True)
+    assert (str(caught.value), run.status()["state"]) == ("", "failed")
+    result.returncode = 1
+    with pytest.raises(subprocess.CalledProcessError):
+        processes.start(run, own_process=True)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "several"),
+    [
+        ({}, False),
+        ({"devices": 1}, False),
+        ({"devices": "1"}, False),
+        ({"devices": None}, False),
+        ({"devices": "auto"}, False),
+        ({"devices": -1}, False),
+        ({"devices": [1]}, False),
+        ({"devices": "1,"}, False),
+        ({"devices": 2}, True),
+        ({"devices": "2"}, True),
+        ({"devices": [0, 1]}, True),
+        ({"devices": "0,1"}, True),
+        ({"num_nodes": 2}, True),
+    ],
+)
+def test_where_processes_of_their_own_are_needed(trainer, several):
+    config = convert(
+        {
+            "model": {"encoder": "a", "decoder": "b"},
+            "task": {"train": "a", "validation": "b"},
+            "trainer": {"_target_": "lightning.Trainer", "accelerator": "cpu", "max_steps": 1, **trainer},
+        }
+    )
+    assert processes._several_devices(config) is several
+
+
+def test_two_processes_train_as_one(files, in_tmp, capfd):
+    exact = ["model.dropout=0.0", "trainer.max_steps=3", "validate_every=3", "variant=bertshare", "export=false"]
+    assert main(files.overrides(*exact, "data.accumulate=2", "folder=one")) == 0
+    assert main(files.overrides(*exact, "hardware=ddp_cpu", "folder=two")) == 0, capfd.readouterr().err
+    one, two = Run.open("one"), Run.open("two")
+    assert (one.metrics()["train/devices"], two.metrics()["train/devices"]) == (1, 2)
+    assert abs(one.metrics()["best/val/loss"] - two.metrics()["best/val/loss"]) < 1e-5
+    found = weights(two)
+    for name, expected in weights(one).items():
+        assert torch.allclose(expected, found[name], atol=1e-5), name
+    ids = [json.loads(line)["key"] for line in Path(files.test).read_text().splitlines()]
+    assert sorted(each.id for each in two.predictions()) == sorted(ids)
+    assert two.metrics()["test/examples"] == len(ids)
+    assert "sync_dist" not in capfd.readouterr().err
+
+
+WORKER = """
+import sys
+from encdec_lightning.launch.worker import main
+sys.argv = ["worker", sys.argv[1]]
+assert main() == 0
+print(sorted(name for name in sys.modules if name.partition(".")[0] == "hydra"))
+"""
+
+
+def test_a_worker_never_loads_hydra(files, in_tmp):
+    run = prepare(compose_config(files.overrides("debug=step", "folder=run")))
+    command = [sys.executable, "-c", WORKER, str(run.folder)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "[]"
+    assert run.predictions()

@@ -1,0 +1,128 @@
+"""Multirun: a folder for each point, named by its identity; all points are checked before the first one starts."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from encdec_lightning.cli.train import main
+from encdec_lightning.launch import processes, sweep
+from encdec_lightning.launch.overrides import compose_config
+from encdec_lightning.run import Run
+from tiny import Files
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Points train in this process, which is what a worker does; gives the folders that were trained."""
+    from encdec_lightning.launch.job import train
+
+    trained: list[str] = []
+
+    def work(run: Run, lock: int) -> None:
+        trained.append(run.folder.name)
+        train(run)
+
+    monkeypatch.setattr(processes, "_in_worker", work)
+    return trained
+
+
+def folders(where: Path) -> list[str]:
+    return sorted(path.name for path in (where / "runs" / "run").iterdir())
+
+
+def refused(capsys: pytest.CaptureFixture[str], where: Path, *argv: str) -> list[str]:
+    before = sorted(where.rglob("*"))
+    assert main(["--multirun", *argv]) == 2
+    assert sorted(where.rglob("*")) == before
+    out, err = capsys.readouterr()
+    assert out == "" and "Traceback" not in err
+    return err.splitlines()
+
+
+def test_points_lie_in_folders_by_identity_and_are_not_run_twice(files, in_tmp, in_process, capsys):
+    options = files.overrides("debug=step", "training.learning_rate=1e-4,1e-3")
+    assert main(["--multirun", *options]) == 0
+    expected = [
+        compose_config([*options[:-1], f"training.learning_rate={rate}"]).identity()[:12] for rate in (1e-4, 1e-3)
+    ]
+    assert in_process == expected
+    assert folders(in_tmp) == sorted(expected)
+    assert {Run.open(in_tmp / "runs/run" / name).status()["state"] for name in expected} == {"finished"}
+    assert capsys.readouterr().out.count("Test scores") == 2
+    assert main(["-m", *options[:-1], "training.learning_rate=1e-4,1e-3,2e-3"]) == 0
+    assert in_process[:2] == expected and len(in_process) == 3
+    assert capsys.readouterr().out.count("Test scores") == 3
+
+
+def test_a_point_trains_in_a_process_of_its_own(files, in_tmp, monkeypatch):
+    commands = []
+    real = subprocess.run
+
+    def spy(command: list[str], **options: object) -> object:
+        commands.append(command[1:3])
+        return real(command, **options)
+
+    monkeypatch.setattr(subprocess, "run", spy)
+    assert main(["--multirun", *files.overrides("debug=step", "seed=7")]) == 0
+    assert commands == [["-m", "encdec_lightning.launch.worker"]]
+    (name,) = folders(in_tmp)
+    assert Run.open(in_tmp / "runs/run" / name).predictions()
+
+
+def test_a_bad_point_refuses_the_whole_sweep(files, in_tmp, in_process, capsys):
+    lines = refused(capsys, in_tmp, *files.overrides("training.learning_rate=1e-4,-1", "model.weights=tied,tide"))
+    assert sorted(line.split(" is ")[0] for line in lines) == ["model.weights", "training.learning_rate"]
+    (line,) = refused(
+        capsys,
+        in_tmp,
+        *files.overrides("task.source=document,documnt", "task.test=null", "task.validation=${task.train}"),
+    )[:1]
+    assert line.startswith("task.source is 'documnt'")
+    (line,) = refused(capsys, in_tmp, *files.overrides("seed=1,2", "folder=one"))
+    assert line == "folder is 'one': each point of a sweep needs a folder of its own."
+    assert in_process == []
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("sed=1,2", "sed is '1,2': there is no such option or group (did you mean 'seed'?)."),
+        ("variant=bertshare,bertshar", "variant is 'bertshar': it must be one of"),
+        ("hydra.sweep.dri=x", "hydra.sweep.dri is 'x': Hydra has no such option (did you mean 'dir'?)."),
+        ("hydra/sweeper=optna", "hydra/sweeper is 'optna': it must be one of basic."),
+        ("seed=interval(0,1)", "configuration is None: BasicSweeper does not support sweep type : INTERVAL_SWEEP."),
+        ("run=folder", "--multirun is 'folder': a sweep takes neither run= nor --cfg."),
+    ],
+)
+def test_mistakes_are_restated(line, sentence, files, in_tmp, capsys):
+    argv = [line] if line.startswith("run=") else files.overrides(line)
+    (found,) = refused(capsys, in_tmp, *argv)
+    assert found.startswith(sentence)
+
+
+def test_a_search_preset_is_checked_and_overridden_like_what_is_typed(files, in_tmp, in_process, capsys):
+    (in_tmp / "mine" / "hparams_search").mkdir(parents=True)
+    preset = in_tmp / "mine" / "hparams_search" / "mine.yaml"
+    head = "# @package _global_\nhydra:\n  sweeper:\n    params:\n"
+    preset.write_text(f"{head}      trainer.gradient_clip_val: 1.0,2.0\n      seed: 1,2\n")
+    options = ["--config-dir=mine", *files.overrides("hparams_search=mine", "debug=step")]
+    assert main(["--multirun", *options, "seed=3"]) == 0
+    configs = [Run.open(in_tmp / "runs/run" / name).config() for name in in_process]
+    assert [(each["seed"], each["trainer"]["gradient_clip_val"]) for each in configs] == [(3, 1.0), (3, 2.0)]
+    preset.write_text(f"{head}      seed: 1,x\n      sed: 1,2\n")
+    (line,) = refused(capsys, in_tmp, *options)
+    assert line.startswith("sed is '1,2'")
+    preset.write_text(f"{head}      seed: 1,x\n")
+    assert refused(capsys, in_tmp, *options) == ["seed is 'x': it must be a valid integer."]
+
+
+def test_the_shipped_search_is_a_grid_of_nine(files, in_tmp, monkeypatch):
+    started = []
+    monkeypatch.setattr(processes, "start", lambda run, own_process: started.append((run.config(), own_process)))
+    paths = sweep.sweep(files.overrides("hparams_search=learning_rate"), [])
+    rates = {(each["training"]["learning_rate"], each["training"]["fresh_learning_rate"]) for each, _ in started}
+    assert len(paths) == len(rates) == 9
+    assert all(own_process for _, own_process in started)

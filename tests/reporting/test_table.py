@@ -1,0 +1,89 @@
+"""What a person sees of a run, and what an evaluation writes into it."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from encdec_lightning.evaluation.metric import Score
+from encdec_lightning.records import Prediction
+from encdec_lightning.reporting.results import flatten, write_results
+from encdec_lightning.reporting.table import show
+from encdec_lightning.run import Run
+
+PREDICTIONS = [
+    Prediction("1", "the cat sat. it was [bold]red[/bold].", "the cat", "the cat"),
+    Prediction("2", "a dog ran " * 40, "dog [/] runs", "a bird"),
+]
+SCORES = {name: Score(value, value - 1, value + 1, "s|1") for name, value in [("rouge1", 61.04), ("rouge2", 50.0)]}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run.create(tmp_path / "study" / "run", {}, "abc")
+
+
+def shown(run: Run) -> str:
+    stream = StringIO()
+    show(run, Console(file=stream, width=120))
+    return stream.getvalue()
+
+
+def test_results_are_flat_with_intervals_baselines_and_control(run):
+    run.write_metrics({"train/steps": 3, "test/gone": 1.0, "baseline/gone/rouge1": 1.0, "control/gone": 1.0})
+    write_results(run, PREDICTIONS, SCORES, ["rouge"], ["lead_sentence"])
+    metrics = run.metrics()
+    assert metrics["train/steps"] == 3
+    assert not [key for key in metrics if "gone" in key]
+    assert (metrics["test/rouge1"], metrics["test/rouge1/low"], metrics["test/rouge1/high"]) == (61.04, 60.04, 62.04)
+    assert (metrics["test/rouge1/signature"], metrics["test/examples"]) == ("s|1", 2)
+    for key in ("baseline/lead_sentence/rouge1", "control/rouge1"):
+        assert metrics[f"{key}/low"] <= metrics[key] <= metrics[f"{key}/high"]
+    assert metrics["control/rouge1"] == 0.0  # either text against the other's reference
+    assert run.predictions() == PREDICTIONS
+
+
+def test_one_example_has_no_control(run):
+    write_results(run, PREDICTIONS[:1], SCORES, ["rouge"], [])
+    assert not [key for key in run.metrics() if key.startswith("control/")]
+
+
+def test_flatten():
+    assert flatten("a", {"x": Score(1.0, 0.5, 2.0, "s")}) == {
+        "a/x": 1.0,
+        "a/x/low": 0.5,
+        "a/x/high": 2.0,
+        "a/x/signature": "s",
+    }
+
+
+def test_the_table_has_a_row_for_each_system_and_a_column_for_each_metric(run):
+    write_results(run, PREDICTIONS, SCORES, ["rouge"], ["lead_sentence", "lead_8_words"])
+    text = shown(run)
+    table = [line for line in text.splitlines() if line.startswith(("│", "┃"))]
+    assert [line.split()[1] for line in table] == ["┃", "lead", "lead", "this", "sources"]
+    assert table[0].split() == ["┃", "┃", "rouge1", "┃", "rouge2", "┃"]
+    assert "61.0 60.0-62.0" in table[3] and "50.0 49.0-51.0" in table[3]
+    assert "lead 8 words" in text
+
+
+def test_texts_are_shown_as_they_are_but_short(run):
+    write_results(run, PREDICTIONS, SCORES, ["rouge"], [])
+    text = shown(run)
+    assert "[bold]red[/bold]" in text and "dog [/] runs" in text
+    assert "…" in text and "a dog ran " * 20 not in text.replace("\n", " ")
+
+
+def test_files_and_speed_only_where_there_are_any(run):
+    write_results(run, PREDICTIONS, SCORES, ["rouge"], [])
+    assert "of training" not in shown(run) and str(run.model) not in shown(run).replace("\n", "")
+    run.model.mkdir()
+    run.write_metrics(
+        {**run.metrics(), "train/seconds": 12.3, "train/tokens_per_second": 4567.0, "train/examples": 8901}
+    )
+    text = shown(run)
+    assert "12 s of training, 4,567 tokens/s, 8,901 examples" in text
+    assert str(run.model) in text.replace("\n", "") and str(run.folder / "predictions") in text.replace("\n", "")

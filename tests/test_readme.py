@@ -1,0 +1,73 @@
+"""What README shows, works: every command is run, every block of Python executed, on tiny files."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import tiny
+from encdec_lightning.cli import evaluate, predict, train
+from encdec_lightning.launch.presets import choices
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = {"encdec-train": train.main, "encdec-evaluate": evaluate.main, "encdec-predict": predict.main}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+
+
+def lines() -> list[str]:
+    return [line for block in blocks("bash") for line in block.splitlines() if line]
+
+
+@pytest.fixture
+def folder(files: tiny.Files, in_tmp: Path) -> Path:
+    """A working folder with the files that README speaks of."""
+    for name, count in (("train", 32), ("validation", 8)):
+        tiny.write_rows(in_tmp / f"{name}.jsonl", tiny.pairs(count))
+    (in_tmp / "sources.txt").write_text("The matrix is given.\nThe path is read.\n", encoding="utf-8")
+    return in_tmp
+
+
+def test_commands(files: tiny.Files, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["task.max_source_length=40", "task.max_target_length=12", "hardware=cpu", "debug=step"]
+    roles = [f"checkpoints.{role}={getattr(files, role)}" for role in ("bert", "roberta", "gpt2")]
+    ran = 0
+    for line in lines():
+        command, *arguments = shlex.split(line, comments=True)
+        if command == "make":
+            assert f"\n{arguments[0]}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
+            continue
+        if command == "encdec-train" and not any(each.startswith("run=") for each in arguments):
+            arguments += [*small, *roles]
+        assert COMMANDS[command](arguments) == 0, (line, capsys.readouterr().err)
+        ran += 1
+    assert ran >= 7
+    assert len((folder / "summaries.txt").read_text(encoding="utf-8").splitlines()) == 2
+    assert len(list((folder / "runs" / "sharing").iterdir())) == 2
+    assert list((folder / "runs" / "logged" / "logs").rglob("*.wandb"))
+
+
+def test_python(files: tiny.Files, folder: Path) -> None:
+    (code,) = blocks("python")
+    small = {"max_steps=1000": "max_steps=2, accelerator='cpu', logger=False, enable_progress_bar=False, "
+             "enable_model_summary=False, enable_checkpointing=False", "bert-base-cased": files.bert,
+             'target="summary"': 'target="summary", max_source_length=40, max_target_length=12'}  # fmt: skip
+    for shown, tried in small.items():
+        assert shown in code
+        code = code.replace(shown, tried)
+    exec(compile(code, "README.md", "exec"), {})
+    assert (folder / "bertshare" / "model.safetensors").is_file()
+
+
+def test_presets_and_files_that_it_names_exist() -> None:
+    for name in ("variant", "hardware", "precision", "generation", "checkpoints", "task", "logger", "callbacks"):
+        named = re.findall(rf"\b{name}=([a-z_0-9]+)", README)
+        assert set(named) - {"null", "mine"} <= set(choices()[name]), name
+    for name in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / name).exists(), name
