@@ -43,7 +43,7 @@ def read_jsonl(field: str, path: str, task: Task) -> Iterator[Pair]:
     """The pairs of a jsonl file, compressed if its name ends in .gz, one JSON object a line, none empty."""
     file = Path(path)
     if not file.is_file():
-        raise UserError(field, path, ff"there is no such file; give a jsonl file, or {' or '.join(DATA_SETS)}")
+        raise UserError(field, path, f"there is no such file; give a jsonl file, or {' or '.join(DATA_SETS)}")
     seen: set[str] = set()
     opened = gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")  # noqa: SIM115
     try:
