@@ -3,10 +3,10 @@
 The map, from left to right; each room imports only from rooms to its left:
 
     records.py, errors.py      Pair and Prediction; a user's mistake, one sentence, exit code 2
-    run.py                     a run's folder
+    cache.py, run.py           where derived data lie; a run's folder
     evaluation/                texts in, scores out: metric.py, rouge.py, exact_match.py, significance.py, baselines.py
     composition/               two checkpoints in, one model out: compose.py, compatibility.py, model.py, sharing.py,
-                               architectures.py, initialization.py, tokenizers.py
+                               architectures.py, initialization.py, tokenizers.py, local_checkpoints.py
     data/                      text in, batches out: readers.py, pydoc.py, docstrings.py, splitting.py, tokenization.py,
                                plan.py, batch.py, loader.py, datamodule.py
     generation/                batches in, predictions out: predict.py
@@ -16,7 +16,7 @@ The map, from left to right; each room imports only from rooms to its left:
     config.py                  the tree of options; composed values in, checked objects out
     launch/                    processes for run folders: presets.py, overrides.py, prepare.py, processes.py, worker.py,
                                job.py, build.py, evaluation.py, prediction.py, sweep.py
-    cli/                       the commands: train.py, evaluate.py, predict.py
+    cli/                       the commands: train.py, evaluate.py, predict.py, arguments.py
 
 Each room's options are dataclasses in its options.py. The names below are stable, and loaded when first used.
 """

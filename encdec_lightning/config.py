@@ -5,6 +5,7 @@ Nothing here loads torch, so a typo is answered at once.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
@@ -100,7 +101,7 @@ def convert(values: Node) -> Config:
     """The checked config of composed plain values; raises `UserErrors` with every mistake."""
     try:
         # JSON, because strict validation takes a JSON list for any sequence but a Python list for a list only.
-        config = TypeAdapter(Config).validate_json(json.dumps(values, default=str), strict=True)
+        config = _adapter().validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         raise UserErrors(_problems_of(error, values)) from None
     found = problems(config)
@@ -152,6 +153,11 @@ def unknown_option(path: str, value: object) -> UserError | None:
             return UserError(path, value, f"there is no such option{within}{did_you_mean(name, sorted(known))}")
         at = get_type_hints(at)[name]
     return None
+
+
+@functools.cache
+def _adapter() -> TypeAdapter[Config]:
+    return TypeAdapter(Config)
 
 
 def _is_limited(trainer: Node) -> bool:

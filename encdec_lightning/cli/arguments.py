@@ -84,7 +84,7 @@ def run_argument(overrides: Sequence[str]) -> str | None:
         return None
     others = [line for line in overrides if not line.startswith("run=")]
     if others or len(folders) > 1:
-        given = ", ".join(others) or ", ".join(folders[1:])
+        given = ", ".join(others or [f"run={folder}" for folder in folders[1:]])
         raise UserError("run", folders[0], f"a run continues with its own frozen config, without {given}")
     return folders[0]
 

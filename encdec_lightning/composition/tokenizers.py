@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,6 +46,7 @@ class Tokenizers:
     def save_pretrained(self, folder: Path) -> None:
         """Write the source tokenizer into `folder` and a second one into `folder/decoder_tokenizer`."""
         self.source.save_pretrained(folder)
+        shutil.rmtree(folder / DECODER_FOLDER, ignore_errors=True)  # `load` would take an earlier one for a second
         if self.target is not self.source:
             self.target.save_pretrained(folder / DECODER_FOLDER)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
+import torch
 import yaml
 from omegaconf import OmegaConf
 
+from encdec_lightning.composition.architectures import length_limit
 from encdec_lightning.config import Config, Node, convert, unknown_option
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.errors import UserError, UserErrors
@@ -24,13 +26,23 @@ def evaluate(run: Run, checkpoint: str | None, options: dict[str, str]) -> Run:
     quiet()
     frozen = convert(run.config())
     config = with_options(frozen, options, checkpoint)
-    path = run.checkpoint(config.checkpoint)
+    module = load(run, config)
     changed = config != frozen
     target = Run.create(run.folder / "evaluations" / _name(config), asdict(config), _name(config)) if changed else run
     with target.lock():
-        data = Seq2SeqDataModule(config.task, Seq2SeqModule.load_from_checkpoint(path).tokenizers, loading(config))
-        test(target, replace(config, export=False), build_evaluator(config), data, str(path))
+        data = Seq2SeqDataModule(config.task, module.tokenizers, loading(config))
+        path = str(run.checkpoint(config.checkpoint))
+        test(target, replace(config, export=False), build_evaluator(config), data, path)
     return target
+
+
+def load(run: Run, config: Config, device: torch.device | str = "cpu") -> Seq2SeqModule:
+    """The module of the config's checkpoint, ready to generate; raises `UserError` if it cannot write texts so long."""
+    module = Seq2SeqModule.load_from_checkpoint(run.checkpoint(config.checkpoint), device, generation=config.generation)
+    limit, longest = length_limit(module.model.config.decoder), config.generation.max_length or 0
+    if longest > limit:
+        raise UserError("generation.max_length", longest, f"the decoder has positions for {limit} tokens")
+    return module.eval().to(device)
 
 
 def with_options(config: Config, options: dict[str, str], checkpoint: str | None) -> Config:

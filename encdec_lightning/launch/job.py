@@ -86,6 +86,9 @@ def start_from(module: Seq2SeqModule, folder: str) -> None:
         module.load_state_dict(state)
     except RuntimeError as error:
         raise UserError("init_from", folder, "its model has other parameters than this run's") from error
+    loaded = module.state_dict()
+    if not all(torch.equal(value, loaded[name]) for name, value in state.items()):
+        raise UserError("init_from", folder, "its model shares fewer parameters than this run's (model.weights)")
 
 
 def build_trainer(config: Config, run: Run) -> lightning.Trainer:
@@ -172,6 +175,7 @@ def quiet() -> None:
     transformers.logging.disable_progress_bar()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # a run continues
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # the module gathers by itself
 
 

@@ -22,7 +22,7 @@ from encdec_lightning.data.batch import collate
 from encdec_lightning.data.plan import evaluation_plan
 from encdec_lightning.data.tokenization import tokenize
 from encdec_lightning.errors import UserError
-from encdec_lightning.launch.evaluation import with_options
+from encdec_lightning.launch.evaluation import load, with_options
 from encdec_lightning.launch.job import quiet
 from encdec_lightning.records import Pair, Prediction
 from encdec_lightning.run import Run
@@ -46,8 +46,7 @@ def predict_file(run: Run, source: str, output: str, checkpoint: str | None, opt
             for _ in _sources(lines, source, config.task.source):
                 pass
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    module = Seq2SeqModule.load_from_checkpoint(run.checkpoint(config.checkpoint), device, generation=config.generation)
-    module.eval().to(device)
+    module = load(run, config, device)
     progress = Console(stderr=True)
     with _opened(source) as lines, _writer(output) as stream:
         pairs = _sources(lines, source, config.task.source)

@@ -85,11 +85,15 @@ def _check_points(overrides: Sequence[str], config_dirs: Sequence[Path]) -> None
     """Compose and check each point of a plain grid, which no other sweeper has: they choose points as they go."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
 
     from encdec_lightning.launch.prepare import check_all
 
     parsed = OverridesParser.create().parse_overrides(list(overrides))
-    (points,) = BasicSweeper.split_arguments(parsed, None)
+    try:
+        (points,) = BasicSweeper.split_arguments(parsed, None)
+    except HydraException as error:
+        raise UserErrors([restated(error)]) from None
     found: dict[str, UserError] = {}
     folders: set[str] = set()
     for point in points:

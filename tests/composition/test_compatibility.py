@@ -24,7 +24,7 @@ def problem(*arguments: object, **more: object) -> str:
     return sentence
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 @given(
     pair=st.sampled_from(PAIRS),
     weights=st.sampled_from(WEIGHTS),

@@ -28,10 +28,10 @@ def test_the_arguments_are_the_fields_of_composition(function):
     assert [(name, one.default, one.annotation) for name, one in parameters.items()] == expected
 
 
-@pytest.mark.parametrize("inits", [(one, other) for one in INITS for other in INITS])
+@pytest.mark.parametrize("init", INITS)  # all four pairs of these: see test_initialization.py
 @every_cell
-def test_every_cell_is_built_and_computes(files, encoder, decoder, weights, inits):
-    model = composed(files, encoder, decoder, weights, encoder_init=inits[0], decoder_init=inits[1])
+def test_every_cell_is_built_and_computes(files, encoder, decoder, weights, init):
+    model = composed(files, encoder, decoder, weights, encoder_init=init, decoder_init=init)
     assert type(model) is EncoderDecoder
     assert bool(model.shared) == (weights != "untied")
     assert count_ties(model) == len(model.shared)
@@ -63,7 +63,7 @@ def test_sides_of_different_widths_are_joined_by_a_projection(files, tmp_path):
 
 
 def test_half_precision_checkpoints_become_float32(files, tmp_path):
-    folder = changed(files.bert, tmp_path)
+    folder = changed(files.bert, tmp_path, dtype="bfloat16")
     tensors = load_file(folder / "model.safetensors")
     save_file({name: value.bfloat16() for name, value in tensors.items()}, folder / "model.safetensors")
     assert {parameter.dtype for parameter in compose(str(folder), files.bert).parameters()} == {torch.float32}

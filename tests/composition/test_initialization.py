@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from composed import ENCODERS, INITS, TIED, composed, every_cell, every_pair, inputs, kept
+from composed import CELLS, ENCODERS, INITS, TIED, composed, every_cell, every_pair, inputs, kept
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -81,7 +81,7 @@ def test_shared_values_come_from_the_pretrained_side(files, second, encoder, dec
         assert (ours, theirs) == (inits[0] == "pretrained", inits == ("random", "pretrained"))
 
 
-@every_cell
+@pytest.mark.parametrize(("encoder", "decoder", "weights"), [CELLS[0], CELLS[2], CELLS[4], *TIED[:2], TIED[-1]])
 def test_random_values_depend_on_the_seed_alone(files, encoder, decoder, weights):
     random = dict(encoder_init="random", decoder_init="random")
     one, same, other = (composed(files, encoder, decoder, weights, seed, **random) for seed in (1, 1, 2))
@@ -140,10 +140,10 @@ def test_a_new_model_is_in_training_mode_throughout(files, encoder, decoder, wei
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
 
 
-@both_inits
+@pytest.mark.parametrize("init", INITS)
 @every_pair
-def test_dropout_is_really_set(files, encoder, decoder, inits):
-    options = dict(encoder_init=inits[0], decoder_init=inits[1])
+def test_dropout_is_really_set(files, encoder, decoder, init):
+    options = dict(encoder_init=init, decoder_init=init)
     model = composed(files, encoder, decoder, dropout=0.3, **options)
     modules = [module for module in model.modules() if isinstance(module, torch.nn.Dropout)]
     assert len(modules) > 10 and {module.p for module in modules} == {0.3}
@@ -152,7 +152,7 @@ def test_dropout_is_really_set(files, encoder, decoder, inits):
         assert {getattr(side, name) for name in architecture_of(side).dropouts} == {0.3}
 
 
-@pytest.mark.parametrize("dropout", [None, 0.0, 0.5])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
 @every_pair
 def test_dropout_does_what_it_says(files, encoder, decoder, dropout):
     model = composed(files, encoder, decoder, dropout=dropout)

@@ -149,6 +149,8 @@ def test_what_is_read(built):
     assert {"small.nested:twice", "small.escape:f"} <= names
     assert not any(word in name for name in names for word in ("tests", "__pycache__", "latin", "broken", "null"))
     assert len(names) == 2 * MODULES + 6
+    (twice,) = [row for row in rows(built) if row[0] == "small.nested:twice"]
+    assert twice[2] == f"Return {words(8, 2001)}."  # the first of two definitions
     assert all(built.values())
     assert len(rows(built, "pydoc_names")) > MODULES / 2
     for identity, _, target in rows(built, "pydoc_names"):
@@ -259,7 +261,7 @@ def test_real_packages(monkeypatch):
         assert pairs
         for pair in pairs:
             assert pair.id.startswith(f"{package}.")
-                assert f".{Path(file).stem}:" in pair.id
+            assert f".{Path(file).stem}:" in pair.id
             assert "`" not in pair.source + pair.target
 
 

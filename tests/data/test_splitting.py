@@ -101,6 +101,12 @@ def test_exactly_three_of_ten_grams_are_near_and_two_are_not():
     assert (GRAM, NEAR) == (4, 0.3)
 
 
+def test_a_text_inside_another_is_near_from_both_sides():
+    short = Pair("s", "w3 w4 w5 w6 w7", "t")
+    long = Pair("l", f"{' '.join(map(str, range(60)))} {short.source}", "t")
+    assert without_near_duplicates([short], [long]) == without_near_duplicates([long], [short]) == []
+
+
 def test_of_equal_texts_the_least_id_stays():
     group = SIX_OF_EACH["train"][0]
     data = [Pair(f"{group}:{name}", source, target) for name, source, target in [

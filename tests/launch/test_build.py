@@ -66,9 +66,9 @@ def test_every_unknown_argument_is_named():
 
 def test_what_a_class_refuses_is_one_sentence():
     for node in ({"mode": "upwards", "monitor": "x"}, {}):
-        with pytest.raises(UserError, match="callbacks.x is .*: it cannot be built: [^\n]*$"):
+        with pytest.raises(UserError, match=r"callbacks.x is .*: it cannot be built: [^\n]*$"):
             build("callbacks.x", {"_target_": STOPPING, **node}, lightning.Callback)
-    with pytest.raises(UserError, match="trainer is 'lightning.Trainer': it cannot be built: [^\n]*[^.!]\\.$"):
+    with pytest.raises(UserError, match=r"trainer is 'lightning.Trainer': it cannot be built: [^\n]*[^.!]\.$"):
         build("trainer", {"_target_": "lightning.Trainer", "accelerator": "cpu", "devices": 0}, lightning.Trainer)
 
 
@@ -77,8 +77,8 @@ def test_arguments_that_are_objects_themselves():
     node = {"_target_": "lightning.Trainer", "accelerator": "cpu", "strategy": strategy, "logger": False}
     trainer = build("trainer", {**node, "enable_progress_bar": False}, lightning.Trainer)
     assert isinstance(trainer.strategy, DDPStrategy)
-    with pytest.raises(UserErrors, match="trainer.strategy._target_ is 'no.Such'"):
+    with pytest.raises(UserErrors, match=r"trainer.strategy._target_ is 'no.Such'"):
         build("trainer", {**node, "strategy": {**strategy, "_target_": "no.Such"}}, lightning.Trainer)
-    with pytest.raises(UserError, match="trainer.plugins is 'fractions.Fraction': it cannot be built"):
+    with pytest.raises(UserError, match=r"trainer.plugins is 'fractions.Fraction': it cannot be built"):
         plugins = {"_target_": "fractions.Fraction", "numerator": "x"}
         build("trainer", {**node, "strategy": "auto", "plugins": plugins}, lightning.Trainer)

@@ -155,7 +155,7 @@ def test_presets_of_ones_own(files, in_tmp, capsys):
         compose_config(["checkpoints=mine", "experiment=null", "trainer.max_steps=1"], folders).model.encoder
         == files.bert
     )
-    with pytest.raises(UserErrors, match="model.wieghts is 'tied': there is no such option in model"):
+    with pytest.raises(UserErrors, match=r"model.wieghts is 'tied': there is no such option in model"):
         compose_config(files.overrides("variant=typo"), folders)
     (sentence,) = said(capsys, "--config-dir", "mine", *files.overrides("debug=broken"))
     assert sentence == f"preset is '{in_tmp}/mine/debug/broken.yaml': it is not YAML (line 2)."

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import wandb
 import yaml
+from tiny import Files
 
 from encdec_lightning.cli.train import main
 from encdec_lightning.config import Config
 from encdec_lightning.launch.overrides import compose_config
 from encdec_lightning.launch.presets import choices, conf_folder, roles
 from encdec_lightning.run import Run
-from tiny import Files
 
 PRESETS = [(group, name) for group, names in choices().items() for name in names]
 NOT_RUN_HERE = {
@@ -23,7 +23,8 @@ NOT_RUN_HERE = {
     ("hardware", "ddp"): "needs GPUs",
     ("hardware", "ddp_cpu"): "test_processes.py trains it",
     ("hparams_search", "learning_rate"): "test_sweep.py sweeps it",
-    ("task", "pydoc"): "the quickstart's data, made out of the installed packages",
+    ("task", "pydoc"): "embedded data: test_pydoc.py makes them",
+    ("task", "pydoc_names"): "embedded data: test_pydoc.py makes them",
     ("checkpoints", "published"): "needs the Hub",
     ("checkpoints", "minilm"): "needs the Hub; the experiment replaces its checkpoint",
 }

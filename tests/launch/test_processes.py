@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import Files
 
 from encdec_lightning.cli.train import main
 from encdec_lightning.config import convert
@@ -19,7 +20,6 @@ from encdec_lightning.launch import processes
 from encdec_lightning.launch.overrides import compose_config
 from encdec_lightning.launch.prepare import prepare
 from encdec_lightning.run import Run
-from tiny import Files
 
 ACCIDENT = '''
 import os, signal
@@ -101,10 +101,7 @@ def test_a_finished_run_is_left_alone(options, monkeypatch):
     run.set_state("finished")
     monkeypatch.setattr(processes, "_in_worker", pytest.fail)
     processes.start(run, own_process=True)
-    assert [path.name for path in run.folder.iterdir() if not path.name.startswith(".")] == [
-        "config.yaml",
-        "status.json",
-    ]
+    assert {path.name for path in run.folder.iterdir()} == {"config.yaml", "status.json", ".lock"}
 
 
 def test_a_changed_config_is_refused(options):

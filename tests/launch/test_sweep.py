@@ -11,7 +11,6 @@ from encdec_lightning.cli.train import main
 from encdec_lightning.launch import processes, sweep
 from encdec_lightning.launch.overrides import compose_config
 from encdec_lightning.run import Run
-from tiny import Files
 
 
 @pytest.fixture
@@ -35,6 +34,7 @@ def folders(where: Path) -> list[str]:
 
 def refused(capsys: pytest.CaptureFixture[str], where: Path, *argv: str) -> list[str]:
     before = sorted(where.rglob("*"))
+    capsys.readouterr()
     assert main(["--multirun", *argv]) == 2
     assert sorted(where.rglob("*")) == before
     out, err = capsys.readouterr()

@@ -1,0 +1,30 @@
+"""A trained run whose base checkpoints are gone."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny import Files
+
+from encdec_lightning.cli.train import main
+from encdec_lightning.run import Run
+
+
+@pytest.fixture(scope="session")
+def trained_once(files: Files, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    bert = shutil.copytree(files.bert, folder / "bert")
+    options = replace(files, bert=str(bert)).overrides("variant=bertshare", f"folder={folder / 'run'}", "seed=5")
+    assert main([*options, "validate_every=2", "training.learning_rate=1e-2"]) == 0
+    shutil.rmtree(bert)
+    return folder / "run"
+
+
+@pytest.fixture
+def trained(trained_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A copy of the run, and an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return Run.open(shutil.copytree(trained_once, tmp_path / "run"))

@@ -1,0 +1,190 @@
+"""The house keeps its shape: rooms import leftwards, files stay short, the map is true, nothing heavy loads early."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import transformers
+
+import encdec_lightning
+
+HOUSE = Path(encdec_lightning.__file__).parent
+ROOMS = [
+    *("records", "errors", "cache", "run", "evaluation", "composition", "data", "generation", "training"),
+    *("reporting", "config", "launch", "cli"),
+]
+FILES = sorted(file.relative_to(HOUSE).as_posix() for file in HOUSE.rglob("*.py"))
+MODULES = [file for file in FILES if not file.endswith("__init__.py")]
+MAY_NAME_PRIVATE_THINGS = {
+    *(f"composition/{name}.py" for name in ("sharing", "attention", "adapter", "model")),
+    "generation/cache.py",
+}
+PRIVATE = {
+    name
+    for kind in (
+        transformers.PreTrainedModel,
+        transformers.EncoderDecoderModel,
+        transformers.PreTrainedConfig,
+        transformers.PreTrainedTokenizerFast,
+        transformers.GenerationConfig,
+        transformers.GenerationMixin,
+        transformers.DynamicCache,
+    )
+    for name in dir(kind)
+    if re.match("_[^_]", name)
+}
+
+
+def tree(file: str) -> ast.Module:
+    return ast.parse((HOUSE / file).read_text(encoding="utf-8"))
+
+
+def imports(file: str) -> Iterator[str]:
+    """The modules a file imports, wherever in it."""
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: imports are absolute"
+            yield node.module or ""
+
+
+def room(file: str) -> str:
+    return file.partition("/")[0].removesuffix(".py")
+
+
+def test_every_file_is_in_a_room():
+    assert {room(file) for file in FILES} - {"__init__"} == set(ROOMS)
+
+
+@pytest.mark.parametrize("file", MODULES)
+def test_imports_go_leftwards_only(file):
+    for name in imports(file):
+        package, _, rest = name.partition(".")
+        if package == "encdec_lightning" and rest:
+            target = rest.partition(".")[0]
+            assert target == room(file) or ROOMS.index(target) < ROOMS.index(room(file)), f"{file} imports {name}"
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.endswith("__init__.py") and file != "__init__.py"])
+def test_rooms_have_no_code_at_their_door(file):
+    assert all(isinstance(node, ast.Expr) for node in tree(file).body)
+
+
+@pytest.mark.parametrize("file", [file for file in MODULES if file.endswith("options.py")])
+def test_options_need_the_standard_library_only(file):
+    for name in imports(file):
+        package = name.partition(".")[0]
+        assert package in sys.stdlib_module_names or name == "encdec_lightning.errors", f"{file} imports {name}"
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_files_are_short(file):
+    assert len((HOUSE / file).read_text(encoding="utf-8").splitlines()) < 300
+
+
+def test_tests_are_short_and_have_names_of_their_own():
+    tests = [file for file in Path(__file__).parent.rglob("*.py") if file.name != "conftest.py"]
+    assert [file.name for file in tests if len(file.read_text(encoding="utf-8").splitlines()) >= 300] == []
+    names = [file.name for file in tests]
+    assert {name for name in names if names.count(name) > 1} == set()
+    assert "__init__.py" not in names
+
+
+def private_names(module: ast.Module) -> Iterator[str]:
+    """Names of transformers' own that a file reads, sets or imports, self's included."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.Attribute) and node.attr in PRIVATE:
+            yield node.attr
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in PRIVATE:
+            yield node.value  # getattr(model, "_name")
+        elif isinstance(node, ast.ClassDef):
+            assigned = [each for each in node.body if isinstance(each, ast.Assign | ast.AnnAssign)]
+            targets = [
+                t for each in assigned for t in (each.targets if isinstance(each, ast.Assign) else [each.target])
+            ]
+            methods = [each.name for each in node.body if isinstance(each, ast.FunctionDef)]
+            yield from PRIVATE & {*methods, *(target.id for target in targets if isinstance(target, ast.Name))}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("transformers"):
+            parts = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+            yield from (part for part in parts if part.startswith("_"))
+
+
+@pytest.mark.parametrize("file", [file for file in MODULES if file not in MAY_NAME_PRIVATE_THINGS])
+def test_private_names_of_transformers_stay_in_a_few_files(file):
+    """`_init_weights` of our own class and the like count: they are transformers' business too."""
+    found = set(private_names(tree(file)))
+    assert not found, f"{file} names {sorted(found)}"
+
+
+def test_private_names_are_found():
+    allowed = {name for file in MAY_NAME_PRIVATE_THINGS & set(FILES) for name in private_names(tree(file))}
+    assert allowed  # else the rule above is vain
+    assert set(private_names(ast.parse("from transformers._x import _y\nm._tied_weights_keys"))) >= {"_x", "_y"}
+
+
+def mapped() -> set[str]:
+    """The paths that the package's docstring names; a folder is named with a slash."""
+    found, room = set(), ""
+    drawn = str(encdec_lightning.__doc__).partition("Each room's options")[0]
+    for line in drawn.splitlines():
+        heading = re.match(r"    (\S+(?:, \S+)*)  ", line)
+        if heading:
+            room = heading[1] if heading[1].endswith("/") else ""
+            found |= {room} if room else set(heading[1].split(", "))
+        if line.startswith("    "):
+            words = re.findall(r"[a-z_]+(?:\.py|/)(?=[,;]|$)", line[31:])
+            found |= {f"{room}{word}" for word in words}
+    return found
+
+
+def test_every_path_on_the_map_exists():
+    missing = [path for path in mapped() if not (HOUSE / path).exists()]
+    assert missing == []
+
+
+def test_every_module_is_on_the_map():
+    named = mapped()
+    assert len(named) > 30
+    options = {file for file in MODULES if file.endswith("/options.py")}  # "each room's options.py"
+    missing = [
+        file
+        for file in set(MODULES) - options
+        if file not in named and not any(file.startswith(folder) for folder in named if folder.count("/") == 2)
+    ]
+    assert missing == []
+
+
+def test_every_public_name_is_there():
+    for name in encdec_lightning.__all__:
+        assert getattr(encdec_lightning, name).__module__.startswith("encdec_lightning")
+    assert set(encdec_lightning.__all__) <= set(dir(encdec_lightning))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = encdec_lightning.nothing
+
+
+LIGHT = """
+import contextlib, io, sys
+import encdec_lightning
+import encdec_lightning.config
+from encdec_lightning.cli import evaluate, predict, train
+
+for command in (train, evaluate, predict):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        command.main(["--help"])
+    assert command.main(["runn=x"]) == 2
+print([name for name in ("torch", "transformers", "lightning") if name in sys.modules])
+"""
+
+
+def test_a_help_text_and_a_mistyped_option_need_no_torch():
+    result = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "[]\n"
+    assert result.stderr.count("did you mean") == 3
