@@ -114,7 +114,8 @@ def test_options_and_checkpoints(jsonl, trained, capsys):
         ("in.jsonl", b"", "input is 'in.jsonl': it is empty."),
     ],
 )
-def test_bad_rows_are_named_before_anything_is_written(name, content, says, trained, capsys):
+def test_bad_rows_are_named_before_the_model_is_loaded(name, content, says, trained, capsys, monkeypatch):
+    monkeypatch.setattr(prediction, "load", pytest.fail)
     Path(name).write_bytes(content)
     assert refused(capsys, f"input={name}", "output=out.txt").startswith(says)
     assert not Path("out.txt").exists()

@@ -85,16 +85,25 @@ def test_every_preset_runs(group, name, files, in_tmp, capsys):
     run = Run(in_tmp / "run")
     assert (run.status()["state"], run.metrics()["train/steps"]) == ("finished", 1)
     assert run.predictions()
-    _, values = preset(group, name)
-    if "override /encoder" in str(values):
-        encoder, decoder = (values_of(values, side) for side in ("encoder", "decoder"))
-        model = run.config()["model"]
-        assert (model["encoder"], model["decoder"]) == (getattr(files, encoder), getattr(files, decoder))
 
 
-def values_of(variant: dict[str, Any], group: str) -> str:
-    """The preset that a variant chooses in a group."""
-    return next(each[f"override /{group}"] for each in variant["defaults"] if f"override /{group}" in each)
+@pytest.mark.parametrize(
+    ("variant", "encoder", "decoder", "weights", "inits"),
+    [
+        ("bert2bert", "bert", "bert", "tied_embeddings", ("pretrained", "pretrained")),
+        ("bert2gpt", "bert", "gpt2", "untied", ("pretrained", "pretrained")),
+        ("bert2rnd", "bert", "bert", "tied_embeddings", ("pretrained", "random")),
+        ("bertshare", "bert", "bert", "tied", ("pretrained", "pretrained")),
+        ("rnd2bert", "bert", "bert", "tied_embeddings", ("random", "pretrained")),
+        ("rnd2rnd", "bert", "bert", "tied_embeddings", ("random", "random")),
+        ("roberta2gpt", "roberta", "gpt2", "untied", ("pretrained", "pretrained")),
+        ("robertashare", "roberta", "roberta", "tied", ("pretrained", "pretrained")),
+    ],
+)
+def test_variants_are_the_rows_of_the_paper(variant, encoder, decoder, weights, inits, files):
+    model = compose_config(files.overrides(f"variant={variant}")).model
+    assert (model.encoder, model.decoder) == (getattr(files, encoder), getattr(files, decoder))
+    assert (model.weights, (model.encoder_init, model.decoder_init)) == (weights, inits)
 
 
 def test_wandb_offline_has_curves_and_the_resolved_config(files, in_tmp):

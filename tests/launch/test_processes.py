@@ -116,13 +116,24 @@ def test_a_changed_config_is_refused(options):
 def test_a_workers_mistake_is_said_once(options, monkeypatch):
     run = prepare(compose_config([*options, "folder=run"]))
     result = subprocess.CompletedProcess([], 2)
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: result)
+    inherited: list[int] = []
+
+    def finish(command: list[str], pass_fds: list[int], check: bool) -> object:
+        assert os.fstat(pass_fds[0]).st_ino == (run.folder / ".lock").stat().st_ino
+        inherited.extend(pass_fds)
+        return result
+
+    monkeypatch.setattr(subprocess, "run", finish)
     with pytest.raises(UserErrors) as caught:
         processes.start(run, own_process=True)
     assert (str(caught.value), run.status()["state"]) == ("", "failed")
     result.returncode = 1
     with pytest.raises(subprocess.CalledProcessError):
         processes.start(run, own_process=True)
+    result.returncode = 130
+    with pytest.raises(KeyboardInterrupt):
+        processes.start(run, own_process=True)
+    assert (run.status()["state"], len(inherited)) == ("preempted", 3)
 
 
 @pytest.mark.parametrize(
