@@ -7,8 +7,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-
 import tiny
+
 from encdec_lightning.cli import evaluate, predict, train
 from encdec_lightning.launch.presets import choices
 
@@ -55,7 +55,7 @@ def test_commands(files: tiny.Files, folder: Path, capsys: pytest.CaptureFixture
 
 def test_python(files: tiny.Files, folder: Path) -> None:
     (code,) = blocks("python")
-    small = {"max_steps=1000": "max_steps=2, accelerator='cpu', logger=False, enable_progress_bar=False, "
+    small = {"max_steps=1000": "max_steps=2, log_every_n_steps=1, accelerator='cpu', logger=False, enable_progress_bar=False, "
              "enable_model_summary=False, enable_checkpointing=False", "bert-base-cased": files.bert,
              'target="summary"': 'target="summary", max_source_length=40, max_target_length=12'}  # fmt: skip
     for shown, tried in small.items():

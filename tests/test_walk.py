@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-import tiny
 from encdec_lightning import (
     Generation,
     Loading,

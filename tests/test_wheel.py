@@ -11,7 +11,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
 import tiny
 
 ROOT = Path(__file__).parents[1]

@@ -35,7 +35,7 @@ class Rouge:
             raise UserError(
                 "task.metrics",
                 "rouge",
-                f"the reference of example {prediction.id!r} has no letter a-z and no digit, and ROUGE here is for text "
+                f"the reference of example {prediction.id!r} has no letter a-z and no digit, and ROUGE is for text "
                 "in Latin script; choose another metric",
             )
         scores = self.scorer.score(target=prediction.reference, prediction=prediction.prediction)

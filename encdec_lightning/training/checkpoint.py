@@ -1,16 +1,30 @@
-"""Small folders inside a checkpoint, as tensors: they load with `weights_only=True`."""
+"""Checkpoints without pickles: small folders inside as tensors, all of it loaded with `weights_only=True`."""
 
 from __future__ import annotations
 
+import pickle
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from encdec_lightning.errors import UserError
+
 T = TypeVar("T")
+
+
+def load_checkpoint(path: str | Path, map_location: torch.device | str) -> dict[str, Any]:
+    """A checkpoint that a module of ours has written; raises `UserError` for another or a damaged file."""
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError("checkpoint", str(path), "it cannot be read as a checkpoint of plain values") from error
+    if not isinstance(checkpoint, dict) or "encdec_lightning" not in checkpoint:
+        raise UserError("checkpoint", str(path), "it was not written by encdec_lightning")
+    return checkpoint
 
 
 def pack_folder(write: Callable[[Path], object]) -> dict[str, Tensor]:

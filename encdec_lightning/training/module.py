@@ -21,7 +21,7 @@ from encdec_lightning.evaluation.metric import Score, load_metric, score
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.predict import predict
 from encdec_lightning.records import Prediction
-from encdec_lightning.training.checkpoint import pack_folder, unpack_folder
+from encdec_lightning.training.checkpoint import load_checkpoint, pack_folder, unpack_folder
 from encdec_lightning.training.loss import token_losses
 from encdec_lightning.training.optimizers import OptimizerFactory, default_optimizer, parameter_groups
 from encdec_lightning.training.options import Training
@@ -207,9 +207,9 @@ class Seq2SeqModule(TaskModule):
     ) -> Self:
         """Rebuild a module from a Lightning checkpoint alone, tokenizers included; nothing is unpickled.
 
-        `task` and `generation` replace those of the training.
+        `task` and `generation` replace those of the training. Raises `UserError` for a file that is none of ours.
         """
-        checkpoint = torch.load(checkpoint_path, map_location=map_location, weights_only=True)
+        checkpoint = load_checkpoint(checkpoint_path, map_location)
         kept = checkpoint["encdec_lightning"]
         model = EncoderDecoder(EncoderDecoderConfig.from_dict(kept["model"]))
         model.generation_config = type(model.generation_config).from_dict(kept["generation_config"])

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
+import tiny
 import torch
 
-import tiny
 from encdec_lightning import Generation, Loading, Seq2SeqDataModule, Task, Tokenizers, compose
 from encdec_lightning.generation.predict import predict
 

@@ -14,6 +14,7 @@ import torch
 sys.path.append(str(Path(__file__).parents[1]))
 
 import tiny
+
 from encdec_lightning import Loading, Seq2SeqDataModule, Task, Tokenizers, Training, compose
 from encdec_lightning.training.loss import token_losses
 from encdec_lightning.training.optimizers import default_optimizer, parameter_groups

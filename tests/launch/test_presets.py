@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,9 @@ def test_wandb_offline_has_curves_and_the_resolved_config(files, in_tmp):
     assert main(options) == 0
     wandb.finish()
     (log,) = Path("run/logs/wandb").glob("offline-run-*/*.wandb")
-    content = log.read_bytes()
+    deadline = time.monotonic() + 30
+    while (content := log.read_bytes()).count(b"val/loss") == 0 and time.monotonic() < deadline:
+        time.sleep(0.1)  # wandb's own process writes
     for word in ("train/loss", "val/loss", "batch_tokens", "num_beams", files.bert, "blue"):
         assert word.encode() in content, word
     assert b"${" not in content

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from encdec_lightning.training.checkpoint import pack_folder, unpack_folder
+from encdec_lightning.errors import UserError
+from encdec_lightning.training.checkpoint import load_checkpoint, pack_folder, unpack_folder
 
 
 def write(folder: Path) -> None:
@@ -28,3 +29,12 @@ def test_a_folder_survives_a_checkpoint_without_pickles(tmp_path: Path) -> None:
 def test_a_path_that_leads_outside_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="outside"):
         unpack_folder({"../outside": torch.zeros(1, dtype=torch.uint8)}, read)
+
+
+def test_files_that_are_no_checkpoint_of_ours_are_refused(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
+    torch.save(Path("x"), tmp_path / "pickled.ckpt")
+    (tmp_path / "damaged.ckpt").write_bytes(b"PK\x03\x04 and no more")
+    for name in ("foreign", "pickled", "damaged", "missing"):
+        with pytest.raises(UserError, match=f"{name}.ckpt"):
+            load_checkpoint(tmp_path / f"{name}.ckpt", "cpu")

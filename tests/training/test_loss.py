@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
+import tiny
 import torch
 from torch.nn import functional
 
-import tiny
 from encdec_lightning import Loading, Seq2SeqDataModule, Task, Tokenizers, compose
 from encdec_lightning.data.batch import Batch, collate
 from encdec_lightning.training.loss import token_losses

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import lightning
 import pytest
+import tiny
 import torch
 
-import tiny
 from encdec_lightning import Generation, Loading, Seq2SeqDataModule, Seq2SeqModule, Task, Tokenizers, Training, compose
 from encdec_lightning.composition.model import count_ties
 from encdec_lightning.errors import UserError

@@ -41,6 +41,6 @@ class Throughput(lightning.Callback):
             ranks = trainer.world_size
             rates = {"tokens": self._tokens, "examples": self._examples}
             for name, count in rates.items():
-                value = float(count * ranks / self._seconds)
-                module.log(f"train/{name}_per_second", value, prog_bar=name == "tokens", batch_size=1)
+                module.log(f"train/{name}_per_second", count * ranks / self._seconds, batch_size=1)
+            module.log("tokens/s", self._tokens * ranks / self._seconds, prog_bar=True, logger=False, batch_size=1)
             self._seconds, self._tokens, self._examples = 0.0, 0, 0
