@@ -44,7 +44,7 @@ def test_commands(files: tiny.Files, folder: Path, capsys: pytest.CaptureFixture
             assert f"\n{arguments[0]}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
             continue
         if command == "encdec-train" and not any(each.startswith("run=") for each in arguments):
-            arguments += [*small, *roles]
+            arguments = [each.replace("max_steps=1000", "max_steps=1") for each in [*arguments, *small, *roles]]
         assert COMMANDS[command](arguments) == 0, (line, capsys.readouterr().err)
         ran += 1
     assert ran >= 7

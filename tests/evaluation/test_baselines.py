@@ -110,7 +110,7 @@ def test_an_unknown_baseline_is_named_with_a_suggestion() -> None:
     with pytest.raises(UserError) as caught:
         baseline_predictions("lead_sentense", made(2))
     assert str(caught.value) == (
-        "task.baselines is 'lead_sentense': expected lead_sentence, lead_8_words, lead_12_words, copy"
+        "task.baselines is 'lead_sentense': it must be one of lead_sentence, lead_8_words, lead_12_words, copy"
         " (did you mean 'lead_sentence'?)."
     )
 
