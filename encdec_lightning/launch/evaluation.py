@@ -31,8 +31,7 @@ def evaluate(run: Run, checkpoint: str | None, options: dict[str, str]) -> Run:
     target = Run.create(run.folder / "evaluations" / _name(config), asdict(config), _name(config)) if changed else run
     with target.lock():
         data = Seq2SeqDataModule(config.task, module.tokenizers, loading(config))
-        path = str(run.checkpoint(config.checkpoint))
-        test(target, replace(config, export=False), build_evaluator(config), data, path)
+        test(target, replace(config, export=False), build_evaluator(config), data, module)
     return target
 
 

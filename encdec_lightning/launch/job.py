@@ -26,6 +26,7 @@ from encdec_lightning.reporting.curves import draw_curves
 from encdec_lightning.reporting.results import write_results
 from encdec_lightning.run import Run
 from encdec_lightning.training.callbacks.throughput import Throughput
+from encdec_lightning.training.checkpoint import load_checkpoint
 from encdec_lightning.training.module import Seq2SeqModule
 
 TRAINER, CALLBACK, LOGGER, OPTIMIZER = lightning.Trainer, lightning.Callback, Logger, torch.optim.Optimizer
@@ -61,13 +62,13 @@ def train(run: Run) -> None:
     if trainer.is_global_zero:
         run.write_metrics({**run.metrics(), **training_metrics(trainer, module, data)})
         draw_curves(run)
-    test(run, config, trainer, data, config.checkpoint)
+    chosen = run.checkpoint(config.checkpoint)
+    chosen_module = Seq2SeqModule.load_from_checkpoint(chosen, task=config.task, generation=config.generation)
+    test(run, config, trainer, data, chosen_module)
 
 
-def test(run: Run, config: Config, trainer: lightning.Trainer, data: Seq2SeqDataModule, checkpoint: str) -> None:
-    """Generate the test set with a checkpoint, score it, write it into the run, and export the model."""
-    path = run.checkpoint(checkpoint)
-    module = Seq2SeqModule.load_from_checkpoint(path, task=config.task, generation=config.generation)
+def test(run: Run, config: Config, trainer: lightning.Trainer, data: Seq2SeqDataModule, module: Seq2SeqModule) -> None:
+    """Generate the test set, score it, write it into the run, and export the model."""
     trainer.test(module, data, verbose=False)
     if trainer.is_global_zero:
         metrics, baselines = config.task.metrics or ["rouge"], config.task.baselines or []
@@ -81,7 +82,7 @@ def test(run: Run, config: Config, trainer: lightning.Trainer, data: Seq2SeqData
 def start_from(module: Seq2SeqModule, folder: str) -> None:
     """Take the weights of another run's best checkpoint."""
     path = Run.open(folder, "init_from").checkpoint("best")
-    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    state = load_checkpoint(path, "cpu")["state_dict"]
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
