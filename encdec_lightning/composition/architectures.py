@@ -1,72 +1,170 @@
 """All that is known about each family of checkpoints, and nothing about it anywhere else.
 
-A family is a `model_type` of transformers. Names of modules are given relative to the family's base model (what
-`AutoModel` builds); `base` is where that base model sits inside the causal language model (what
-`AutoModelForCausalLM` builds).
+A family is a `model_type` of transformers. Names of parameters are given relative to the family's base model: what
+`AutoModel` builds for an encoder, and what `base_model_prefix` names inside a causal language model for a decoder.
+Every entry passes the probe of tests/composition/test_families.py.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from transformers import PretrainedConfig
+from transformers import AutoModel, AutoModelForTextEncoding, PretrainedConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """What composition must know about one family."""
 
-    base: str
-    """Name of the base model inside the causal language model."""
-    embeddings: tuple[str, ...]
-    """Modules that make up the embedding block: what the two sides share under tied embeddings."""
-    word_embeddings: str
-    """The word embedding module inside the embedding block."""
-    cross_attention: tuple[str, ...]
-    """Parts of the names of cross-attention parameters: no checkpoint has them, they start at random."""
-    self_attention: tuple[tuple[str, str], ...]
-    """Replacements that turn a cross-attention parameter's name into that of the self-attention parameter of the same
-    meaning; empty where their layouts differ."""
-    head: tuple[str, ...]
-    """Prefixes of the causal language model's own parameters, outside the base model."""
-    encodes: bool
-    """Whether the family is bidirectional, so that it can be the encoder."""
-    positions: str
-    """Name of the config's number of positions."""
+    encodes: Literal["no", "yes", "unmasked"] = "no"
+    """Whether it can be the encoder; `unmasked` only with its causal mask taken off."""
+    decodes: bool = False
+    """Whether it can be the decoder: causal, with cross-attention."""
+    prefixes: bool = False
+    """Whether it can be a decoder alone, that reads the source as a prefix."""
+    embeddings: tuple[str, ...] = ("embeddings.",)
+    """Prefixes of the embedding block's parameters: what the two sides share under tied embeddings."""
+    cross_attention: bool = False
+    """Whether its checkpoints have cross-attention."""
+    depth: str = "num_hidden_layers"
+    """Name of the config's number of layers."""
+    positions: str | None = "max_position_embeddings"
+    """Name of the config's number of positions; None where positions are relative and without an end."""
     positions_before_first: int = 0
-    """Rows of the position table in front of the first token's (RoBERTa counts from padding_idx + 1)."""
-    dropouts: tuple[str, ...] = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-    """Names of the config's dropout probabilities."""
+    """Rows of the position table in front of the first token's: a token equal to the padding token shifts positions."""
+    encoder_class: Any = AutoModel
+    """What builds the encoder."""
     encoder_arguments: tuple[tuple[str, Any], ...] = ()
     """Arguments of the base model when it is the encoder."""
+    renamed: tuple[tuple[str, str], ...] = ()
+    """Pattern and replacement for the names of a checkpoint's tensors that transformers would not find."""
+    computed: tuple[str, ...] = ()
+    """Parameters that are no checkpoint's, since they are computed (sinusoids)."""
+    reads_padding: bool = False
+    """Whether a token's embedding depends on its neighbour's, so that the padding token's must be zero."""
 
 
-_BERT = dict(
-    embeddings=("embeddings",),
-    word_embeddings="embeddings.word_embeddings",
-    cross_attention=(".crossattention.",),
-    self_attention=((".crossattention.", ".attention."),),
-    encodes=True,
-    positions="max_position_embeddings",
-    encoder_arguments=(("add_pooling_layer", False),),
+_NO_POOLER = (("add_pooling_layer", False),)
+_BERT = Architecture(encodes="yes", decodes=True, encoder_arguments=_NO_POOLER)
+_ROBERTA = replace(_BERT, positions_before_first=2)
+_ENCODER = Architecture(encodes="yes")
+_POOLED = replace(_ENCODER, encoder_arguments=_NO_POOLER)
+_XLM = replace(_ENCODER, embeddings=("embeddings.", "position_embeddings.", "lang_embeddings.", "layer_norm_emb."))
+_T5 = replace(_ENCODER, embeddings=("shared.",), positions=None, encoder_class=AutoModelForTextEncoding)
+_BART = Architecture(
+    decodes=True,
+    embeddings=("decoder.embed_tokens.", "decoder.embed_positions.", "decoder.layernorm_embedding."),
+    cross_attention=True,
+    depth="decoder_layers",
+    renamed=((r"^(model\.)?shared\.", "model.decoder.embed_tokens."),),
 )
+_LLAMA = Architecture(encodes="unmasked", prefixes=True, embeddings=("embed_tokens.",))
+_GPT_J = replace(_LLAMA, embeddings=("wte.",))
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "bert": Architecture(base="bert", head=("cls.",), **_BERT),  # type: ignore[arg-type]
-    "roberta": Architecture(base="roberta", head=("lm_head.",), positions_before_first=2, **_BERT),  # type: ignore[arg-type]
-    "gpt2": Architecture(
-        base="transformer",
-        embeddings=("wte", "wpe"),
-        word_embeddings="wte",
-        cross_attention=(".crossattention.", ".ln_cross_attn."),
-        self_attention=(),
-        head=("lm_head.",),
-        encodes=False,
-        positions="n_positions",
-        dropouts=("resid_pdrop", "embd_pdrop", "attn_pdrop"),
-    ),
+    # Both sides: encoders that transformers can also run as decoders.
+    "bert": _BERT,
+    "bert-generation": replace(_BERT, encoder_arguments=()),
+    "camembert": _ROBERTA,
+    "data2vec-text": _ROBERTA,
+    "electra": replace(_BERT, encoder_arguments=()),
+    "ernie": _BERT,
+    "rembert": _BERT,
+    "roberta": _ROBERTA,
+    "roberta-prelayernorm": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "xlm-roberta-xl": _ROBERTA,
+    "xmod": _ROBERTA,
+    # Encoders.
+    "albert": _POOLED,
+    "big_bird": _POOLED,
+    "deberta": _ENCODER,
+    "deberta-v2": _ENCODER,
+    "distilbert": _ENCODER,
+    "esmc": replace(_ENCODER, embeddings=("embed_tokens.",)),
+    "eurobert": replace(_ENCODER, embeddings=("embed_tokens.",)),
+    "flaubert": _XLM,
+    "ibert": replace(_POOLED, positions_before_first=2),
+    "longformer": replace(_POOLED, positions_before_first=2),
+    "megatron-bert": _POOLED,
+    "mobilebert": replace(_POOLED, reads_padding=True),
+    "modernbert": _ENCODER,
+    "mpnet": replace(_POOLED, positions_before_first=2),
+    "nomic_bert": _ENCODER,
+    "roformer": _ENCODER,
+    "splinter": _ENCODER,
+    "squeezebert": _ENCODER,
+    "xlm": _XLM,
+    # The encoders of encoder-decoders.
+    "t5": _T5,
+    "mt5": _T5,
+    "umt5": _T5,
+    # Decoders.
+    "bart": _BART,
+    "bigbird_pegasus": _BART,
+    "blenderbot": _BART,
+    "blenderbot-small": _BART,
+    "marian": replace(_BART, computed=("decoder.embed_positions.",)),
+    "mbart": _BART,
+    "mvp": _BART,
+    "pegasus": replace(_BART, computed=("decoder.embed_positions.",)),
+    "plbart": _BART,
+    "roc_bert": replace(_BERT, encodes="no"),
+    "trocr": _BART,
+    "xglm": replace(_BART, embeddings=("embed_tokens.",), cross_attention=False, depth="num_hidden_layers", renamed=()),
+    # Language models: decoders alone, or encoders without their causal mask; gpt2, which gpt-sw3 is too, also a decoder.
+    "gpt2": replace(_GPT_J, decodes=True, embeddings=("wte.", "wpe.")),
+    "bloom": replace(_LLAMA, embeddings=("word_embeddings.", "word_embeddings_layernorm."), positions=None),
+    "falcon": replace(_LLAMA, embeddings=("word_embeddings.",)),
+    "gemma": _LLAMA,
+    "gemma2": _LLAMA,
+    "gemma3_text": _LLAMA,
+    "gpt_neox": replace(_LLAMA, embeddings=("embed_in.",)),
+    "gptj": _GPT_J,
+    "granite": _LLAMA,
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "olmo2": _LLAMA,
+    "opt": replace(_LLAMA, embeddings=("decoder.embed_tokens.", "decoder.embed_positions.")),
+    "phi": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
+    "smollm3": _LLAMA,
 }
+
+_PADDING = "its output changes with the padding of a batch"
+_WHOLE = "transformers runs its encoder only together with its decoder"
+CANNOT_ENCODE = {
+    **dict.fromkeys(("canine", "convbert", "fnet", "nystromformer", "yoso"), _PADDING),
+    **dict.fromkeys(("bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "marian", "mbart", "mvp"), _WHOLE),
+    **dict.fromkeys(("pegasus", "plbart", "prophetnet", "led", "m2m_100", "longt5", "switch_transformers"), _WHOLE),
+    "roc_bert": "it also needs the shapes and the pronunciations of its characters",
+    "gpt_neo": "its causal mask cannot be taken off",
+    "trocr": "it is a decoder only",
+    "xglm": "its causal mask cannot be taken off",
+}
+CANNOT_DECODE = {
+    "big_bird": "it ignores the source's mask, and its cache fails",
+    "gpt_bigcode": "its cross-attention is not written for multi-query attention",
+    "megatron-bert": "its cross-attention fails",
+    "prophetnet": "its predictions depend on later tokens, and its cache changes them",
+    "roformer": "its rotary positions are wrong in cross-attention where lengths differ",
+}
+
+CROSS_ATTENTION = (".crossattention.", ".ln_cross_attn.", ".encoder_attn.", ".encoder_attn_layer_norm.")
+"""Parts of the names of cross-attention parameters, in every family."""
+OWN_ATTENTION = {".crossattention.": ".attention.", ".encoder_attn": ".self_attn"}
+"""What turns a cross-attention parameter's name into that of the self-attention parameter of the same meaning."""
+DROPOUTS = (
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "activation_dropout"),
+    *("resid_pdrop", "embd_pdrop", "attn_pdrop", "dropout_rate", "hidden_dropout", "embedding_dropout", "mlp_dropout"),
+)
+"""Names of configs' dropout probabilities."""
+PER_LAYER = ("layer_types", "attention_window")
+"""Names of configs' lists with an entry for each layer."""
+HEADS = ("ForMaskedLM", "ForPreTraining", "LMHeadModel", "ForCausalLM", "ForConditionalGeneration", "MTModel")
+"""Ends of the names of classes whose checkpoints have a language model's head."""
 
 
 def architecture_of(config: PretrainedConfig) -> Architecture:
@@ -74,7 +172,14 @@ def architecture_of(config: PretrainedConfig) -> Architecture:
     return ARCHITECTURES[config.model_type]
 
 
-def length_limit(config: PretrainedConfig) -> int:
-    """The longest sequence, in tokens, that a checkpoint's position table can take."""
+def has_head(config: PretrainedConfig) -> bool:
+    """Whether a checkpoint has a language model's head, as far as its config says."""
+    return any(name.endswith(HEADS) for name in getattr(config, "architectures", None) or [])
+
+
+def length_limit(config: PretrainedConfig) -> int | None:
+    """The longest sequence, in tokens, that a checkpoint's position table can take; None: there is no end."""
     architecture = architecture_of(config)
+    if architecture.positions is None:
+        return None
     return int(getattr(config, architecture.positions)) - architecture.positions_before_first

@@ -2,38 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 
 import torch
-from transformers import EncoderDecoderConfig, PretrainedConfig, PreTrainedModel
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, EncoderDecoderConfig, PretrainedConfig, PreTrainedModel
 
-from encdec_lightning.composition.architectures import ARCHITECTURES, architecture_of
+from encdec_lightning.composition.architectures import (
+    ARCHITECTURES,
+    CANNOT_DECODE,
+    CANNOT_ENCODE,
+    architecture_of,
+    length_limit,
+)
+from encdec_lightning.composition.checkpoints import one_line
 from encdec_lightning.composition.initialization import (
-    one_line,
-    random_decoder,
-    random_encoder,
+    checkpoint_config,
+    is_cross_attention,
+    origins,
+    random_side,
     self_attention_of,
-    set_dropout,
-    side_configs,
+    side_config,
 )
 from encdec_lightning.composition.model import EncoderDecoder
-from encdec_lightning.composition.options import Composition, CrossAttentionInit, Init, Weights
+from encdec_lightning.composition.options import Composition, CrossAttentionInit, Init, Side, Weights
+from encdec_lightning.composition.parameters import ParameterTable, count_parameters
+from encdec_lightning.composition.prefix import PrefixDecoder, prefix_decoder
 from encdec_lightning.composition.sharing import shared_keys, unlike
 from encdec_lightning.errors import UserError, UserErrors, did_you_mean
 
-SAME_WHEN_TIED = ("num_hidden_layers", "num_attention_heads", "hidden_act")
+ComposedModel = EncoderDecoder | PrefixDecoder
+SAME_WHEN_TIED = ("num_hidden_layers", "num_attention_heads", "hidden_act", "layer_norm_eps")
 """What a layer computes with its weights, or how many there are: shapes alone do not show a difference."""
 
 
 @dataclass(frozen=True)
 class Compatibility:
-    """The answer of `check`; the counts are numbers of parameters, each shared one counted once."""
+    """The answer of `check`."""
 
     problems: tuple[UserError, ...]
-    pretrained: int = 0
-    random: int = 0
-    shared: int = 0
+    parameters: ParameterTable | None = None
+    """What will be pretrained, random and shared; None where there are problems."""
 
     @property
     def ok(self) -> bool:
@@ -42,110 +52,136 @@ class Compatibility:
 
 
 def check(
-    encoder: str,
+    encoder: str | None,
     decoder: str,
     weights: Weights = "untied",
     encoder_init: Init = "pretrained",
     decoder_init: Init = "pretrained",
-    cross_attention_init: CrossAttentionInit = "random",
+    encoder_layers: int | list[int] | None = None,
+    decoder_layers: int | list[int] | None = None,
+    encoder_vocabulary: str | None = None,
+    decoder_vocabulary: str | None = None,
+    encoder_bidirectional: bool = False,
+    cross_attention_init: CrossAttentionInit = "pretrained",
     dropout: float | None = None,
 ) -> Compatibility:
     """Say whether `compose` with the same arguments will work, and what will be pretrained, random and shared."""
     try:
-        composition = Composition(
-            encoder=encoder,
-            decoder=decoder,
-            weights=weights,
-            encoder_init=encoder_init,
-            decoder_init=decoder_init,
-            cross_attention_init=cross_attention_init,
-            dropout=dropout,
-        )
+        composition = Composition(**locals())
         model = skeleton(composition)
     except UserError as problem:
         return Compatibility((problem,))
     except UserErrors as errors:
         return Compatibility(errors.problems)
-    return _count(model, composition)
+    return Compatibility((), count_parameters(model, composition))
 
 
-def skeleton(composition: Composition) -> EncoderDecoder:
+def skeleton(composition: Composition) -> ComposedModel:
     """The composed model on the meta device: names and shapes without values; raises what stands against it."""
-    encoder_config, decoder_config = side_configs(composition)
-    problems = [
-        *_family_problems("encoder", composition.encoder, encoder_config),
-        *_family_problems("decoder", composition.decoder, decoder_config),
-    ]
+    problems = [problem for side in composition.sides for problem in _side_problems(side, composition)]
     if problems:
         raise UserErrors(problems)
-    for config in (encoder_config, decoder_config):
-        set_dropout(config, composition.dropout)
+    configs = [side_config(side) for side in composition.sides]
     with torch.device("meta"):
-        sides = (
-            _built("encoder", composition.encoder, random_encoder, encoder_config),
-            _built("decoder", composition.decoder, random_decoder, decoder_config),
-        )
-        _refuse_unlike(composition, *sides)
-        return assemble(*sides, composition)
+        models = [_built(side, config) for side, config in zip(composition.sides, configs, strict=True)]
+        if len(models) == 2:
+            _refuse_unlike(composition, *models)
+        return assemble(models, composition)
 
 
-def assemble(encoder: PreTrainedModel, decoder: PreTrainedModel, composition: Composition) -> EncoderDecoder:
-    """One model of two sides; what `composition.weights` names becomes one Parameter, with the encoder's values."""
+def assemble(models: Sequence[PreTrainedModel], composition: Composition) -> ComposedModel:
+    """One model of its sides; what `composition.weights` names becomes one Parameter, with the encoder's values."""
+    kept = {"composition": vars(composition).copy(), "fresh_parameters": []}
+    if len(models) == 1:
+        return prefix_decoder(models[0], kept)
+    encoder, decoder = models
     config = EncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder.config)
-    config.composition = vars(composition).copy()
+    for name, value in kept.items():
+        setattr(config, name, value)
     model = EncoderDecoder(config=config, encoder=encoder, decoder=decoder)
     model.tie_weights()
     return model
 
 
-def copies(model: EncoderDecoder) -> dict[str, str]:
-    """Parameters that start as a copy of another: each name -> the other's, a shared one under its source's name."""
-    if model.composition.cross_attention_init != "self_attention":
-        return {}
-    pairs = {f"decoder.{name}": f"decoder.{own}" for name, own in self_attention_of(model.decoder).items()}
-    return {name: model.shared.get(own, own) for name, own in pairs.items()}
+def length_problems(composition: Composition, source: int, target: int) -> list[tuple[str, int, str]]:
+    """Which of two lengths in tokens is beyond a position table: (`source` or `target`, it, what would be right)."""
+    limits = [length_limit(checkpoint_config(side)) for side in composition.sides]
+    if len(limits) == 1:
+        limit = limits[0]
+        if limit is None or source + target <= limit:
+            return []
+        return [("source", source, f"{composition.decoder} has positions for {limit} tokens of source and target together")]
+    checks = (("source", source, limits[0], composition.encoder), ("target", target, limits[1], composition.decoder))
+    return [
+        (name, length, f"{checkpoint} has positions for {limit} tokens")
+        for name, length, limit, checkpoint in checks
+        if limit is not None and length > limit
+    ]
 
 
-def _built(
-    field: str, checkpoint: str, build: Callable[[PretrainedConfig], PreTrainedModel], config: PretrainedConfig
-) -> PreTrainedModel:
+def _built(side: Side, config: PretrainedConfig) -> PreTrainedModel:
+    """The side without values; raises `UserError` where no model, or not these layers of it, can be built."""
     try:
-        return build(config)
+        model = random_side(side, config)
     except Exception as error:  # whatever the model's constructor trips over
         expected = f"no model can be built from its config.json ({type(error).__name__}: {one_line(error)})"
-        raise UserError(field, checkpoint, expected) from error
+        raise UserError(side.role, side.checkpoint, expected) from error
+    if side.layers is not None:
+        whole = {name for name, _ in random_side(side, checkpoint_config(side)).named_parameters(remove_duplicate=False)}
+        if not whole.issuperset(origins(side, model).values()):
+            expected = f"the layers of {config.model_type} are not alike, they cannot be chosen"
+            raise UserError(f"{side.role}_layers", side.layers, expected)
+    return model
 
 
-def _family_problems(field: str, checkpoint: str, config: PretrainedConfig) -> list[UserError]:
-    family = config.model_type
-    able = [name for name, architecture in ARCHITECTURES.items() if architecture.encodes or field == "decoder"]
-    if family not in ARCHITECTURES:
-        expected = f"its family {family!r} cannot be the {field}, {', '.join(able)} can{did_you_mean(family, able)}"
-        return [UserError(field, checkpoint, expected)]
-    if family not in able:
-        return [
-            UserError(field, checkpoint, f"{family} reads left to right only, an encoder is one of {', '.join(able)}")
-        ]
-    return []
+def _side_problems(side: Side, composition: Composition) -> list[UserError]:
+    """What stands against a checkpoint's family in its role."""
+    config = checkpoint_config(side)
+    family, known = config.model_type, ARCHITECTURES.get(config.model_type)
+    problems = []
+    if side.role == "encoder":
+        if known is not None and known.encodes == "yes" and side.bidirectional:
+            problems.append(UserError("encoder_bidirectional", True, f"{family} has no causal mask to take off"))
+        elif known is not None and known.encodes == "unmasked" and not side.bidirectional:
+            expected = f"{family} reads left to right only; encoder_bidirectional=true takes its causal mask off"
+            problems.append(UserError("encoder", side.checkpoint, expected))
+        elif known is None or known.encodes == "no":
+            problems.append(UserError("encoder", side.checkpoint, _why_not(family, "encoder", CANNOT_ENCODE)))
+    elif composition.encoder is None:
+        if known is None or not known.prefixes:
+            able = ", ".join(name for name, each in ARCHITECTURES.items() if each.prefixes)
+            problems.append(UserError("decoder", side.checkpoint, f"{family} cannot stand alone, {able} can"))
+    elif known is None or not known.decodes:
+        problems.append(UserError("decoder", side.checkpoint, _why_not(family, "decoder", CANNOT_DECODE)))
+    return problems
+
+
+def _why_not(family: str, role: str, reasons: dict[str, str]) -> str:
+    able = [name for name, each in ARCHITECTURES.items() if (each.encodes != "no" if role == "encoder" else each.decodes)]
+    reason = reasons.get(family)
+    if reason is None and role == "decoder":
+        reason = _lacks_cross_attention(family)
+    if reason is None:
+        reason = f"it was never tried, {', '.join(able)} can{did_you_mean(family, able)}"
+    return f"its family {family} cannot be the {role}: {reason}"
+
+
+def _lacks_cross_attention(family: str) -> str | None:
+    """The reason against a decoder that has no way to read an encoder, found in its class."""
+    for config, model in MODEL_FOR_CAUSAL_LM_MAPPING.items():
+        if config.model_type == family and "encoder_hidden_states" not in signature(model.forward).parameters:
+            return "it has no cross-attention to read a source with"
+    return None
 
 
 def _refuse_unlike(composition: Composition, encoder: PreTrainedModel, decoder: PreTrainedModel) -> None:
-    """Raise when the scheme would share tensors that cannot be one."""
-    families = encoder.config.model_type, decoder.config.model_type
-    if composition.weights == "tied" and families[0] != families[1]:
-        expected = f"a {families[0]} encoder and a {families[1]} decoder cannot share all weights, use untied"
-        raise UserError("weights", "tied", expected)
-    if composition.cross_attention_init == "self_attention" and not architecture_of(decoder.config).self_attention:
-        expected = f"the cross-attention of {families[1]} is laid out unlike its self-attention, use random"
+    """Raise when the scheme would share tensors that cannot be one, or cross-attention cannot start as asked."""
+    if composition.cross_attention_init == "self_attention" and self_attention_of(decoder) is None:
+        family = decoder.config.model_type
+        expected = f"the cross-attention of {family} is laid out unlike its self-attention, use random"
         raise UserError("cross_attention_init", "self_attention", expected)
     if composition.weights == "tied":
-        for name in SAME_WHEN_TIED:
-            values = getattr(encoder.config, name), getattr(decoder.config, name)
-            if values[0] != values[1]:
-                expected = (
-                    f"the encoder's {name} is {values[0]}, the decoder's {values[1]}; use tied_embeddings or untied"
-                )
-                raise UserError("weights", "tied", expected)
+        _refuse_unlike_families(composition, encoder, decoder)
     parts = torch.nn.ModuleDict({"encoder": encoder, "decoder": decoder})
     differing = unlike(parts, shared_keys(composition.weights, encoder, decoder))
     if differing:
@@ -153,30 +189,28 @@ def _refuse_unlike(composition: Composition, encoder: PreTrainedModel, decoder: 
         raise UserError("weights", composition.weights, f"{differing[0]}{more}; use untied")
 
 
-def _count(model: EncoderDecoder, composition: Composition) -> Compatibility:
-    """Parameters by origin. A shared tensor is pretrained when either side's checkpoint has it."""
-    loaded = {name for name in _names(model) if _in_checkpoint(model, composition, name)}
-    loaded |= {source for target, source in model.shared.items() if target in loaded}
-    loaded |= {name for name, own in copies(model).items() if own in loaded}
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    pretrained = sum(size for name, size in sizes.items() if name in loaded)
-    shared = sum(sizes[source] for source in set(model.shared.values()))
-    return Compatibility((), pretrained=pretrained, random=sum(sizes.values()) - pretrained, shared=shared)
+def _refuse_unlike_families(composition: Composition, encoder: PreTrainedModel, decoder: PreTrainedModel) -> None:
+    families = encoder.config.model_type, decoder.config.model_type
+    if families[0] != families[1]:
+        which = _first_difference(encoder, decoder)
+        expected = f"a {families[0]} encoder and a {families[1]} decoder cannot share all weights ({which}), use untied"
+        raise UserError("weights", "tied", expected)
+    if composition.encoder_layers != composition.decoder_layers:
+        expected = f"encoder_layers is {composition.encoder_layers}, decoder_layers {composition.decoder_layers}"
+        raise UserError("weights", "tied", f"{expected}: choose the same layers, or untied weights")
+    for name in SAME_WHEN_TIED:
+        values = getattr(encoder.config, name, None), getattr(decoder.config, name, None)
+        if values[0] != values[1]:
+            expected = f"the encoder's {name} is {values[0]}, the decoder's {values[1]}; use tied_embeddings or untied"
+            raise UserError("weights", "tied", expected)
 
 
-def _names(model: EncoderDecoder) -> list[str]:
-    return [name for name, _ in model.named_parameters(remove_duplicate=False)]
 
-
-def _in_checkpoint(model: EncoderDecoder, composition: Composition, name: str) -> bool:
-    """Whether a pretrained base model brings this parameter; a head of its own is counted as random, for configs
-    do not say whether the checkpoint has one.
-    """
-    side, _, inner = name.partition(".")
-    if side == "encoder":
-        return composition.encoder_init == "pretrained"
-    if side != "decoder" or composition.decoder_init != "pretrained":
-        return False
-    architecture = architecture_of(model.decoder.config)
-    in_cross_attention = any(part in name for part in architecture.cross_attention)
-    return not inner.startswith(architecture.head) and not in_cross_attention
+def _first_difference(encoder: PreTrainedModel, decoder: PreTrainedModel) -> str:
+    shapes = {name: tuple(parameter.shape) for name, parameter in encoder.named_parameters()}
+    for name, parameter in decoder.get_submodule(decoder.base_model_prefix).named_parameters():
+        if name not in shapes and not is_cross_attention(f".{name}"):
+            return f"the encoder has no {name}"
+        if name in shapes and shapes[name] != tuple(parameter.shape):
+            return f"{name} is {shapes[name]} in the encoder, {tuple(parameter.shape)} in the decoder"
+    return "their tensors are alike, but they compute differently"

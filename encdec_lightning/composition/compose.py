@@ -2,86 +2,108 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Any
 
-from encdec_lightning.composition.compatibility import assemble, check, copies
-from encdec_lightning.composition.initialization import (
-    cross_attention_from_self_attention,
-    decoder_side,
-    encoder_side,
-    set_dropout,
-    side_configs,
-)
+import torch
+from transformers import EncoderDecoderConfig
+
+from encdec_lightning.composition.architectures import architecture_of
+from encdec_lightning.composition.compatibility import ComposedModel, assemble, check
+from encdec_lightning.composition.initialization import cross_attention_from_self_attention, initialized
 from encdec_lightning.composition.model import EncoderDecoder, count_ties
 from encdec_lightning.composition.options import Composition, CrossAttentionInit, Init, Weights
+from encdec_lightning.composition.parameters import copies
+from encdec_lightning.composition.prefix import PrefixDecoder, PrefixDecoderConfig
 from encdec_lightning.composition.sharing import shared_keys
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.errors import UserErrors
 
 
 def compose(
-    encoder: str,
+    encoder: str | None,
     decoder: str,
     weights: Weights = "untied",
     encoder_init: Init = "pretrained",
     decoder_init: Init = "pretrained",
-    cross_attention_init: CrossAttentionInit = "random",
+    encoder_layers: int | list[int] | None = None,
+    decoder_layers: int | list[int] | None = None,
+    encoder_vocabulary: str | None = None,
+    decoder_vocabulary: str | None = None,
+    encoder_bidirectional: bool = False,
+    cross_attention_init: CrossAttentionInit = "pretrained",
     dropout: float | None = None,
     *,
     tokenizers: Tokenizers | None = None,
-) -> EncoderDecoder:
+) -> ComposedModel:
     """Warm-start one sequence-to-sequence model (Rothe et al., 2020, section 3).
 
-    The arguments are the fields of `Composition`. Cross-attention starts at random unless `cross_attention_init` says
-    otherwise, and so does an LM head that the decoder's checkpoint lacks; draws come from torch's global generator. A
-    shared tensor takes the pretrained side's values, the encoder's if both are. `tokenizers` writes the special tokens
-    into the model's configs.
+    The arguments are the fields of `Composition`. Cross-attention that no checkpoint has starts at random unless
+    `cross_attention_init` says otherwise, and so does an LM head that the decoder's checkpoint lacks; draws come from
+    torch's global generator. A shared tensor takes the pretrained side's values, the encoder's if both are.
+    `tokenizers` is checked against the vocabularies, and writes the special tokens into the model's configs.
 
-    Returns the model in fp32 and in training mode. Raises `UserErrors` for a combination that cannot work.
+    Returns the model in fp32 and in training mode: a `PrefixDecoder` where `encoder` is None, else an `EncoderDecoder`.
+    Raises `UserErrors` for a combination that cannot work.
     """
-    composition = Composition(
-        encoder=encoder,
-        decoder=decoder,
-        weights=weights,
-        encoder_init=encoder_init,
-        decoder_init=decoder_init,
-        cross_attention_init=cross_attention_init,
-        dropout=dropout,
-    )
-    compatibility = check(**vars(composition))
+    options = {name: value for name, value in locals().items() if name != "tokenizers"}
+    compatibility = check(**options)
     if not compatibility.ok:
         raise UserErrors(compatibility.problems)
-    encoder_config, decoder_config = side_configs(composition)
-    set_dropout(encoder_config, dropout)
-    set_dropout(decoder_config, dropout)
-    source, fresh_source = encoder_side(encoder, encoder_config, encoder_init)
-    target, fresh_target = decoder_side(decoder, decoder_config, decoder_init)
-    if encoder_init == "random" and decoder_init == "pretrained":
-        _copy_shared_to_encoder(weights, source, target)
-    model = assemble(source, target, composition)
+    composition = Composition(**options)
+    sides = [initialized(side) for side in composition.sides]
+    models, fresh = [model for model, _ in sides], [names for _, names in sides]
+    if len(models) == 2:
+        _share_pretrained(weights, *models, *fresh)
+    model = assemble(models, composition)
     if cross_attention_init == "self_attention":
-        cross_attention_from_self_attention(target)  # once it is shared, so that it is the self-attention in use
-    if count_ties(model) != len(model.shared):
-        raise RuntimeError(f"{count_ties(model)} of {len(model.shared)} shared tensors are one Parameter")
-    model.config.fresh_parameters = _fresh(model, fresh_source, fresh_target)
+        cross_attention_from_self_attention(model.decoder)  # once it is shared, so that it is the self-attention in use
+    if isinstance(model, EncoderDecoder):
+        if count_ties(model) != len(model.shared):
+            raise RuntimeError(f"{count_ties(model)} of {len(model.shared)} shared tensors are one Parameter")
+        _blank_padding(model)
+    names = {f"{side.role}.{name}" for side, own in zip(composition.sides, fresh, strict=True) for name in own}
+    model.config.fresh_parameters = _fresh(model, names)
     if tokenizers is not None:
         tokenizers.configure(model)
     model.train()
     return model
 
 
+def rebuild(config: dict[str, Any]) -> ComposedModel:
+    """The model of a config that `model.config.to_dict()` gave, without its values."""
+    if config["model_type"] == PrefixDecoderConfig.model_type:
+        return PrefixDecoder(PrefixDecoderConfig.from_dict(config))
+    return EncoderDecoder(EncoderDecoderConfig.from_dict(config))
+
+
 @torch.no_grad()
-def _copy_shared_to_encoder(weights: Weights, encoder: torch.nn.Module, decoder: torch.nn.Module) -> None:
-    """Sharing keeps the encoder's values: give it the pretrained decoder's first."""
+def _share_pretrained(
+    weights: Weights,
+    encoder: torch.nn.Module,
+    decoder: torch.nn.Module,
+    fresh_encoder: set[str],
+    fresh_decoder: set[str],
+) -> None:
+    """Sharing keeps the encoder's values: give it the decoder's first where only the decoder's are pretrained."""
     for target, source in shared_keys(weights, encoder, decoder).items():
-        own = decoder.get_parameter(target.removeprefix("decoder."))
-        encoder.get_parameter(source.removeprefix("encoder.")).copy_(own)
+        own, other = target.removeprefix("decoder."), source.removeprefix("encoder.")
+        if other in fresh_encoder and own not in fresh_decoder:
+            encoder.get_parameter(other).copy_(decoder.get_parameter(own))
 
 
-def _fresh(model: EncoderDecoder, source: set[str], target: set[str]) -> list[str]:
+@torch.no_grad()
+def _blank_padding(model: EncoderDecoder) -> None:
+    """Zero the padding token's embedding where the embedding of its neighbour would show it."""
+    config = model.encoder.config
+    if architecture_of(config).reads_padding:
+        model.encoder.get_input_embeddings().weight[config.pad_token_id] = 0
+
+
+def _fresh(model: ComposedModel, fresh: set[str]) -> list[str]:
     """Names of the parameters that start at random, each shared tensor under its source's name."""
-    fresh = {f"encoder.{name}" for name in source} | {f"decoder.{name}" for name in target}
-    fresh |= {name for name, _ in model.named_parameters() if not name.startswith(("encoder.", "decoder."))}
-    fresh -= {own for other, own in model.shared.items() if other not in fresh}
-    fresh -= {name for name, own in copies(model).items() if own not in fresh}
-    return [name for name, _ in model.named_parameters() if name in fresh]
+    started = {id(model.get_parameter(name)) for name in fresh}
+    started |= {id(each) for name, each in model.named_parameters() if not name.startswith(("encoder.", "decoder."))}
+    started -= {id(model.get_parameter(name)) for pair in model.shared.items() for name in pair if name not in fresh}
+    copied = {name for name, own in copies(model).items() if id(model.get_parameter(own)) not in started}
+    started -= {id(model.get_parameter(name)) for name in copied}
+    return [name for name, each in model.named_parameters() if id(each) in started]

@@ -1,64 +1,80 @@
-"""Where the values of a composed model's parameters come from: a checkpoint, or a fresh draw."""
+"""What each side starts from: its checkpoint's values, name by name, or a fresh draw."""
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
-from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, logging
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from encdec_lightning.composition.architectures import architecture_of
-from encdec_lightning.composition.options import Composition, Init
+from encdec_lightning.composition.architectures import (
+    CROSS_ATTENTION,
+    DROPOUTS,
+    OWN_ATTENTION,
+    PER_LAYER,
+    Architecture,
+    architecture_of,
+)
+from encdec_lightning.composition.checkpoints import load_config, load_weights, vocabulary
+from encdec_lightning.composition.options import Side
 from encdec_lightning.errors import UserError
 
-NOT_FOUND = "it is neither a folder with a config.json nor a checkpoint of the Hub that can be reached or is cached"
+LAYER = re.compile(r"\.(\d+)\.")  # the first number in a parameter's name
 
 
-def side_configs(composition: Composition) -> tuple[PretrainedConfig, PretrainedConfig]:
-    """The configs of encoder and decoder as they will be built, each of its own copy; raises `UserError`."""
-    encoder = load_config("encoder", composition.encoder)
-    decoder = load_config("decoder", composition.decoder)
-    encoder.is_decoder = encoder.add_cross_attention = False
-    decoder.is_decoder = decoder.add_cross_attention = True
-    return encoder, decoder
+def checkpoint_config(side: Side) -> PretrainedConfig:
+    """The config of a side's checkpoint, in the side's role and with its dropout; raises `UserError`."""
+    config = load_config(side.role, side.checkpoint)
+    if side.dropout is not None:
+        for name in DROPOUTS:
+            if hasattr(config, name):
+                setattr(config, name, side.dropout)
+    if side.cross_attention is not None or side.role == "encoder":
+        config.is_decoder = config.add_cross_attention = side.role == "decoder"
+    if side.bidirectional:
+        config.is_causal = False
+    return config
 
 
-def load_config(field: str, checkpoint: str) -> PretrainedConfig:
-    """The config of a checkpoint; raises `UserError` naming `field` when there is none."""
-    folder = Path(checkpoint)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise UserError(field, checkpoint, "the folder holds no config.json")
-    try:
-        return AutoConfig.from_pretrained(checkpoint)
-    except StrictDataclassError as error:
-        raise UserError(field, checkpoint, f"its config.json cannot be right ({one_line(error)})") from error
-    except (OSError, ValueError, KeyError) as error:
-        expected = (
-            "transformers cannot read its config.json or does not know its family" if folder.is_dir() else NOT_FOUND
-        )
-        raise UserError(field, checkpoint, expected) from error
+def side_config(side: Side) -> PretrainedConfig:
+    """The config of a side as it will be built, its family known; raises `UserError`."""
+    config = checkpoint_config(side)
+    architecture = architecture_of(config)
+    if side.layers is not None:
+        chosen = layer_numbers(side, config)
+        for name in PER_LAYER:
+            each = getattr(config, name, None)
+            if isinstance(each, list):
+                setattr(config, name, [each[number] for number in chosen])
+        setattr(config, architecture.depth, len(chosen))
+    if side.vocabulary is not None:
+        size, pad = vocabulary(f"{side.role}_vocabulary", side.vocabulary)
+        if architecture.positions_before_first and pad != config.pad_token_id:
+            expected = (
+                f"a {config.model_type} counts positions from its padding token, so this vocabulary must have "
+                f"padding as token {config.pad_token_id}"
+            )
+            raise UserError(f"{side.role}_vocabulary", side.vocabulary, expected)
+        config.vocab_size, config.pad_token_id = size, pad
+    return config
 
 
-def one_line(error: Exception) -> str:
-    """The message of an error as a part of a sentence."""
-    return " ".join(str(error).split()).rstrip(".")
-
-
-def set_dropout(config: PretrainedConfig, dropout: float | None) -> None:
-    """Give every dropout of a side's config one probability; None leaves the checkpoint's own."""
-    if dropout is not None:
-        for name in architecture_of(config).dropouts:
-            setattr(config, name, dropout)
+def layer_numbers(side: Side, config: PretrainedConfig) -> list[int]:
+    """The chosen layers of a checkpoint, counted from 0; raises `UserError` for one that it does not have."""
+    depth = int(getattr(config, architecture_of(config).depth))
+    if side.layers is None:
+        return list(range(depth))
+    numbers = side.layers if isinstance(side.layers, list) else list(range(1, side.layers + 1))
+    if max(numbers) > depth:
+        raise UserError(f"{side.role}_layers", side.layers, f"{side.checkpoint} has {depth} layers")
+    return [number - 1 for number in numbers]
 
 
 def random_encoder(config: PretrainedConfig) -> PreTrainedModel:
     """An encoder of this config, drawn from torch's global generator."""
-    return AutoModel.from_config(config, dtype=torch.float32, **dict(architecture_of(config).encoder_arguments))
+    architecture = architecture_of(config)
+    arguments = dict(architecture.encoder_arguments)
+    return architecture.encoder_class.from_config(config, dtype=torch.float32, **arguments)
 
 
 def random_decoder(config: PretrainedConfig) -> PreTrainedModel:
@@ -66,103 +82,137 @@ def random_decoder(config: PretrainedConfig) -> PreTrainedModel:
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
-def encoder_side(checkpoint: str, config: PretrainedConfig, init: Init) -> tuple[PreTrainedModel, set[str]]:
-    """The encoder and the names of its parameters that start at random: all or none."""
-    if init == "random":
-        model = random_encoder(config)
-        return model, _names(model)
-    arguments = dict(architecture_of(config).encoder_arguments)
-    model, missing = _load(AutoModel, "encoder", checkpoint, config, **arguments)
-    _refuse_missing("encoder", checkpoint, missing)
-    return model, set()
+def random_side(side: Side, config: PretrainedConfig) -> PreTrainedModel:
+    """A side of this config, drawn from torch's global generator."""
+    return random_encoder(config) if side.role == "encoder" else random_decoder(config)
 
 
-def decoder_side(checkpoint: str, config: PretrainedConfig, init: Init) -> tuple[PreTrainedModel, set[str]]:
-    """The decoder and the names that start at random: all, or cross-attention and a head the checkpoint lacks."""
-    if init == "random":
-        model = random_decoder(config)
-        return model, _names(model)
-    architecture = architecture_of(config)
-    model, missing = _load(AutoModelForCausalLM, "decoder", checkpoint, config)
-    fresh = tuple(architecture.cross_attention)
-    _refuse_missing(
-        "decoder",
-        checkpoint,
-        [
-            name
-            for name in missing
-            if not name.startswith(architecture.head) and not any(part in name for part in fresh)
-        ],
-    )
-    return model, set(missing)
+def initialized(side: Side) -> tuple[PreTrainedModel, set[str]]:
+    """A side's model with its first values, and the names of its parameters that started at random."""
+    config = side_config(side)
+    if side.init == "random":
+        model = random_side(side, config)
+        return model, set(parameter_names(side, model))
+    model, missing = _load(side)
+    taken = origins(side, model)
+    if not all(taken.get(name) == name or name in missing for name in parameter_names(side, model)):
+        checkpoint, model = model, random_side(side, config)
+        taken = origins(side, model)
+        _copy({name: checkpoint.get_parameter(own) for name, own in taken.items()}, model)
+    fresh = {name for name in parameter_names(side, model) if name not in taken or taken[name] in missing}
+    return model, fresh - _computed(model)
 
 
-def self_attention_of(decoder: PreTrainedModel) -> dict[str, str]:
-    """Each cross-attention parameter -> the self-attention parameter of the same meaning in the same layer."""
-    architecture = architecture_of(decoder.config)
-    names = {}
-    for name in _names(decoder):
-        if any(part in name for part in architecture.cross_attention):
-            names[name] = name
-            for old, new in architecture.self_attention:
-                names[name] = names[name].replace(old, new)
-    return names
+def origins(side: Side, model: PreTrainedModel) -> dict[str, str]:
+    """{parameter of a side: the checkpoint's parameter it starts as}; `model` may be on the meta device.
+
+    What is not named starts at random, and so do parameters that the checkpoint turns out to lack: a head, and
+    cross-attention.
+    """
+    if side.init == "random":
+        return {}
+    architecture, base = architecture_of(model.config), base_prefix(side, model)
+    numbers = layer_numbers(side, checkpoint_config(side))
+    found = {}
+    of_vocabulary = _of_vocabulary(model) if side.vocabulary is not None else set()
+    for name in parameter_names(side, model):
+        in_embeddings = name.startswith(tuple(f"{base}{part}" for part in architecture.embeddings))
+        if side.init != "pretrained" and in_embeddings != (side.init == "embeddings"):
+            continue
+        if is_cross_attention(name) and side.cross_attention != "pretrained":
+            continue
+        if name in of_vocabulary:
+            continue
+        found[name] = LAYER.sub(lambda match: f".{numbers[int(match[1])]}.", name, count=1)
+    return found
+
+
+def base_prefix(side: Side, model: PreTrainedModel) -> str:
+    """What stands in front of the base model's names in those of a side's parameters."""
+    return "" if side.role == "encoder" else f"{model.base_model_prefix}."
+
+
+def is_cross_attention(name: str) -> bool:
+    """Whether a parameter is a part of cross-attention."""
+    return any(part in name for part in CROSS_ATTENTION)
+
+
+def self_attention_of(decoder: PreTrainedModel) -> dict[str, str] | None:
+    """{each cross-attention parameter: the self-attention parameter of the same meaning}; None where they differ."""
+    shapes = {name: parameter.shape for name, parameter in decoder.named_parameters(remove_duplicate=False)}
+    pairs = {}
+    for name in filter(is_cross_attention, shapes):
+        own = name
+        for old, new in OWN_ATTENTION.items():
+            own = own.replace(old, new)
+        if own == name or shapes.get(own) != shapes[name]:
+            return None
+        pairs[name] = own
+    return pairs
 
 
 @torch.no_grad()
 def cross_attention_from_self_attention(decoder: PreTrainedModel) -> None:
     """Copy each layer's self-attention into its cross-attention."""
-    for name, own in self_attention_of(decoder).items():
+    for name, own in (self_attention_of(decoder) or {}).items():
         decoder.get_parameter(name).copy_(decoder.get_parameter(own))
 
 
-def _names(model: PreTrainedModel) -> set[str]:
-    return {name for name, _ in model.named_parameters(remove_duplicate=False)}
+def parameter_names(side: Side, model: PreTrainedModel) -> list[str]:
+    """A name for each parameter: a head's that is the word embeddings goes by the embeddings' name."""
+    base = base_prefix(side, model)
+    everything = sorted(model.named_parameters(remove_duplicate=False), key=lambda each: not each[0].startswith(base))
+    names: dict[int, str] = {}
+    for name, parameter in everything:
+        names.setdefault(id(parameter), name)
+    return list(names.values())
 
 
-def _load(
-    auto: Any, field: str, checkpoint: str, config: PretrainedConfig, **arguments: Any
-) -> tuple[PreTrainedModel, list[str]]:
-    """A side's model in fp32 and the names that the checkpoint lacks. Only safetensors are read, never pickles.
-
-    transformers' own report is silenced: what is missing is expected, or refused by the caller.
-    """
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        model, report = auto.from_pretrained(
-            checkpoint, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **arguments
-        )
-    except SafetensorError as error:
-        raise UserError(field, checkpoint, f"its safetensors cannot be read ({error})") from error
-    except RuntimeError as error:
-        raise UserError(field, checkpoint, "the weights do not have the sizes that its config.json says") from error
-    except OSError as error:
-        raise UserError(field, checkpoint, _no_safetensors(checkpoint)) from error
-    finally:
-        logging.set_verbosity(verbosity)
-    _refuse_more_layers(field, checkpoint, model, report["unexpected_keys"])
-    return model, sorted(report["missing_keys"])
+def _load(side: Side) -> tuple[PreTrainedModel, set[str]]:
+    """The checkpoint as it is, in the side's role, and the names it lacks; raises `UserError` if it lacks a base's."""
+    config = checkpoint_config(side)
+    architecture = architecture_of(config)
+    encodes = side.role == "encoder"
+    model, missing = load_weights(
+        architecture.encoder_class if encodes else AutoModelForCausalLM,
+        side.role,
+        side.checkpoint,
+        config,
+        dict(architecture.renamed),
+        **dict(architecture.encoder_arguments if encodes else ()),
+    )
+    base = base_prefix(side, model)
+    lacked = [name for name in missing if name.startswith(base) and not is_cross_attention(name)]
+    _refuse_missing(side, [name for name in lacked if name not in _computed(model) and "pooler" not in name])
+    return model, set(missing)
 
 
-def _no_safetensors(checkpoint: str) -> str:
-    if os.path.isdir(checkpoint):
-        return "the folder holds no model.safetensors (other formats are not read: they can run code)"
-    return "the Hub does not offer it as safetensors, or cannot be reached"
-
-
-def _refuse_more_layers(field: str, checkpoint: str, model: PreTrainedModel, unexpected: set[str]) -> None:
-    """Raise when the checkpoint has layers beyond those of the config: transformers drops them without a word."""
-    known = tuple(_names(model))
-    for name in sorted(unexpected):
-        first = re.sub(r"\.\d+\.", ".0.", name)
-        if first != name and any(own.endswith(first) or first.endswith(own) for own in known):
-            raise UserError(
-                field, checkpoint, f"the checkpoint has more layers than its config.json says, such as {name}"
-            )
-
-
-def _refuse_missing(field: str, checkpoint: str, missing: list[str]) -> None:
+def _refuse_missing(side: Side, missing: list[str]) -> None:
     if missing:
         expected = f"the checkpoint lacks {len(missing)} tensors that its config.json asks for, such as {missing[0]}"
-        raise UserError(field, checkpoint, expected)
+        raise UserError(side.role, side.checkpoint, expected)
+
+
+def _of_vocabulary(model: PreTrainedModel) -> set[str]:
+    """Names of the parameters that have a row for each word."""
+    owners = [model.get_input_embeddings(), model.get_output_embeddings()]
+    own = [parameter for owner in owners if owner is not None for parameter in owner.parameters()]
+    size, head = model.config.vocab_size, f"{model.base_model_prefix}."
+    return {
+        name
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if any(parameter is each for each in own)
+        or (not name.startswith(head) and name.endswith("bias") and parameter.shape == (size,))
+    }
+
+
+def _computed(model: PreTrainedModel) -> set[str]:
+    architecture: Architecture = architecture_of(model.config)
+    parts = tuple(f"{model.base_model_prefix}.{part}" for part in architecture.computed)
+    return {name for name, _ in model.named_parameters() if parts and name.startswith(parts)}
+
+
+@torch.no_grad()
+def _copy(values: dict[str, torch.Tensor], model: PreTrainedModel) -> None:
+    for name, value in values.items():
+        model.get_parameter(name).copy_(value)

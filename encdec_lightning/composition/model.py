@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from transformers import EncoderDecoderModel, PreTrainedModel
+from transformers import EncoderDecoderConfig, EncoderDecoderModel, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from encdec_lightning.composition.initialization import random_encoder
 from encdec_lightning.composition.options import Composition
 from encdec_lightning.composition.sharing import Shared, shared_keys
 
@@ -30,11 +31,21 @@ class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
     all_tied_weights_keys: dict[str, str]
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^encoder\.pooler\."]
 
+    def __init__(
+        self,
+        config: EncoderDecoderConfig | None = None,
+        encoder: PreTrainedModel | None = None,
+        decoder: PreTrainedModel | None = None,
+    ) -> None:
+        if encoder is None and config is not None:
+            encoder = random_encoder(config.encoder)  # the parent would build the whole of a t5
+        super().__init__(config=config, encoder=encoder, decoder=decoder)
+
     def post_init(self) -> None:
         """Called last by the parent's constructor, when both sides exist."""
         weights = getattr(self.config, "composition", {}).get("weights", "untied")
-        if hasattr(self.encoder, "pooler"):
-            self.encoder.pooler = None  # never used here; a saved model would reload it at random
+        if getattr(self.encoder, "pooler", None) is not None:  # a saved model would reload it at random
+            self.encoder.pooler = nn.Identity()  # some families call it; what it gives is never used here
         self.shared = shared_keys(weights, self.encoder, self.decoder)
         super().post_init()
 
@@ -77,7 +88,9 @@ class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
         with torch.device("meta"):
             stock = EncoderDecoderModel(copy.deepcopy(self.config))
         return {
-            name: torch.zeros(tensor.shape) for name, tensor in stock.state_dict().items() if name not in state_dict
+            name: torch.zeros(tensor.shape)
+            for name, tensor in stock.state_dict().items()
+            if name not in state_dict and name.startswith("encoder.pooler.")
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:

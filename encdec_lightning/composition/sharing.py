@@ -13,7 +13,7 @@ from collections.abc import Callable
 from torch import nn
 from transformers import PreTrainedModel
 
-from encdec_lightning.composition.architectures import Architecture, architecture_of
+from encdec_lightning.composition.architectures import architecture_of
 from encdec_lightning.composition.options import Weights
 
 Shared = dict[str, str]
@@ -26,19 +26,18 @@ def untied(encoder: PreTrainedModel, decoder: PreTrainedModel) -> Shared:
 
 def tied_embeddings(encoder: PreTrainedModel, decoder: PreTrainedModel) -> Shared:
     """The whole embedding block of two sides of one family, else the word embeddings (Rothe et al., section 3)."""
-    source, target = architecture_of(encoder.config), architecture_of(decoder.config)
     if encoder.config.model_type != decoder.config.model_type:
-        return {_in_base(target, f"{target.word_embeddings}.weight"): f"{source.word_embeddings}.weight"}
-    block = tuple(f"{module}." for module in source.embeddings)
+        return {word_embeddings(decoder): word_embeddings(encoder)}
+    block = architecture_of(encoder.config).embeddings
     return {name: own for name, own in tied(encoder, decoder).items() if own.startswith(block)}
 
 
 def tied(encoder: PreTrainedModel, decoder: PreTrainedModel) -> Shared:
     """Every parameter of the decoder's base model that has a namesake in the encoder; cross-attention has none."""
-    target = architecture_of(decoder.config)
     own = {name for name, _ in encoder.named_parameters()}
-    base = decoder.get_submodule(target.base)
-    return {_in_base(target, name): name for name, _ in base.named_parameters() if name in own}
+    base = decoder.base_model_prefix
+    names = [name for name, _ in decoder.get_submodule(base).named_parameters()]
+    return {f"{base}.{name}": name for name in names if name in own}
 
 
 SCHEMES: dict[Weights, Callable[[PreTrainedModel, PreTrainedModel], Shared]] = {
@@ -54,6 +53,12 @@ def shared_keys(weights: Weights, encoder: PreTrainedModel, decoder: PreTrainedM
     return {f"decoder.{target}": f"encoder.{source}" for target, source in pairs.items()}
 
 
+def word_embeddings(model: PreTrainedModel) -> str:
+    """The name of a side's word embeddings."""
+    weight = model.get_input_embeddings().weight
+    return next(name for name, parameter in model.named_parameters() if parameter is weight)
+
+
 def unlike(model: nn.Module, shared: Shared) -> list[str]:
     """One description for each shared pair whose two tensors differ in shape."""
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters(remove_duplicate=False)}
@@ -62,7 +67,3 @@ def unlike(model: nn.Module, shared: Shared) -> list[str]:
         for target, source in shared.items()
         if shapes[target] != shapes[source]
     ]
-
-
-def _in_base(architecture: Architecture, name: str) -> str:
-    return f"{architecture.base}.{name}"

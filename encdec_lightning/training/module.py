@@ -10,9 +10,8 @@ from typing import Any, Self
 import lightning
 import torch
 from torch import Tensor, distributed
-from transformers import EncoderDecoderConfig
 
-from encdec_lightning.composition.model import EncoderDecoder
+from encdec_lightning.composition.compose import ComposedModel, rebuild
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.data.batch import Batch
 from encdec_lightning.data.options import Task
@@ -34,10 +33,10 @@ class TaskModule(lightning.LightningModule, ABC):
     """Logging, optimizer, schedule, scores and gathering by id; a task adds `loss` and `predict`."""
 
     def __init__(
-        self, model: EncoderDecoder, task: Task, training: Training, optimizer: OptimizerFactory = default_optimizer
+        self, model: ComposedModel, task: Task, training: Training, optimizer: OptimizerFactory = default_optimizer
     ) -> None:
         super().__init__()
-        self.model: EncoderDecoder = model.train()  # from_pretrained gives evaluation mode, and Lightning keeps that
+        self.model: ComposedModel = model.train()  # from_pretrained gives evaluation mode, and Lightning keeps that
         self.task, self.training_options = task, training
         self._optimizer_factory = optimizer
         self._predictions: list[Prediction] = []
@@ -160,7 +159,7 @@ class Seq2SeqModule(TaskModule):
 
     def __init__(
         self,
-        model: EncoderDecoder,
+        model: ComposedModel,
         tokenizers: Tokenizers,
         task: Task,
         training: Training | None = None,
@@ -211,7 +210,7 @@ class Seq2SeqModule(TaskModule):
         """
         checkpoint = load_checkpoint(checkpoint_path, map_location)
         kept = checkpoint["encdec_lightning"]
-        model = EncoderDecoder(EncoderDecoderConfig.from_dict(kept["model"]))
+        model = rebuild(kept["model"])
         model.generation_config = type(model.generation_config).from_dict(kept["generation_config"])
         module = cls(
             model,

@@ -20,7 +20,7 @@ def problem(*arguments: object, **more: object) -> str:
     assert not answer.ok
     (sentence,) = map(str, answer.problems)
     assert "\n" not in sentence and sentence.endswith(".")
-    assert (answer.pretrained, answer.random, answer.shared) == (0, 0, 0)
+    assert answer.parameters is None
     return sentence
 
 
@@ -45,8 +45,9 @@ def test_check_says_what_compose_does(files, pair, weights, inits, cross):
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     fresh = sum(sizes[name] for name in model.config.fresh_parameters)
     assert answer.ok
-    assert (answer.pretrained, answer.random) == (sum(sizes.values()) - fresh, fresh)
-    assert answer.shared == sum(sizes[source] for source in set(model.shared.values()))
+    counts = answer.parameters.as_built
+    assert (counts.pretrained, counts.random) == (sum(sizes.values()) - fresh, fresh)
+    assert counts.shared == sum(sizes[source] for source in set(model.shared.values()))
 
 
 def test_no_weights_are_read(files, tmp_path):
@@ -73,33 +74,58 @@ def test_a_config_that_cannot_be_read(files, tmp_path, content):
     assert "transformers cannot read its config.json or does not know its family" in problem(files.bert, str(folder))
 
 
-def test_unknown_families(files, tmp_path):
+def of_family(files, folder, family):
+    """A folder whose config says that it is of another family."""
     config = json.loads((Path(files.bert) / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "distilbert"}))
-    assert problem(str(tmp_path), files.bert).endswith(
-        "its family 'distilbert' cannot be the encoder, bert, roberta can."
-    )
-    expected = "its family 'distilbert' cannot be the decoder, bert, roberta, gpt2 can."
-    assert problem(files.bert, str(tmp_path)).endswith(expected)
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": family}))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("family", "as_encoder", "as_decoder"),
+    [
+        ("distilbert", None, "it has no cross-attention to read a source with."),
+        ("canine", "its output changes with the padding of a batch.", "it was never tried, bert, "),
+        ("prophetnet", "transformers runs its encoder only together with its decoder.", "its predictions depend on"),
+        ("layoutlm", "it was never tried, bert, ", "it was never tried, bert, "),
+        ("llama", "llama reads left to right only; encoder_bidirectional=true takes", "it has no cross-attention"),
+    ],
+)
+def test_families_that_cannot_be_used_are_refused_with_the_reason(files, tmp_path, family, as_encoder, as_decoder):
+    folder = of_family(files, tmp_path, family)
+    if as_encoder is not None:
+        assert as_encoder in problem(folder, files.bert)
+    assert f"its family {family} cannot be the decoder: {as_decoder}" in problem(files.bert, folder)
 
 
 def test_both_sides_problems_are_told_at_once(files, tmp_path):
-    config = json.loads((Path(files.bert) / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "distilbert"}))
-    assert [one.field for one in check(files.gpt2, str(tmp_path)).problems] == ["encoder", "decoder"]
+    folder = of_family(files, tmp_path, "llama")
+    assert [one.field for one in check(files.gpt2, folder).problems] == ["encoder", "decoder"]
 
 
-@pytest.mark.parametrize("decoder", ["bert", "roberta", "gpt2"])
 @pytest.mark.parametrize("weights", WEIGHTS)
-def test_gpt2_cannot_encode(files, decoder, weights):
-    expected = "gpt2 reads left to right only, an encoder is one of bert, roberta."
+@pytest.mark.parametrize("decoder", ["bert", "roberta", "gpt2"])
+def test_gpt2_encodes_only_without_its_mask(files, decoder, weights):
+    expected = "gpt2 reads left to right only; encoder_bidirectional=true takes its causal mask off."
     assert problem(files.gpt2, getattr(files, decoder), weights).endswith(expected)
+    assert check(files.gpt2, getattr(files, decoder), encoder_bidirectional=True).ok
 
 
-@pytest.mark.parametrize(("encoder", "decoder"), [pair for pair in PAIRS if pair[0] != pair[1]])
-def test_tied_across_families(files, encoder, decoder):
-    expected = f"weights is 'tied': a {encoder} encoder and a {decoder} decoder cannot share all weights, use untied."
-    assert problem(getattr(files, encoder), getattr(files, decoder), "tied") == expected
+def test_a_mask_that_is_not_there_cannot_be_taken_off(files):
+    expected = "encoder_bidirectional is True: bert has no causal mask to take off."
+    assert problem(files.bert, files.bert, encoder_bidirectional=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("encoder", "decoder", "which"),
+    [
+        ("bert", "roberta", "embeddings.word_embeddings.weight is (123, 32) in the encoder, (320, 32) in the decoder"),
+        ("roberta", "gpt2", "the encoder has no wte.weight"),
+    ],
+)
+def test_tied_across_families_names_a_tensor_that_differs(files, encoder, decoder, which):
+    expected = f"a {encoder} encoder and a {decoder} decoder cannot share all weights ({which}), use untied."
+    assert problem(getattr(files, encoder), getattr(files, decoder), "tied") == f"weights is 'tied': {expected}"
 
 
 @pytest.mark.parametrize("weights", ["tied", "tied_embeddings"])
@@ -152,6 +178,6 @@ def test_values_that_no_option_has(files, option, value):
     assert problem(files.bert, files.bert, **{option: value}).startswith(f"{option} is {value!r}: it must ")
 
 
-@pytest.mark.parametrize("nothing", ["", None])
-def test_no_checkpoint(files, nothing):
-    assert problem(nothing, files.bert) == f"encoder is {nothing!r}: it must be a Hub id or a folder."
+def test_no_checkpoint(files):
+    assert problem("", files.bert) == "encoder is '': it must be a Hub id or a folder."
+    assert problem(files.bert, "") == "decoder is '': it must be a Hub id or a folder."

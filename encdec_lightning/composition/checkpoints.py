@@ -1,0 +1,123 @@
+"""Checkpoints as they lie on disk or on the Hub: their configs, and their weights, never from a pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, logging
+
+from encdec_lightning.errors import UserError
+
+NOT_FOUND = "it is neither a folder with a config.json nor a checkpoint of the Hub that can be reached or is cached"
+SHIPPED = Path(__file__).parent / "configs"
+"""Configs of the paper's checkpoints, so that counting and random initialization need no Hub."""
+
+
+def load_config(field: str, checkpoint: str) -> PretrainedConfig:
+    """The config of a checkpoint; raises `UserError` naming `field` when there is none."""
+    folder = Path(checkpoint)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise UserError(field, checkpoint, "the folder holds no config.json")
+    shipped = shipped_config(checkpoint)
+    if shipped is not None and not folder.is_dir():
+        return AutoConfig.for_model(**shipped)
+    try:
+        return AutoConfig.from_pretrained(checkpoint)
+    except StrictDataclassError as error:
+        raise UserError(field, checkpoint, f"its config.json cannot be right ({one_line(error)})") from error
+    except (OSError, ValueError, KeyError) as error:
+        expected = (
+            "transformers cannot read its config.json or does not know its family" if folder.is_dir() else NOT_FOUND
+        )
+        raise UserError(field, checkpoint, expected) from error
+
+
+def shipped_config(checkpoint: str) -> dict[str, Any] | None:
+    """The values of a published checkpoint's config that ships with this package, under its old or new Hub id."""
+    owner, _, name = checkpoint.rpartition("/")
+    file = SHIPPED / f"{name}.json"
+    if not file.is_file():
+        return None
+    values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return values if values.pop("owner") == owner or not owner else None
+
+
+@cache
+def vocabulary(field: str, checkpoint: str) -> tuple[int, int | None]:
+    """The size of a vocabulary and the id of its padding token, which may have none.
+
+    They are those of the checkpoint's config; of its tokenizer where the folder holds no more than that.
+    """
+    if not os.path.isdir(checkpoint) or (Path(checkpoint) / "config.json").is_file():
+        config = load_config(field, checkpoint)
+        return int(config.vocab_size), config.pad_token_id
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(field, checkpoint, "the folder holds neither a config.json nor a tokenizer") from error
+    return len(tokenizer), tokenizer.pad_token_id
+
+
+def load_weights(
+    auto: Any, field: str, checkpoint: str, config: PretrainedConfig, renamed: dict[str, str], **arguments: Any
+) -> tuple[PreTrainedModel, list[str]]:
+    """A side's model in fp32 and the names that the checkpoint lacks. Only safetensors are read, never pickles.
+
+    transformers' own report is silenced: what is missing is expected, or refused by the caller.
+    """
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        model, report = auto.from_pretrained(
+            checkpoint,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+            key_mapping=renamed or None,
+            **arguments,
+        )
+    except SafetensorError as error:
+        raise UserError(field, checkpoint, f"its safetensors cannot be read ({error})") from error
+    except RuntimeError as error:
+        raise UserError(field, checkpoint, "the weights do not have the sizes that its config.json says") from error
+    except OSError as error:
+        raise UserError(field, checkpoint, _no_safetensors(checkpoint)) from error
+    finally:
+        logging.set_verbosity(verbosity)
+    _refuse_more_layers(field, checkpoint, model, report["unexpected_keys"])
+    return model, sorted(report["missing_keys"])
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error as a part of a sentence."""
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def _no_safetensors(checkpoint: str) -> str:
+    if not os.path.isdir(checkpoint):
+        return "the Hub does not offer it as safetensors, or cannot be reached"
+    pickles = [name for name in sorted(os.listdir(checkpoint)) if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
+    if pickles:
+        convert = f"python -m encdec_lightning.composition.convert {checkpoint}"
+        return f"the folder holds {pickles[0]} but no model.safetensors; convert it once with `{convert}`"
+    return "the folder holds no model.safetensors (other formats are not read: they can run code)"
+
+
+def _refuse_more_layers(field: str, checkpoint: str, model: PreTrainedModel, unexpected: set[str]) -> None:
+    """Raise when the checkpoint has layers beyond those of the config: transformers drops them without a word."""
+    known = tuple(name for name, _ in model.named_parameters(remove_duplicate=False))
+    for name in sorted(unexpected):
+        first = re.sub(r"\.\d+\.", ".0.", name)
+        if first != name and any(own.endswith(first) or first.endswith(own) for own in known):
+            raise UserError(
+                field, checkpoint, f"the checkpoint has more layers than its config.json says, such as {name}"
+            )

@@ -1,0 +1,46 @@
+"""Turn a folder's pytorch_model.bin into model.safetensors: `python -m encdec_lightning.composition.convert <folder>`.
+
+torch reads it with `weights_only=True`, which builds tensors and runs nothing of the file's.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from encdec_lightning.errors import UserError, exit_code
+
+PICKLE, SAFETENSORS = "pytorch_model.bin", "model.safetensors"
+
+
+def convert(folder: Path) -> Path:
+    """Write `model.safetensors` beside `pytorch_model.bin`; a tensor under several names is kept under the first.
+
+    Raises `UserError` if there is nothing to convert, or something else in the file than tensors, and overwrites nothing.
+    """
+    source, target = folder / PICKLE, folder / SAFETENSORS
+    if not source.is_file():
+        raise UserError("folder", str(folder), f"it holds no {PICKLE}")
+    if target.exists():
+        raise UserError("folder", str(folder), f"it holds a {SAFETENSORS} already")
+    try:
+        state = torch.load(source, map_location="cpu", weights_only=True)
+        tensors = {name: tensor.contiguous() for name, tensor in sorted(state.items())}
+    except (RuntimeError, EOFError, pickle.UnpicklingError, AttributeError) as error:
+        raise UserError("folder", str(folder), f"its {PICKLE} is damaged or holds more than tensors") from error
+    kept: dict[tuple[int, torch.Size], str] = {}
+    for name, tensor in tensors.items():
+        kept.setdefault((tensor.data_ptr(), tensor.shape), name)
+    save_file({name: tensors[name] for name in kept.values()}, target, metadata={"format": "pt"})
+    return target
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        print("usage: python -m encdec_lightning.composition.convert <folder>", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(exit_code(lambda: print(f"wrote {convert(Path(sys.argv[1]))}")))

@@ -1,0 +1,117 @@
+"""How many parameters a composed model has and where they start, as built and by the paper's rule of counting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedModel
+
+from encdec_lightning.composition.architectures import architecture_of, has_head
+from encdec_lightning.composition.initialization import (
+    base_prefix,
+    checkpoint_config,
+    is_cross_attention,
+    origins,
+    self_attention_of,
+)
+from encdec_lightning.composition.options import Composition, Role, Side
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Numbers of parameters, each shared one counted once."""
+
+    total: int
+    embedding: int
+    """In embedding blocks, both sides' (word embeddings, positions, types, their layer norm)."""
+    word_embedding: int
+    """In word embeddings alone, which the paper calls embeddings."""
+    pretrained: int
+    """Start as a checkpoint has them."""
+    random: int
+    """Start at random."""
+    shared: int
+    """Belong to both sides."""
+    encoder: int
+    """The encoder has, shared ones included."""
+    decoder: int
+    """The decoder has, shared ones included."""
+
+
+@dataclass(frozen=True)
+class ParameterTable:
+    """The counts of a composed model as it is built, and by the paper's rule.
+
+    By the paper's rule (Rothe et al., table 1) the softmax is the word embeddings and nothing else: no transform before
+    it, no output bias. `head` says what that leaves out.
+    """
+
+    as_built: Counts
+    by_the_paper: Counts
+    head: int
+
+
+def count_parameters(model: PreTrainedModel, composition: Composition) -> ParameterTable:
+    """Count a composed model, which may be on the meta device.
+
+    A head, and cross-attention, start as the checkpoint has them if its config names a class that has one.
+    """
+    sides = {side.role: side for side in composition.sides}
+    base = {id(each) for each in model.decoder.get_submodule(model.decoder.base_model_prefix).parameters()}
+    head = {id(each) for each in model.decoder.parameters()} - base
+    loaded = _loaded(model, sides)
+    everything = {id(each): each.numel() for each in model.parameters()}
+    as_built = _counts(model, everything, loaded, sides)
+    by_the_paper = _counts(model, {key: everything[key] for key in everything.keys() - head}, loaded, sides)
+    return ParameterTable(as_built, by_the_paper, as_built.total - by_the_paper.total)
+
+
+def copies(model: PreTrainedModel) -> dict[str, str]:
+    """Parameters that start as a copy of another: each name -> the other's, a shared one under its source's name."""
+    if model.composition.cross_attention_init != "self_attention":
+        return {}
+    pairs = (self_attention_of(model.decoder) or {}).items()
+    return {f"decoder.{name}": model.shared.get(f"decoder.{own}", f"decoder.{own}") for name, own in pairs}
+
+
+def _counts(model: PreTrainedModel, sizes: dict[int, int], loaded: set[int], sides: dict[Role, Side]) -> Counts:
+    """Count the parameters of `sizes`, which is {id: number of elements}."""
+    of_side = {role: {id(each) for each in getattr(model, role).parameters()} for role in sides}
+    shared = {id(model.get_parameter(source)) for source in model.shared.values()}
+    blocks: set[int] = set()
+    for role, side in sides.items():
+        part = getattr(model, role)
+        start = tuple(f"{base_prefix(side, part)}{block}" for block in architecture_of(part.config).embeddings)
+        blocks |= {id(each) for name, each in part.named_parameters() if name.startswith(start)}
+    words = {id(getattr(model, role).get_input_embeddings().weight) for role in sides}
+
+    def number(kept: set[int]) -> int:
+        return sum(size for key, size in sizes.items() if key in kept)
+
+    return Counts(
+        total=sum(sizes.values()),
+        embedding=number(blocks),
+        word_embedding=number(words),
+        pretrained=number(loaded),
+        random=sum(sizes.values()) - number(loaded),
+        shared=number(shared),
+        encoder=number(of_side.get("encoder", set())),
+        decoder=number(of_side["decoder"]),
+    )
+
+
+def _loaded(model: PreTrainedModel, sides: dict[Role, Side]) -> set[int]:
+    """Ids of the parameters that start as some checkpoint has them; a shared one when either side's has it."""
+    found: set[str] = set()
+    for role, side in sides.items():
+        part = getattr(model, role)
+        config, base = checkpoint_config(side), base_prefix(side, part)
+        architecture = architecture_of(config)
+        for name in origins(side, part):
+            lacks_head = not name.startswith(base) and not has_head(config)
+            lacks_cross_attention = is_cross_attention(name) and not architecture.cross_attention
+            if not lacks_head and not lacks_cross_attention:
+                found.add(f"{role}.{name}")
+    found |= {source for target, source in model.shared.items() if target in found}
+    found |= {name for name, own in copies(model).items() if own in found}
+    return {id(model.get_parameter(name)) for name in found}
