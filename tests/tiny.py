@@ -10,12 +10,16 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
+    CONFIG_MAPPING,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     BertConfig,
     GPT2Config,
     PretrainedConfig,
     PreTrainedTokenizerFast,
+    PreTrainedModel,
     RobertaConfig,
 )
 
@@ -93,6 +97,68 @@ def config(family: str, vocab_size: int, width: int = WIDTH, layers: int = LAYER
     if family == "roberta":
         return RobertaConfig(**sizes, max_position_embeddings=POSITIONS + 2, type_vocab_size=1, pad_token_id=1)
     return BertConfig(**sizes, max_position_embeddings=POSITIONS)
+
+
+SIZES = {
+    **dict.fromkeys(("hidden_size", "d_model", "emb_dim", "dim", "n_embd"), WIDTH),
+    **dict.fromkeys(("num_hidden_layers", "n_layers", "n_layer", "num_layers"), LAYERS),
+    **dict.fromkeys(("encoder_layers", "decoder_layers", "num_decoder_layers"), LAYERS),
+    **dict.fromkeys(("num_attention_heads", "n_heads", "n_head", "num_heads", "attention_heads"), HEADS),
+    **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads", "num_key_value_heads"), HEADS),
+    **dict.fromkeys(("head_dim", "d_kv"), WIDTH // HEADS),
+    **dict.fromkeys(("intermediate_size", "hidden_dim", "n_inner", "d_ff"), 2 * WIDTH),
+    **dict.fromkeys(("ffn_dim", "encoder_ffn_dim", "decoder_ffn_dim"), 2 * WIDTH),
+    **dict.fromkeys(("max_position_embeddings", "n_positions"), POSITIONS + 2),
+}
+"""What the sizes of tiny models are called in one family or another."""
+PECULIAR: dict[str, dict[str, object]] = {
+    "albert": {"embedding_size": 16},
+    "big_bird": {"attention_type": "original_full"},
+    "electra": {"embedding_size": 16},
+    "gpt-sw3": {"model_type": "gpt-sw3"},
+    "gptj": {"rotary_dim": 4},
+    "llama": {"num_key_value_heads": 2},
+    "longformer": {"attention_window": 8},
+    "mobilebert": {
+        "embedding_size": 16, "true_hidden_size": WIDTH, "intra_bottleneck_size": WIDTH, "num_feedforward_networks": 1,
+    },  # fmt: skip
+    "opt": {"word_embed_proj_dim": WIDTH},
+    "rembert": {"input_embedding_size": 16, "output_embedding_size": 16},
+    "roformer": {"embedding_size": WIDTH},
+    "squeezebert": {"embedding_size": WIDTH},
+}
+"""Sizes that only one family has."""
+
+
+def family_config(family: str, vocab_size: int) -> PretrainedConfig:
+    """A tiny config of any family, with RoBERTa's special tokens."""
+    kind = CONFIG_MAPPING[family]
+    names, aliases = kind().to_dict().keys() | kind.attribute_map, kind.attribute_map
+    sizes = {name: size for name, size in SIZES.items() if name in names and aliases.get(name) not in SIZES}
+    special = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "cls_token_id": 0, "sep_token_id": 2}
+    special = {name: number for name, number in special.items() if name in names}
+    return kind(**{**sizes, **special, "vocab_size": vocab_size, **PECULIAR.get(family, {})})
+
+
+def family_checkpoint(folder: Path, family: str, seed: int = 0) -> str:
+    """A folder like a Hub checkpoint of any family: the pretraining class's weights, RoBERTa's kind of tokenizer."""
+    tokenizer = byte_pairs(roberta=True)
+    config = family_config(family, len(tokenizer))
+    kinds = (AutoModelForSeq2SeqLM, AutoModelForMaskedLM, AutoModelForCausalLM, AutoModel)
+    kind = next(each for each in kinds if type(config) in each._model_mapping)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        _noisy(kind.from_config(config)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@torch.no_grad()
+def _noisy(model: PreTrainedModel) -> PreTrainedModel:
+    """Zeros and ones would hide mistakes; padding's embeddings stay zero, as training leaves them."""
+    for parameter in model.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.05)
+    return model
 
 
 def checkpoint(folder: Path, family: str, width: int = WIDTH, layers: int = LAYERS, seed: int = 0) -> str:

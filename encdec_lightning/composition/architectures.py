@@ -61,6 +61,7 @@ _BART = Architecture(
 )
 _LLAMA = Architecture(encodes="unmasked", prefixes=True, embeddings=("embed_tokens.",))
 _GPT_J = replace(_LLAMA, embeddings=("wte.",))
+_GPT2 = replace(_GPT_J, decodes=True, embeddings=("wte.", "wpe."))
 
 ARCHITECTURES: dict[str, Architecture] = {
     # Both sides: encoders that transformers can also run as decoders.
@@ -75,7 +76,6 @@ ARCHITECTURES: dict[str, Architecture] = {
     "roberta-prelayernorm": _ROBERTA,
     "xlm-roberta": _ROBERTA,
     "xlm-roberta-xl": _ROBERTA,
-    "xmod": _ROBERTA,
     # Encoders.
     "albert": _POOLED,
     "big_bird": _POOLED,
@@ -113,8 +113,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "roc_bert": replace(_BERT, encodes="no"),
     "trocr": _BART,
     "xglm": replace(_BART, embeddings=("embed_tokens.",), cross_attention=False, depth="num_hidden_layers", renamed=()),
-    # Language models: decoders alone, or encoders without their causal mask; gpt2, which gpt-sw3 is too, also a decoder.
-    "gpt2": replace(_GPT_J, decodes=True, embeddings=("wte.", "wpe.")),
+    # Language models: decoders alone, or encoders without their causal mask; gpt2 and its like also decoders.
+    "gpt2": _GPT2,
+    "gpt-sw3": _GPT2,
     "bloom": replace(_LLAMA, embeddings=("word_embeddings.", "word_embeddings_layernorm."), positions=None),
     "falcon": replace(_LLAMA, embeddings=("word_embeddings.",)),
     "gemma": _LLAMA,

@@ -33,7 +33,7 @@ def load_config(field: str, checkpoint: str) -> PretrainedConfig:
         return AutoConfig.from_pretrained(checkpoint)
     except StrictDataclassError as error:
         raise UserError(field, checkpoint, f"its config.json cannot be right ({one_line(error)})") from error
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
         expected = (
             "transformers cannot read its config.json or does not know its family" if folder.is_dir() else NOT_FOUND
         )

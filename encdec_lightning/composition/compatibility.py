@@ -146,31 +146,34 @@ def _side_problems(side: Side, composition: Composition) -> list[UserError]:
             expected = f"{family} reads left to right only; encoder_bidirectional=true takes its causal mask off"
             problems.append(UserError("encoder", side.checkpoint, expected))
         elif known is None or known.encodes == "no":
-            problems.append(UserError("encoder", side.checkpoint, _why_not(family, "encoder", CANNOT_ENCODE)))
+            problems.append(UserError("encoder", side.checkpoint, _why_not(config, "encoder", CANNOT_ENCODE)))
     elif composition.encoder is None:
         if known is None or not known.prefixes:
             able = ", ".join(name for name, each in ARCHITECTURES.items() if each.prefixes)
             problems.append(UserError("decoder", side.checkpoint, f"{family} cannot stand alone, {able} can"))
     elif known is None or not known.decodes:
-        problems.append(UserError("decoder", side.checkpoint, _why_not(family, "decoder", CANNOT_DECODE)))
+        problems.append(UserError("decoder", side.checkpoint, _why_not(config, "decoder", CANNOT_DECODE)))
     return problems
 
 
-def _why_not(family: str, role: str, reasons: dict[str, str]) -> str:
+def _why_not(config: PretrainedConfig, role: str, reasons: dict[str, str]) -> str:
+    family = config.model_type
     able = [name for name, each in ARCHITECTURES.items() if (each.encodes != "no" if role == "encoder" else each.decodes)]
     reason = reasons.get(family)
     if reason is None and role == "decoder":
-        reason = _lacks_cross_attention(family)
+        reason = _lacks_cross_attention(config)
     if reason is None:
         reason = f"it was never tried, {', '.join(able)} can{did_you_mean(family, able)}"
     return f"its family {family} cannot be the {role}: {reason}"
 
 
-def _lacks_cross_attention(family: str) -> str | None:
+def _lacks_cross_attention(config: PretrainedConfig) -> str | None:
     """The reason against a decoder that has no way to read an encoder, found in its class."""
-    for config, model in MODEL_FOR_CAUSAL_LM_MAPPING.items():
-        if config.model_type == family and "encoder_hidden_states" not in signature(model.forward).parameters:
-            return "it has no cross-attention to read a source with"
+    model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if model is None:
+        return "transformers has no causal language model of it"
+    if "encoder_hidden_states" not in signature(model.forward).parameters:
+        return "it has no cross-attention to read a source with"
     return None
 
 

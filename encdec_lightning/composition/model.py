@@ -60,6 +60,9 @@ class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
             expanded.update({f"{side}.{target}": f"{side}.{source}" for target, source in keys.items()})
         return expanded
 
+    def enable_input_require_grads(self) -> None:
+        """Nothing: non-reentrant checkpointing needs no hook on the embeddings, and ibert's would break it."""
+
     def _adjust_bias(self, output_embeddings: nn.Module, input_embeddings: nn.Module) -> None:
         """Leave GPT-2's Conv1D alone: its weight is (in, out), and the parent would cut its bias to the input width."""
         if not isinstance(output_embeddings, Conv1D):

@@ -57,7 +57,7 @@ class PrefixDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     def __init__(self, config: PrefixDecoderConfig, decoder: PreTrainedModel | None = None) -> None:
         super().__init__(config)
         self.decoder = AutoModelForCausalLM.from_config(config.decoder) if decoder is None else decoder
-        self.decoder.config = config.decoder
+        self.config.decoder = self.decoder.config  # the one that knows which attention it runs
         self.shared: Shared = {}
         self.post_init()
 
@@ -176,7 +176,7 @@ class _Embed(nn.Module):
 
 def prefix_decoder(decoder: PreTrainedModel, kept: dict[str, Any]) -> PrefixDecoder:
     """A decoder of its own as a `PrefixDecoder`; `kept` is what its config remembers of the composition."""
-    config = PrefixDecoderConfig(decoder=decoder.config)
+    config = PrefixDecoderConfig(decoder=decoder.config.to_dict())  # a copy: making a config resets its parts' attention
     for name, value in kept.items():
         setattr(config, name, value)
     return PrefixDecoder(config, decoder)

@@ -1,0 +1,222 @@
+"""One probe for every family that the table of architectures names, in each role it can have."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoTokenizer, EncoderDecoderModel
+
+from encdec_lightning.composition.architectures import ARCHITECTURES
+from encdec_lightning.composition.compatibility import ComposedModel
+from encdec_lightning.composition.compose import compose
+from encdec_lightning.composition.model import EncoderDecoder
+from encdec_lightning.composition.prefix import PrefixDecoder
+from encdec_lightning.composition.tokenizers import Tokenizers
+
+ENCODERS = [("encoder", name) for name, each in ARCHITECTURES.items() if each.encodes != "no"]
+DECODERS = [("decoder", name) for name, each in ARCHITECTURES.items() if each.decodes]
+PREFIXES = [("prefix", name) for name, each in ARCHITECTURES.items() if each.prefixes]
+every_family = pytest.mark.parametrize(("role", "family"), [*ENCODERS, *DECODERS, *PREFIXES])
+every_decoder = pytest.mark.parametrize(("role", "family"), [*DECODERS, *PREFIXES])
+every_encoder = pytest.mark.parametrize(("role", "family"), ENCODERS)
+LENGTHS = (9, 5)
+
+
+@pytest.fixture(scope="module")
+def probe(files: tiny.Files, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """(role, family) -> its model beside a bert, in evaluation mode, made once; with the options of its composition."""
+    folder = tmp_path_factory.mktemp("families")
+
+    @functools.cache
+    def made(role: str, family: str) -> ComposedModel:
+        checkpoint = folder / family
+        if not checkpoint.exists():
+            tiny.family_checkpoint(checkpoint, family)
+        torch.manual_seed(0)
+        return compose(**options(role, family)).eval()
+
+    def options(role: str, family: str) -> dict[str, Any]:
+        checkpoint = str(folder / family)
+        if role == "encoder":
+            unmasked = ARCHITECTURES[family].encodes == "unmasked"
+            return {"encoder": checkpoint, "decoder": files.bert, "encoder_bidirectional": unmasked}
+        return {"encoder": files.bert if role == "decoder" else None, "decoder": checkpoint}
+
+    made.options = options
+    return made
+
+
+def batch(model: ComposedModel, lengths: tuple[int, ...] = LENGTHS, target_length: int = 6) -> dict[str, torch.Tensor]:
+    """Random ids, none of them special, padded with the padding token, and a mask made of lengths."""
+    draw = torch.Generator().manual_seed(7)
+    source = model.config.encoder if hasattr(model.config, "encoder") else model.config.decoder
+    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+    ids = torch.randint(5, source.vocab_size, (len(lengths), max(lengths)), generator=draw)
+    pad = source.pad_token_id or 0
+    target = torch.randint(5, model.config.decoder.vocab_size, (len(lengths), target_length), generator=draw)
+    return {"input_ids": ids.where(mask > 0, pad), "attention_mask": mask, "decoder_input_ids": target}
+
+
+@torch.no_grad()
+def logits(model: ComposedModel, **inputs: torch.Tensor) -> torch.Tensor:
+    return model(**inputs, use_cache=False).logits
+
+
+def other(ids: torch.Tensor) -> torch.Tensor:
+    """Another ordinary token."""
+    return torch.where(ids == 6, 7, 6)
+
+
+@every_family
+def test_every_source_token_is_used(probe, role, family):
+    model = probe(role, family)
+    inputs = batch(model)
+    before = logits(model, **inputs)
+    for position in (0, 4, 8):
+        ids = inputs["input_ids"].clone()
+        ids[0, position] = other(ids[0, position])
+        changed = logits(model, **{**inputs, "input_ids": ids})
+        assert (changed[0] - before[0]).abs().max() > 1e-6
+        assert torch.equal(changed[1], before[1])
+
+
+@every_encoder
+def test_the_first_state_sees_the_last_token(probe, role, family):
+    model = probe(role, family)
+    ids = batch(model)["input_ids"][:1]
+    changed = ids.clone()
+    changed[0, -1] = other(ids[0, -1])
+    with torch.no_grad():
+        for more in ({}, {"attention_mask": torch.ones_like(ids)}):
+            states = [model.encoder(each, **more).last_hidden_state[0, 0] for each in (ids, changed)]
+            assert (states[0] - states[1]).abs().max() > 1e-6
+
+
+@every_family
+def test_no_target_token_sees_a_later_one(probe, role, family):
+    model = probe(role, family)
+    inputs = batch(model)
+    before = logits(model, **inputs)
+    ids = inputs["decoder_input_ids"].clone()
+    ids[:, 3] = other(ids[:, 3])
+    changed = logits(model, **{**inputs, "decoder_input_ids": ids})
+    assert (changed[:, :3] - before[:, :3]).abs().max() < 1e-6
+    assert (changed[:, 3:] - before[:, 3:]).abs().amax(dim=(0, 2)).min() > 1e-6
+
+
+@every_family
+def test_padding_changes_nothing(probe, role, family):
+    model = probe(role, family)
+    inputs = batch(model)
+    together = logits(model, **inputs)
+    for row, length in enumerate(LENGTHS):
+        alone = {name: value[row : row + 1] for name, value in inputs.items()}
+        alone["input_ids"], alone["attention_mask"] = (alone[key][:, :length] for key in ("input_ids", "attention_mask"))
+        alone["decoder_input_ids"] = alone["decoder_input_ids"][:, : 6 - row]
+        assert (logits(model, **alone)[0] - together[row, : 6 - row]).abs().max() < 1e-5
+
+
+@every_decoder
+@pytest.mark.parametrize("beams", [1, 3])
+def test_generation_with_a_cache_is_generation_without(probe, role, family, beams):
+    model = probe(role, family)
+    inputs = batch(model)
+    del inputs["decoder_input_ids"]
+    special = dict(decoder_start_token_id=0, eos_token_id=2, pad_token_id=1, do_sample=False)
+    sequences = [
+        model.generate(**inputs, **special, num_beams=beams, max_new_tokens=10, min_new_tokens=5, use_cache=cached)
+        for cached in (True, False)
+    ]
+    assert torch.equal(*sequences)
+    assert (sequences[0][:, 0] == 0).all() and sequences[0].shape[1] > 6
+
+
+@every_decoder
+def test_teacher_forcing_sees_what_generation_saw(probe, files, role, family):
+    """With the special tokens that two tokenizers, or one, write into the model."""
+    model = probe(role, family)
+    folder = probe.options(role, family)["decoder"]
+    target = AutoTokenizer.from_pretrained(folder)
+    tokenizers = Tokenizers(AutoTokenizer.from_pretrained(files.bert), target) if role == "decoder" else Tokenizers(target)
+    tokenizers.configure(model)
+    inputs = batch(model)
+    del inputs["decoder_input_ids"]
+    result = model.generate(
+        **inputs, do_sample=False, max_new_tokens=8, min_new_tokens=8, output_logits=True, return_dict_in_generate=True
+    )
+    assert (result.sequences[:, 0] == tokenizers.start_id).all()
+    again = logits(model, **inputs, decoder_input_ids=result.sequences[:, :-1])
+    assert (torch.stack(result.logits, dim=1) - again).abs().max() < 1e-5
+
+
+@every_family
+def test_a_saved_model_is_loaded_exactly(probe, tmp_path, role, family):
+    model = probe(role, family)
+    inputs = batch(model)
+    expected = logits(model, **inputs)
+    model.save_pretrained(tmp_path)
+    kind = EncoderDecoder if isinstance(model, EncoderDecoder) else PrefixDecoder
+    again = kind.from_pretrained(tmp_path)
+    assert torch.equal(logits(again, **inputs), expected)
+    assert again.composition == model.composition
+    if ARCHITECTURES[family].positions is not None and kind is EncoderDecoder:  # transformers builds the whole of a t5
+        assert torch.equal(logits(EncoderDecoderModel.from_pretrained(tmp_path), **inputs), expected)
+
+
+@every_family
+def test_gradient_checkpointing_changes_no_gradient(probe, role, family):
+    model = probe(role, family)
+    inputs = batch(model)
+    found = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.activation_checkpointing_enable()
+        model.train()  # transformers checkpoints in training mode only; dropout draws alike
+        torch.manual_seed(1)
+        model(**inputs, use_cache=False).logits.square().mean().backward()
+        found.append({name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None})
+        model.zero_grad()
+    model.activation_checkpointing_disable()
+    model.eval()
+    assert found[0].keys() == found[1].keys() and len(found[0]) > 10
+    for name, gradient in found[0].items():
+        assert torch.allclose(found[1][name], gradient, atol=1e-6), name
+
+
+@every_family
+def test_the_option_dropout_reaches_every_dropout(probe, role, family):
+    model = compose(**probe.options(role, family), dropout=0.0)
+    inputs = batch(model)
+    with torch.no_grad():
+        assert torch.equal(model.train()(**inputs).logits, model.eval()(**inputs).logits)
+    assert {each.p for each in model.modules() if isinstance(each, torch.nn.Dropout)} <= {0.0}
+
+
+@every_family
+def test_values_are_the_checkpoints(probe, role, family):
+    """What is not fresh is in the checkpoint's file, bit for bit."""
+    options = probe.options(role, family)
+    model = probe(role, family)
+    folders = {options["encoder"], options["decoder"]} - {None}
+    stored = [load_file(Path(folder) / "model.safetensors") for folder in folders]
+    if family == "nomic_bert":  # its file fuses some
+        stored += [AutoModel.from_pretrained(folder).state_dict() for folder in folders]
+    known = {value.numpy().tobytes() for values in stored for value in values.values()}
+    computed = ARCHITECTURES[family].computed
+    foreign = {
+        name
+        for name, value in model.named_parameters()
+        if value.detach().numpy().tobytes() not in known and not any(part in name for part in computed)
+    }
+    if ARCHITECTURES[family].reads_padding:
+        foreign.remove("encoder.embeddings.word_embeddings.weight")
+    fresh = set(model.config.fresh_parameters)
+    assert foreign <= fresh
+    assert all(model.get_parameter(name).unique().numel() == 1 for name in fresh - foreign)  # zeros and ones are anyone's
+
