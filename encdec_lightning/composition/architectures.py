@@ -74,6 +74,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "rembert": _BERT,
     "roberta": _ROBERTA,
     "roberta-prelayernorm": _ROBERTA,
+    "roformer": replace(_BERT, encoder_arguments=()),
     "xlm-roberta": _ROBERTA,
     "xlm-roberta-xl": _ROBERTA,
     # Encoders.
@@ -92,7 +93,6 @@ ARCHITECTURES: dict[str, Architecture] = {
     "modernbert": _ENCODER,
     "mpnet": replace(_POOLED, positions_before_first=2),
     "nomic_bert": _ENCODER,
-    "roformer": _ENCODER,
     "splinter": _ENCODER,
     "squeezebert": _ENCODER,
     "xlm": _XLM,
@@ -112,8 +112,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "plbart": _BART,
     "roc_bert": replace(_BERT, encodes="no"),
     "trocr": _BART,
-    "xglm": replace(_BART, embeddings=("embed_tokens.",), cross_attention=False, depth="num_hidden_layers", renamed=()),
-    # Language models: decoders alone, or encoders without their causal mask; gpt2 and its like also decoders.
+    # Language models: decoders alone, or encoders without their causal mask; gpt2 and xglm also decoders.
     "gpt2": _GPT2,
     "gpt-sw3": _GPT2,
     "bloom": replace(_LLAMA, embeddings=("word_embeddings.", "word_embeddings_layernorm."), positions=None),
@@ -132,25 +131,25 @@ ARCHITECTURES: dict[str, Architecture] = {
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
     "smollm3": _LLAMA,
+    "xglm": replace(_LLAMA, decodes=True),
 }
 
 _PADDING = "its output changes with the padding of a batch"
 _WHOLE = "transformers runs its encoder only together with its decoder"
 CANNOT_ENCODE = {
-    **dict.fromkeys(("canine", "convbert", "fnet", "nystromformer", "yoso"), _PADDING),
+    **dict.fromkeys(("convbert", "fnet", "nystromformer", "yoso"), _PADDING),
     **dict.fromkeys(("bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "marian", "mbart", "mvp"), _WHOLE),
     **dict.fromkeys(("pegasus", "plbart", "prophetnet", "led", "m2m_100", "longt5", "switch_transformers"), _WHOLE),
+    "canine": "it has no word embeddings, and its output changes with the padding of a batch",
     "roc_bert": "it also needs the shapes and the pronunciations of its characters",
     "gpt_neo": "its causal mask cannot be taken off",
     "trocr": "it is a decoder only",
-    "xglm": "its causal mask cannot be taken off",
 }
 CANNOT_DECODE = {
     "big_bird": "it ignores the source's mask, and its cache fails",
     "gpt_bigcode": "its cross-attention is not written for multi-query attention",
     "megatron-bert": "its cross-attention fails",
     "prophetnet": "its predictions depend on later tokens, and its cache changes them",
-    "roformer": "its rotary positions are wrong in cross-attention where lengths differ",
 }
 
 CROSS_ATTENTION = (".crossattention.", ".ln_cross_attn.", ".encoder_attn.", ".encoder_attn_layer_norm.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,20 @@ from transformers import AutoModel, AutoTokenizer, EncoderDecoderModel
 from encdec_lightning.composition.architectures import ARCHITECTURES
 from encdec_lightning.composition.compatibility import ComposedModel
 from encdec_lightning.composition.compose import compose
-from encdec_lightning.composition.model import EncoderDecoder
+from encdec_lightning.composition.initialization import is_cross_attention
+from encdec_lightning.composition.model import EncoderDecoder, count_ties
 from encdec_lightning.composition.prefix import PrefixDecoder
 from encdec_lightning.composition.tokenizers import Tokenizers
 
 ENCODERS = [("encoder", name) for name, each in ARCHITECTURES.items() if each.encodes != "no"]
 DECODERS = [("decoder", name) for name, each in ARCHITECTURES.items() if each.decodes]
 PREFIXES = [("prefix", name) for name, each in ARCHITECTURES.items() if each.prefixes]
-every_family = pytest.mark.parametrize(("role", "family"), [*ENCODERS, *DECODERS, *PREFIXES])
-every_decoder = pytest.mark.parametrize(("role", "family"), [*DECODERS, *PREFIXES])
-every_encoder = pytest.mark.parametrize(("role", "family"), ENCODERS)
+BOTH = [name for name, each in ARCHITECTURES.items() if each.encodes != "no" and each.decodes]
+TIED = [(role, name) for role in ("tied", "tied_embeddings") for name in BOTH]
+every_family = pytest.mark.parametrize(("role", "family"), [*ENCODERS, *DECODERS, *PREFIXES, *TIED])
+every_decoder = pytest.mark.parametrize(("role", "family"), [*DECODERS, *PREFIXES, *TIED])
+every_encoder = pytest.mark.parametrize(("role", "family"), [*ENCODERS, *TIED])
+every_tied = pytest.mark.parametrize(("role", "family"), TIED)
 LENGTHS = (9, 5)
 
 
@@ -43,8 +48,10 @@ def probe(files: tiny.Files, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     def options(role: str, family: str) -> dict[str, Any]:
         checkpoint = str(folder / family)
+        unmasked = ARCHITECTURES[family].encodes == "unmasked"
+        if role.startswith("tied"):
+            return {"encoder": checkpoint, "decoder": checkpoint, "weights": role, "encoder_bidirectional": unmasked}
         if role == "encoder":
-            unmasked = ARCHITECTURES[family].encodes == "unmasked"
             return {"encoder": checkpoint, "decoder": files.bert, "encoder_bidirectional": unmasked}
         return {"encoder": files.bert if role == "decoder" else None, "decoder": checkpoint}
 
@@ -143,7 +150,7 @@ def test_teacher_forcing_sees_what_generation_saw(probe, files, role, family):
     model = probe(role, family)
     folder = probe.options(role, family)["decoder"]
     target = AutoTokenizer.from_pretrained(folder)
-    tokenizers = Tokenizers(AutoTokenizer.from_pretrained(files.bert), target) if role == "decoder" else Tokenizers(target)
+    tokenizers = Tokenizers(AutoTokenizer.from_pretrained(files.bert) if role == "decoder" else target, target)
     tokenizers.configure(model)
     inputs = batch(model)
     del inputs["decoder_input_ids"]
@@ -220,3 +227,33 @@ def test_values_are_the_checkpoints(probe, role, family):
     assert foreign <= fresh
     assert all(model.get_parameter(name).unique().numel() == 1 for name in fresh - foreign)  # zeros and ones are anyone's
 
+
+@every_tied
+def test_what_is_shared_is_one_parameter_and_its_gradient_the_sum_of_both_sides(probe, role, family):
+    model = copy.deepcopy(probe(role, family))
+    assert count_ties(model) == len(model.shared) > 0
+    inputs = batch(model)
+    untied = compose(**{**probe.options(role, family), "weights": "untied"}).eval()
+    values = dict(model.named_parameters(remove_duplicate=False))
+    with torch.no_grad():
+        for name, parameter in untied.named_parameters(remove_duplicate=False):
+            parameter.copy_(values[name])
+    for each in (model, untied):
+        each(**inputs, use_cache=False).logits.square().mean().backward()
+    for target, source in model.shared.items():
+        sides = [untied.get_parameter(name).grad for name in (target, source)]
+        expected = sum((each for each in sides if each is not None), start=torch.zeros(()))
+        own = model.get_parameter(source).grad
+        assert torch.allclose(torch.zeros(()) if own is None else own, expected, rtol=1e-4, atol=1e-7), target
+
+
+@every_tied
+def test_the_whole_layer_or_the_embedding_block_is_shared(probe, role, family):
+    model = probe(role, family)
+    base = f"decoder.{model.decoder.base_model_prefix}."
+    own = [name for name, _ in model.decoder.get_submodule(model.decoder.base_model_prefix).named_parameters()]
+    block = ARCHITECTURES[family].embeddings
+    wanted = {name for name in own if name.startswith(block) or role == "tied"}
+    assert {name.removeprefix(base) for name in model.shared} == {
+        name for name in wanted if not is_cross_attention(f".{name}")
+    }
