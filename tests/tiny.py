@@ -126,6 +126,7 @@ PECULIAR: dict[str, dict[str, object]] = {
     "rembert": {"input_embedding_size": 16, "output_embedding_size": 16},
     "roformer": {"embedding_size": WIDTH},
     "squeezebert": {"embedding_size": WIDTH},
+    "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
 }
 """Sizes that only one family has."""
 

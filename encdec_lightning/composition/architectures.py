@@ -77,6 +77,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "roformer": replace(_BERT, encoder_arguments=()),
     "xlm-roberta": _ROBERTA,
     "xlm-roberta-xl": _ROBERTA,
+    "xmod": _ROBERTA,
     # Encoders.
     "albert": _POOLED,
     "big_bird": _POOLED,
