@@ -5,18 +5,19 @@ The map, from left to right; each room imports only from rooms to its left:
     records.py, errors.py      Pair and Prediction; a user's mistake, one sentence, exit code 2
     cache.py, run.py           where derived data lie; a run's folder
     evaluation/                texts in, scores out: metric.py, rouge.py, exact_match.py, significance.py, baselines.py
-    composition/               two checkpoints in, one model out: compose.py, compatibility.py, model.py, sharing.py,
-                               architectures.py, initialization.py, tokenizers.py, local_checkpoints.py
+    composition/               two checkpoints in, one model out: compose.py, compatibility.py, model.py, prefix.py,
+                               sharing.py, architectures.py, initialization.py, checkpoints.py, parameters.py, paper.py,
+                               tokenizers.py, local_checkpoints.py, convert.py
     data/                      text in, batches out: readers.py, pydoc.py, docstrings.py, splitting.py, tokenization.py,
                                plan.py, batch.py, loader.py, datamodule.py
     generation/                batches in, predictions out: predict.py
-    training/                  batches in, checkpoints out: module.py, loss.py, optimizers.py, schedules.py,
+    training/                  batches in, checkpoints out: module.py, loss.py, freezing.py, optimizers.py, schedules.py,
                                checkpoint.py, callbacks/
-    reporting/                 runs in, tables and plots out: results.py, table.py, curves.py
+    reporting/                 runs in, tables and plots out: results.py, table.py, curves.py, composition.py
     config.py                  the tree of options; composed values in, checked objects out
     launch/                    processes for run folders: presets.py, overrides.py, prepare.py, processes.py, worker.py,
                                job.py, build.py, evaluation.py, prediction.py, sweep.py
-    cli/                       the commands: train.py, evaluate.py, predict.py, arguments.py
+    cli/                       the commands: train.py, evaluate.py, predict.py, check.py, arguments.py
 
 Each room's options are dataclasses in its options.py. The names below are stable, and loaded when first used.
 """
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from encdec_lightning.composition.compose import compose
     from encdec_lightning.composition.model import EncoderDecoder
     from encdec_lightning.composition.options import Composition
+    from encdec_lightning.composition.prefix import PrefixDecoder
     from encdec_lightning.composition.tokenizers import Tokenizers
     from encdec_lightning.data.datamodule import Seq2SeqDataModule
     from encdec_lightning.data.options import Loading, Task
@@ -49,6 +51,7 @@ _HOME = {
     "Loading": "data.options",
     "Pair": "records",
     "Prediction": "records",
+    "PrefixDecoder": "composition.prefix",
     "Run": "run",
     "Seq2SeqDataModule": "data.datamodule",
     "Seq2SeqModule": "training.module",
@@ -69,6 +72,7 @@ __all__ = [
     "Loading",
     "Pair",
     "Prediction",
+    "PrefixDecoder",
     "Run",
     "Seq2SeqDataModule",
     "Seq2SeqModule",

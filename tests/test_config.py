@@ -79,7 +79,7 @@ def test_every_mistake_is_said_at_once():
         ({"model": {"dropout": 1.0}}, "model.dropout"),
         ({"data": []}, "data"),
         ({"callbacks": {"mine": 3}}, "callbacks.mine"),
-        ({"model": {"encoder": None}}, "model.encoder"),
+        ({"model": {"decoder": None}}, "model.decoder"),
     ],
 )
 def test_types_and_ranges_are_strict(changed, field):

@@ -18,8 +18,8 @@ from transformers import (
     BertConfig,
     GPT2Config,
     PretrainedConfig,
-    PreTrainedTokenizerFast,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     RobertaConfig,
 )
 
@@ -120,8 +120,11 @@ PECULIAR: dict[str, dict[str, object]] = {
     "llama": {"num_key_value_heads": 2},
     "longformer": {"attention_window": 8},
     "mobilebert": {
-        "embedding_size": 16, "true_hidden_size": WIDTH, "intra_bottleneck_size": WIDTH, "num_feedforward_networks": 1,
-    },  # fmt: skip
+        "embedding_size": 16,
+        "true_hidden_size": WIDTH,
+        "intra_bottleneck_size": WIDTH,
+        "num_feedforward_networks": 1,
+    },
     "opt": {"word_embed_proj_dim": WIDTH},
     "rembert": {"input_embedding_size": 16, "output_embedding_size": 16},
     "roformer": {"embedding_size": WIDTH},

@@ -14,6 +14,11 @@ from encdec_lightning.config import Config
 from encdec_lightning.errors import UserError, did_you_mean, exit_code
 from encdec_lightning.launch.presets import choices
 
+RUN_FLAGS = {
+    "--multirun": "a sweep: option=a,b,c runs every combination",
+    "--cfg": "print the composed config and do nothing else",
+}
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
@@ -40,23 +45,27 @@ class Arguments:
     config_dirs: list[Path]
     multirun: bool
     show: bool
+    flags: frozenset[str] = frozenset()
 
 
-def parse_overrides(program: str, description: str, argv: Sequence[str] | None) -> Arguments:
-    """Arguments of a command that composes a config."""
+def parse_overrides(
+    program: str, description: str, argv: Sequence[str] | None, flags: dict[str, str] | None = None
+) -> Arguments:
+    """Arguments of a command that composes a config; `flags` ({flag: help}) take the place of a run's."""
     parser = _Parser(
         program, description=description, epilog=_options_help(), formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("overrides", nargs="*", metavar="option=value", help="options and groups, in any order; below")
     parser.add_argument("--config-dir", "-cd", action="append", default=[], metavar="DIR", help="presets of your own")
-    parser.add_argument("--multirun", "-m", action="store_true", help="a sweep: option=a,b,c runs every combination")
-    parser.add_argument("--cfg", action="store_true", help="print the composed config and do nothing else")
+    for flag, text in (flags or RUN_FLAGS).items():
+        parser.add_argument(flag, *(["-m"] if flag == "--multirun" else []), action="store_true", help=text)
     found = parser.parse_intermixed_args(argv)
     folders = [Path(folder) for folder in found.config_dir]
     for folder in folders:
         if not folder.is_dir():
             raise UserError("--config-dir", str(folder), "there is no such folder")
-    return Arguments(found.overrides, folders, found.multirun, found.cfg)
+    given = {flag for flag in flags or RUN_FLAGS if getattr(found, flag.removeprefix("--"))}
+    return Arguments(found.overrides, folders, "--multirun" in given, "--cfg" in given, frozenset(given))
 
 
 def parse_named(

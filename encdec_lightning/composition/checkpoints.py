@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, logging
 
 from encdec_lightning.errors import UserError
@@ -67,9 +67,11 @@ def vocabulary(field: str, checkpoint: str) -> tuple[int, int | None]:
 
 
 def load_weights(
-    auto: Any, field: str, checkpoint: str, config: PretrainedConfig, renamed: dict[str, str], **arguments: Any
+    auto: Any, field: str, checkpoint: str, config: PretrainedConfig, **arguments: Any
 ) -> tuple[PreTrainedModel, list[str]]:
-    """A side's model in fp32 and the names that the checkpoint lacks. Only safetensors are read, never pickles.
+    """What `auto.from_pretrained` makes of a checkpoint, in fp32 unless `dtype` is given, and the names it lacks.
+
+    Only safetensors are read, no pickles. Raises `UserError` for weights that are absent, damaged or of another size.
 
     transformers' own report is silenced: what is missing is expected, or refused by the caller.
     """
@@ -79,11 +81,7 @@ def load_weights(
         model, report = auto.from_pretrained(
             checkpoint,
             config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            output_loading_info=True,
-            key_mapping=renamed or None,
-            **arguments,
+            **{"dtype": torch.float32, **arguments, "use_safetensors": True, "output_loading_info": True},
         )
     except SafetensorError as error:
         raise UserError(field, checkpoint, f"its safetensors cannot be read ({error})") from error
@@ -97,6 +95,15 @@ def load_weights(
     return model, sorted(report["missing_keys"])
 
 
+def stored_names(folder: str) -> set[str]:
+    """The names of the tensors in a local folder's safetensors, of which no value is read; empty if there are none."""
+    names: set[str] = set()
+    for file in sorted(Path(folder).glob("*.safetensors")):
+        with safe_open(file, framework="pt") as stored:
+            names |= set(stored.keys())
+    return names
+
+
 def one_line(error: Exception) -> str:
     """The message of an error as a part of a sentence."""
     return " ".join(str(error).split()).rstrip(".")
@@ -105,7 +112,7 @@ def one_line(error: Exception) -> str:
 def _no_safetensors(checkpoint: str) -> str:
     if not os.path.isdir(checkpoint):
         return "the Hub does not offer it as safetensors, or cannot be reached"
-    pickles = [name for name in sorted(os.listdir(checkpoint)) if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
+    pickles = sorted(file.name for file in Path(checkpoint).iterdir() if file.suffix in (".bin", ".pt", ".pth"))
     if pickles:
         convert = f"python -m encdec_lightning.composition.convert {checkpoint}"
         return f"the folder holds {pickles[0]} but no model.safetensors; convert it once with `{convert}`"

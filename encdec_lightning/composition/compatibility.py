@@ -13,7 +13,6 @@ from encdec_lightning.composition.architectures import (
     ARCHITECTURES,
     CANNOT_DECODE,
     CANNOT_ENCODE,
-    architecture_of,
     length_limit,
 )
 from encdec_lightning.composition.checkpoints import one_line
@@ -103,14 +102,20 @@ def assemble(models: Sequence[PreTrainedModel], composition: Composition) -> Com
     return model
 
 
-def length_problems(composition: Composition, source: int, target: int) -> list[tuple[str, int, str]]:
-    """Which of two lengths in tokens is beyond a position table: (`source` or `target`, it, what would be right)."""
-    limits = [length_limit(checkpoint_config(side)) for side in composition.sides]
+def length_problems(
+    composition: Composition, configs: Sequence[PretrainedConfig], source: int, target: int
+) -> list[tuple[str, int, str]]:
+    """Which of two lengths in tokens is beyond a position table: (`source` or `target`, it, what would be right).
+
+    `configs` are those of `composition.sides`.
+    """
+    limits = [length_limit(config) for config in configs]
     if len(limits) == 1:
         limit = limits[0]
         if limit is None or source + target <= limit:
             return []
-        return [("source", source, f"{composition.decoder} has positions for {limit} tokens of source and target together")]
+        expected = f"{composition.decoder} has positions for {limit} tokens, source and target together"
+        return [("source", source, expected)]
     checks = (("source", source, limits[0], composition.encoder), ("target", target, limits[1], composition.decoder))
     return [
         (name, length, f"{checkpoint} has positions for {limit} tokens")
@@ -127,7 +132,9 @@ def _built(side: Side, config: PretrainedConfig) -> PreTrainedModel:
         expected = f"no model can be built from its config.json ({type(error).__name__}: {one_line(error)})"
         raise UserError(side.role, side.checkpoint, expected) from error
     if side.layers is not None:
-        whole = {name for name, _ in random_side(side, checkpoint_config(side)).named_parameters(remove_duplicate=False)}
+        whole = {
+            name for name, _ in random_side(side, checkpoint_config(side)).named_parameters(remove_duplicate=False)
+        }
         if not whole.issuperset(origins(side, model).values()):
             expected = f"the layers of {config.model_type} are not alike, they cannot be chosen"
             raise UserError(f"{side.role}_layers", side.layers, expected)
@@ -158,7 +165,9 @@ def _side_problems(side: Side, composition: Composition) -> list[UserError]:
 
 def _why_not(config: PretrainedConfig, role: str, reasons: dict[str, str]) -> str:
     family = config.model_type
-    able = [name for name, each in ARCHITECTURES.items() if (each.encodes != "no" if role == "encoder" else each.decodes)]
+    able = [
+        name for name, each in ARCHITECTURES.items() if (each.encodes != "no" if role == "encoder" else each.decodes)
+    ]
     reason = reasons.get(family)
     if reason is None and role == "decoder":
         reason = _lacks_cross_attention(config)
@@ -206,7 +215,6 @@ def _refuse_unlike_families(composition: Composition, encoder: PreTrainedModel, 
         if values[0] != values[1]:
             expected = f"the encoder's {name} is {values[0]}, the decoder's {values[1]}; use tied_embeddings or untied"
             raise UserError("weights", "tied", expected)
-
 
 
 def _first_difference(encoder: PreTrainedModel, decoder: PreTrainedModel) -> str:

@@ -20,7 +20,7 @@ PICKLE, SAFETENSORS = "pytorch_model.bin", "model.safetensors"
 def convert(folder: Path) -> Path:
     """Write `model.safetensors` beside `pytorch_model.bin`; a tensor under several names is kept under the first.
 
-    Raises `UserError` if there is nothing to convert, or something else in the file than tensors, and overwrites nothing.
+    Overwrites nothing. Raises `UserError` if there is nothing to convert, or the file holds anything but tensors.
     """
     source, target = folder / PICKLE, folder / SAFETENSORS
     if not source.is_file():

@@ -94,7 +94,8 @@ def initialized(side: Side) -> tuple[PreTrainedModel, set[str]]:
         model = random_side(side, config)
         return model, set(parameter_names(side, model))
     model, missing = _load(side)
-    taken = origins(side, model)
+    resized = side.layers is not None or side.vocabulary is not None
+    taken = {} if resized else origins(side, model)
     if not all(taken.get(name) == name or name in missing for name in parameter_names(side, model)):
         checkpoint, model = model, random_side(side, config)
         taken = origins(side, model)
@@ -178,7 +179,7 @@ def _load(side: Side) -> tuple[PreTrainedModel, set[str]]:
         side.role,
         side.checkpoint,
         config,
-        dict(architecture.renamed),
+        key_mapping=dict(architecture.renamed) or None,
         **dict(architecture.encoder_arguments if encodes else ()),
     )
     base = base_prefix(side, model)

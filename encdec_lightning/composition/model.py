@@ -13,9 +13,12 @@ from torch import nn
 from transformers import EncoderDecoderConfig, EncoderDecoderModel, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from encdec_lightning.composition.initialization import random_encoder
-from encdec_lightning.composition.options import Composition
+from encdec_lightning.composition.architectures import architecture_of
+from encdec_lightning.composition.checkpoints import load_weights, stored_names
+from encdec_lightning.composition.initialization import LAYER, is_cross_attention, random_encoder
+from encdec_lightning.composition.options import Composition, Weights
 from encdec_lightning.composition.sharing import Shared, shared_keys
+from encdec_lightning.errors import UserError
 
 STOCK_CLASS = EncoderDecoderModel.__name__
 
@@ -48,6 +51,30 @@ class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
             self.encoder.pooler = nn.Identity()  # some families call it; what it gives is never used here
         self.shared = shared_keys(weights, self.encoder, self.decoder)
         super().post_init()
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str], **kwargs: Any) -> Any:
+        """Open a folder of ours or of the stock class; what its sides share becomes one Parameter again.
+
+        A stock folder's sides share everything if its config says so (`tie_encoder_decoder`, which transformers 5
+        ignores) or if it holds one copy only, as Google's ports of Rothe et al.'s checkpoints do. Raises `UserError`
+        if tensors are missing, or are to be shared and differ.
+        """
+        given = kwargs.pop("config", None)
+        with_report = kwargs.pop("output_loading_info", False)
+        config = EncoderDecoderConfig.from_pretrained(folder) if given is None else given
+        if not hasattr(config, "composition"):
+            weights: Weights = "tied" if _ties_everything(config, str(folder)) else "untied"
+            config.composition = vars(Composition(encoder=str(folder), decoder=str(folder), weights=weights)).copy()
+            config.fresh_parameters = []
+        model, missing = load_weights(super(), "model", str(folder), config, **{"dtype": "auto", **kwargs})
+        computed = architecture_of(config.decoder).computed
+        lacking = [name for name in missing if not any(part in name for part in computed)]
+        if lacking:
+            raise UserError("model", str(folder), f"it lacks {len(lacking)} tensors, such as {lacking[0]}")
+        if count_ties(model) != len(model.shared):
+            raise UserError("model", str(folder), "its config says that the sides share weights, but they differ")
+        return (model, {"missing_keys": set(missing)}) if with_report else model
 
     def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
         """{target: source} over this model; the sides' own ties (LM head and embeddings) come after the shared ones."""
@@ -110,6 +137,14 @@ class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
     def composition(self) -> Composition:
         """How this model was built."""
         return Composition(**self.config.composition)
+
+
+def _ties_everything(config: EncoderDecoderConfig, folder: str) -> bool:
+    """Whether a folder of the stock class is one of a model whose sides were tied."""
+    if any(getattr(each, "tie_encoder_decoder", False) for each in (config, config.encoder, config.decoder)):
+        return True
+    names = [name for name in stored_names(folder) if not is_cross_attention(name) and LAYER.search(name)]
+    return bool(names) and len({name.partition(".")[0] for name in names}) == 1
 
 
 def count_ties(model: EncoderDecoder) -> int:

@@ -54,9 +54,9 @@ class Composition:
     decoder_layers: int | list[int] | None = None
     """The decoder's layers: the first so many of its checkpoint, or those listed, counted from 1; none: all."""
     encoder_vocabulary: str | None = None
-    """A Hub id or folder whose tokenizer the encoder reads instead of its checkpoint's; its word embeddings start anew."""
+    """A Hub id or folder whose tokenizer replaces the encoder's; the words' embeddings then start anew."""
     decoder_vocabulary: str | None = None
-    """A Hub id or folder whose tokenizer the decoder writes instead of its checkpoint's; its word embeddings start anew."""
+    """A Hub id or folder whose tokenizer replaces the decoder's; the words' embeddings then start anew."""
     encoder_bidirectional: bool = False
     """Take the causal mask off an encoder whose family reads left to right only, such as gpt2 or llama."""
     cross_attention_init: CrossAttentionInit = "pretrained"
@@ -75,20 +75,13 @@ class Composition:
             ("dropout", self.dropout, self.dropout is None or 0 <= self.dropout < 1, "it must lie in [0, 1)"),
         )
         if self.encoder is None:
-            without = Composition(encoder="none", decoder=self.decoder)
             names = ("weights", "encoder_init", "encoder_layers", "encoder_vocabulary", "encoder_bidirectional")
-            unset = [(name, getattr(without, name)) for name in (*names, "cross_attention_init")]
-            require(
-                *(
-                    (name, getattr(self, name), getattr(self, name) == default, f"without an encoder it stays {default}")
-                    for name, default in unset
-                )
-            )
+            require(*(self._unset(name) for name in (*names, "cross_attention_init")))
 
     @property
     def sides(self) -> tuple[Side, ...]:
         """The options by side: the encoder's if there is one, and the decoder's."""
-        return (*(self._side(role) for role in (("encoder",) if self.encoder else ())), self._side("decoder"))
+        return (self._side("encoder"), self._side("decoder")) if self.encoder else (self._side("decoder"),)
 
     @property
     def vocabularies(self) -> tuple[str, str]:
@@ -108,6 +101,10 @@ class Composition:
             cross_attention=cross_attention,
             bidirectional=role == "encoder" and self.encoder_bidirectional,
         )
+
+    def _unset(self, name: str) -> tuple[str, object, bool, str]:
+        value, default = getattr(self, name), self.__dataclass_fields__[name].default
+        return name, value, value == default, f"without an encoder it stays {default}"
 
     def _choice(self, name: str, choices: tuple[str, ...]) -> tuple[str, object, bool, str]:
         value = getattr(self, name)

@@ -23,9 +23,7 @@ class Counts:
 
     total: int
     embedding: int
-    """In embedding blocks, both sides' (word embeddings, positions, types, their layer norm)."""
-    word_embedding: int
-    """In word embeddings alone, which the paper calls embeddings."""
+    """In embedding blocks, both sides': words, positions, types, their layer norm."""
     pretrained: int
     """Start as a checkpoint has them."""
     random: int
@@ -83,7 +81,6 @@ def _counts(model: PreTrainedModel, sizes: dict[int, int], loaded: set[int], sid
         part = getattr(model, role)
         start = tuple(f"{base_prefix(side, part)}{block}" for block in architecture_of(part.config).embeddings)
         blocks |= {id(each) for name, each in part.named_parameters() if name.startswith(start)}
-    words = {id(getattr(model, role).get_input_embeddings().weight) for role in sides}
 
     def number(kept: set[int]) -> int:
         return sum(size for key, size in sizes.items() if key in kept)
@@ -91,7 +88,6 @@ def _counts(model: PreTrainedModel, sizes: dict[int, int], loaded: set[int], sid
     return Counts(
         total=sum(sizes.values()),
         embedding=number(blocks),
-        word_embedding=number(words),
         pretrained=number(loaded),
         random=sum(sizes.values()) - number(loaded),
         shared=number(shared),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,10 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
+from encdec_lightning.composition.checkpoints import load_config, load_weights
 from encdec_lightning.composition.options import Composition
 from encdec_lightning.composition.sharing import Shared
+from encdec_lightning.errors import UserError
 
 KEPT = ("composition", "fresh_parameters")
 """What an exported folder's config holds beside the decoder's own values."""
@@ -29,7 +31,7 @@ class PrefixDecoderConfig(PretrainedConfig):  # type: ignore[misc]
     """The decoder's config, one level down, as that of an encoder-decoder has it."""
 
     model_type = "prefix-decoder"
-    sub_configs = {"decoder": AutoConfig}
+    sub_configs: ClassVar[dict[str, Any]] = {"decoder": AutoConfig}
     decoder: PretrainedConfig | dict[str, Any] | None = None
     is_encoder_decoder: bool = True
 
@@ -87,7 +89,7 @@ class PrefixDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     ) -> Seq2SeqLMOutput:
         """Logits (B, T, V) of the T target tokens after each of `decoder_input_ids` (B, T).
 
-        The source is `input_ids` (B, S), or its embeddings as `encoder_outputs`; `attention_mask` (B, S) is 1 at its real
+        The source is `input_ids` (B, S), or its embeddings as `encoder_outputs`; `attention_mask` (B, S) is 1 at real
         tokens. With a cache that is not empty the source is in it, and the target's new tokens alone are read.
         """
         embed = self.decoder.get_input_embeddings()
@@ -96,7 +98,9 @@ class PrefixDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         source, target = encoder_outputs[0], embed(decoder_input_ids)
         if attention_mask is None:
             attention_mask = source.new_ones(source.shape[:2], dtype=torch.long)
-        cache = past_key_values.self_attention_cache if isinstance(past_key_values, EncoderDecoderCache) else past_key_values
+        cache = past_key_values
+        if isinstance(past_key_values, EncoderDecoderCache):
+            cache = past_key_values.self_attention_cache
         seen = 0 if cache is None else int(cache.get_seq_length())
         embeddings = target if seen else torch.cat([source, target], dim=1)
         mask = nn.functional.pad(attention_mask, (0, seen + embeddings.shape[1] - source.shape[1]), value=1)
@@ -109,11 +113,7 @@ class PrefixDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             use_cache=use_cache,
             logits_to_keep=target.shape[1],
         )
-        if not isinstance(past_key_values, EncoderDecoderCache):
-            past_key_values = output.past_key_values
-        return Seq2SeqLMOutput(
-            logits=output.logits, past_key_values=past_key_values, encoder_last_hidden_state=encoder_outputs[0]
-        )
+        return Seq2SeqLMOutput(logits=output.logits, past_key_values=past_key_values or output.past_key_values)
 
     def prepare_inputs_for_generation(
         self,
@@ -146,16 +146,23 @@ class PrefixDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         self.decoder.save_pretrained(save_directory, **kwargs)
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike[str], *arguments: Any, **kwargs: Any) -> PrefixDecoder:
-        """Open a folder that `save_pretrained` wrote."""
-        decoder = AutoModelForCausalLM.from_pretrained(folder, *arguments, **kwargs)
-        model = prefix_decoder(decoder, {name: getattr(decoder.config, name) for name in KEPT})
-        own, saved = model.generation_config, decoder.generation_config
-        own.decoder_start_token_id = saved.bos_token_id
-        own.bos_token_id, own.eos_token_id, own.pad_token_id = saved.bos_token_id, saved.eos_token_id, saved.pad_token_id
-        for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"):
-            setattr(model.config, name, getattr(own, name))
-        return model.eval()
+    def from_pretrained(cls, folder: str | os.PathLike[str], **kwargs: Any) -> PrefixDecoder:
+        """Open a folder of `save_pretrained`, or of any language model. Raises `UserError` if tensors are missing."""
+        config = load_config("model", str(folder))
+        decoder, missing = load_weights(
+            AutoModelForCausalLM, "model", str(folder), config, **{"dtype": "auto", **kwargs}
+        )
+        if missing:
+            raise UserError("model", str(folder), f"it lacks {len(missing)} tensors, such as {missing[0]}")
+        unknown = {"composition": vars(Composition(encoder=None, decoder=str(folder))).copy(), "fresh_parameters": []}
+        model = prefix_decoder(decoder, {name: getattr(config, name, unknown[name]) for name in KEPT})
+        saved = decoder.generation_config
+        for config in (model.config, model.generation_config):
+            config.decoder_start_token_id = saved.bos_token_id
+            config.eos_token_id, config.pad_token_id = saved.eos_token_id, saved.pad_token_id
+        model.generation_config.bos_token_id = saved.bos_token_id
+        model.eval()
+        return model
 
     @property
     def composition(self) -> Composition:
@@ -176,7 +183,7 @@ class _Embed(nn.Module):
 
 def prefix_decoder(decoder: PreTrainedModel, kept: dict[str, Any]) -> PrefixDecoder:
     """A decoder of its own as a `PrefixDecoder`; `kept` is what its config remembers of the composition."""
-    config = PrefixDecoderConfig(decoder=decoder.config.to_dict())  # a copy: making a config resets its parts' attention
+    config = PrefixDecoderConfig(decoder=decoder.config.to_dict())  # not itself: it would lose its attention function
     for name, value in kept.items():
         setattr(config, name, value)
     return PrefixDecoder(config, decoder)

@@ -56,7 +56,8 @@ def shared_keys(weights: Weights, encoder: PreTrainedModel, decoder: PreTrainedM
 def word_embeddings(model: PreTrainedModel) -> str:
     """The name of a side's word embeddings."""
     weight = model.get_input_embeddings().weight
-    return next(name for name, parameter in model.named_parameters() if parameter is weight)
+    (name,) = (name for name, parameter in model.named_parameters() if parameter is weight)
+    return str(name)
 
 
 def unlike(model: nn.Module, shared: Shared) -> list[str]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from encdec_lightning.errors import UserError
+from encdec_lightning.composition.options import Composition
+from encdec_lightning.errors import UserError, UserErrors
 
 DECODER_FOLDER = "decoder_tokenizer"
 
@@ -32,10 +33,11 @@ class Tokenizers:
         self.source_pad_id = _first(self.source, "pad_token_id", "sep_token_id", "eos_token_id")
 
     @classmethod
-    def from_pretrained(cls, source: str, target: str | None = None) -> Tokenizers:
+    def from_pretrained(cls, source: str, target: str | None = None, local_files_only: bool = False) -> Tokenizers:
         """Load from Hub ids or folders; `target` defaults to `source`. Raises `UserError` if there is none."""
-        first = _load("encoder", source)
-        return cls(first) if target in (None, source) else cls(first, _load("decoder", target))
+        first = _load("encoder", source, local_files_only)
+        same = target is None or target == source
+        return cls(first) if same else cls(first, _load("decoder", target or source, local_files_only))
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizers:
@@ -50,8 +52,30 @@ class Tokenizers:
         if self.target is not self.source:
             self.target.save_pretrained(folder / DECODER_FOLDER)
 
+    def problems(self, model: PreTrainedModel) -> list[UserError]:
+        """Where these tokenizers and the model's vocabularies disagree."""
+        found = []
+        sizes = {"decoder": model.config.decoder.vocab_size}
+        sizes["encoder"] = model.config.encoder.vocab_size if hasattr(model.config, "encoder") else sizes["decoder"]
+        for role, tokenizer in (("encoder", self.source), ("decoder", self.target)):
+            last = max(tokenizer.get_vocab().values())
+            if last >= sizes[role]:
+                expected = f"its last token is {last}, but the {role}'s vocabulary has {sizes[role]} words"
+                found.append(UserError(f"tokenizer of the {role}", tokenizer.name_or_path, expected))
+        words = model.get_input_embeddings().weight, model.decoder.get_input_embeddings().weight
+        if words[0] is words[1] and self.source.get_vocab() != self.target.get_vocab():
+            expected = f"the sides share their word embeddings, but {self.source.name_or_path} has other words"
+            found.append(UserError("tokenizer of the decoder", self.target.name_or_path, expected))
+        return found
+
     def configure(self, model: PreTrainedModel) -> None:
-        """Write start, end and pad into the model's config and generation config: one first step for all."""
+        """Write start, end and pad into the model's config and generation config: one first step for all.
+
+        Raises `UserErrors` if these tokenizers do not fit the model's vocabularies.
+        """
+        found = self.problems(model)
+        if found:
+            raise UserErrors(found)
         for config in (model.config, model.generation_config):
             config.decoder_start_token_id = self.start_id
             config.eos_token_id = self.end_id
@@ -79,10 +103,20 @@ class Tokenizers:
         return [text.strip() for text in self.target.batch_decode(ids, skip_special_tokens=True)]
 
 
-def _load(field: str, checkpoint: str) -> PreTrainedTokenizerBase:
+def special_tokens(composition: Composition) -> dict[str, tuple[str, int]] | None:
+    """{use of a special token: (its text, its id)} by the contract; None where a tokenizer is not on this machine."""
+    try:
+        tokenizers = Tokenizers.from_pretrained(*composition.vocabularies, local_files_only=True)
+    except UserError:
+        return None
+    ids = {"start": tokenizers.start_id, "end": tokenizers.end_id, "pad": tokenizers.pad_id}
+    return {name: (str(tokenizers.target.convert_ids_to_tokens(number)), number) for name, number in ids.items()}
+
+
+def _load(field: str, checkpoint: str, local_files_only: bool = False) -> PreTrainedTokenizerBase:
     missing = UserError(field, checkpoint, "no tokenizer of it can be loaded")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=local_files_only)
     except (OSError, ValueError, KeyError) as error:
         raise missing from error
     if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes of a folder without its files

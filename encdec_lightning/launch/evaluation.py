@@ -9,7 +9,7 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from encdec_lightning.composition.architectures import length_limit
+from encdec_lightning.composition.compatibility import length_problems
 from encdec_lightning.config import Config, Node, convert, unknown_option
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.errors import UserError, UserErrors
@@ -38,9 +38,13 @@ def evaluate(run: Run, checkpoint: str | None, options: dict[str, str]) -> Run:
 def load(run: Run, config: Config, device: torch.device | str = "cpu") -> Seq2SeqModule:
     """The module of the config's checkpoint, ready to generate; raises `UserError` if it cannot write texts so long."""
     module = Seq2SeqModule.load_from_checkpoint(run.checkpoint(config.checkpoint), device, generation=config.generation)
-    limit, longest = length_limit(module.model.config.decoder), config.generation.max_length or 0
-    if longest > limit:
-        raise UserError("generation.max_length", longest, f"the decoder has positions for {limit} tokens")
+    longest = config.generation.max_length
+    if longest is not None:
+        model = module.model
+        sides = [getattr(model.config, side.role) for side in model.composition.sides]
+        for side, _, expected in length_problems(model.composition, sides, config.task.max_source_length, longest):
+            if side == "target" or len(sides) == 1:
+                raise UserError("generation.max_length", longest, expected)
     return module.eval().to(device)
 
 

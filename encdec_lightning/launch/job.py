@@ -37,7 +37,7 @@ def train(run: Run) -> None:
     config = convert(run.config())
     quiet()
     lightning.seed_everything(config.seed, verbose=False)
-    tokenizers = Tokenizers.from_pretrained(config.model.encoder, config.model.decoder)
+    tokenizers = Tokenizers.from_pretrained(*config.model.vocabularies)
     data = Seq2SeqDataModule(config.task, tokenizers, loading(config))
     module = Seq2SeqModule(
         compose(**asdict(config.model), tokenizers=tokenizers),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -98,6 +99,8 @@ def _check_override(
             wrong = [each for each in names if each is not None and str(each) not in ("null", *known[group])]
             if wrong:
                 expected = f"{_one_of(known[group])}{did_you_mean(str(wrong[0]), known[group])}"
+                if group in ("encoder", "decoder"):
+                    expected += f"; any other checkpoint is set with model.{group}={wrong[0]}"
                 return UserError(group, wrong[0], expected), line
         if override.is_delete():
             return None, line
@@ -190,6 +193,10 @@ def restated(error: Exception) -> UserError:
         group, _, name = cause.missing_cfg_file.rpartition("/")
         there = f"{_one_of(list(cause.options))}" if cause.options else "there is no such preset"
         return UserError(group, name, there)
+    lacking = re.search(r"Missing mandatory value: (checkpoints\.(\w+))", str(cause))
+    if lacking:
+        expected = f"this set of checkpoints has none for {lacking[2]}; choose another with checkpoints=, or set it"
+        return UserError(lacking[1], None, expected)
     text = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
     key = getattr(cause, "full_key", None) or "configuration"
     value: object = NOT_GIVEN

@@ -31,24 +31,44 @@ def check_all(config: Config) -> list[UserError]:
 
 
 def _check_model(config: Config) -> list[UserError]:
-    from encdec_lightning.composition.architectures import length_limit
-    from encdec_lightning.composition.compatibility import check
-    from encdec_lightning.composition.initialization import side_configs
+    from encdec_lightning.composition.compatibility import check, length_problems
+    from encdec_lightning.composition.initialization import side_config
 
     compatibility = check(**asdict(config.model))
     if not compatibility.ok:
         return [problem.inside("model") for problem in compatibility.problems]
-    task, found = config.task, []
-    limits = [length_limit(side) for side in side_configs(config.model)]
-    lengths = {
-        "task.max_source_length": (task.max_source_length, limits[0], config.model.encoder),
-        "task.max_target_length": (task.max_target_length, limits[1], config.model.decoder),
-        "generation.max_length": (config.generation.max_length or 0, limits[1], config.model.decoder),
-    }
-    for field, (length, limit, checkpoint) in lengths.items():
-        if length > limit:
-            found.append(UserError(field, length, f"{checkpoint} has positions for {limit} tokens"))
+    task, generated = config.task, config.generation.max_length
+    sides = [side_config(side) for side in config.model.sides]
+    found = _check_tokenizers(config)
+    found += [
+        UserError(f"task.max_{side}_length", length, expected)
+        for side, length, expected in length_problems(
+            config.model, sides, task.max_source_length, task.max_target_length
+        )
+    ]
+    if generated is not None:
+        longer = length_problems(config.model, sides, task.max_source_length, generated)
+        alone = len(sides) == 1
+        found += [
+            UserError("generation.max_length", generated, expected)
+            for side, _, expected in longer
+            if alone or side == "target"
+        ]
     return found
+
+
+def _check_tokenizers(config: Config) -> list[UserError]:
+    """Whether the tokenizers fit the vocabularies, where both are folders; others are checked once they are loaded."""
+    from encdec_lightning.composition.compatibility import skeleton
+    from encdec_lightning.composition.tokenizers import Tokenizers
+
+    if not all(Path(each).is_dir() for each in config.model.vocabularies):
+        return []
+    try:
+        found = Tokenizers.from_pretrained(*config.model.vocabularies).problems(skeleton(config.model))
+    except UserError as problem:
+        found = [problem]
+    return [problem.inside("model") for problem in found]
 
 
 def _check_files(config: Config) -> list[UserError]:

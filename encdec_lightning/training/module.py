@@ -11,7 +11,8 @@ import lightning
 import torch
 from torch import Tensor, distributed
 
-from encdec_lightning.composition.compose import ComposedModel, rebuild
+from encdec_lightning.composition.compatibility import ComposedModel
+from encdec_lightning.composition.compose import rebuild
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.data.batch import Batch
 from encdec_lightning.data.options import Task
@@ -21,6 +22,7 @@ from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.predict import predict
 from encdec_lightning.records import Prediction
 from encdec_lightning.training.checkpoint import load_checkpoint, pack_folder, unpack_folder
+from encdec_lightning.training.freezing import freeze
 from encdec_lightning.training.loss import token_losses
 from encdec_lightning.training.optimizers import OptimizerFactory, default_optimizer, parameter_groups
 from encdec_lightning.training.options import Training
@@ -37,6 +39,7 @@ class TaskModule(lightning.LightningModule, ABC):
     ) -> None:
         super().__init__()
         self.model: ComposedModel = model.train()  # from_pretrained gives evaluation mode, and Lightning keeps that
+        freeze(model, training.freeze)
         self.task, self.training_options = task, training
         self._optimizer_factory = optimizer
         self._predictions: list[Prediction] = []

@@ -7,6 +7,7 @@ from typing import Literal
 
 from encdec_lightning.errors import require
 
+Freeze = Literal["pretrained", "encoder", "decoder"]
 Schedule = Literal["constant", "linear", "inverse_sqrt", "noam"]
 
 
@@ -27,6 +28,9 @@ class Training:
     """Decoupled weight decay of matrices; biases and layer norms have none."""
     label_smoothing: float = 0.0
     """Share of the target probability spread over the whole vocabulary."""
+    freeze: Freeze | None = None
+    """What is not trained: all that started as a checkpoint has it (the first stage of a new vocabulary), or a side,
+    with what it shares; none: everything is trained."""
 
     def __post_init__(self) -> None:
         fresh = self.fresh_learning_rate

@@ -124,7 +124,9 @@ def test_padding_changes_nothing(probe, role, family):
     together = logits(model, **inputs)
     for row, length in enumerate(LENGTHS):
         alone = {name: value[row : row + 1] for name, value in inputs.items()}
-        alone["input_ids"], alone["attention_mask"] = (alone[key][:, :length] for key in ("input_ids", "attention_mask"))
+        alone["input_ids"], alone["attention_mask"] = (
+            alone[key][:, :length] for key in ("input_ids", "attention_mask")
+        )
         alone["decoder_input_ids"] = alone["decoder_input_ids"][:, : 6 - row]
         assert (logits(model, **alone)[0] - together[row, : 6 - row]).abs().max() < 1e-5
 
@@ -225,7 +227,9 @@ def test_values_are_the_checkpoints(probe, role, family):
         foreign.remove("encoder.embeddings.word_embeddings.weight")
     fresh = set(model.config.fresh_parameters)
     assert foreign <= fresh
-    assert all(model.get_parameter(name).unique().numel() == 1 for name in fresh - foreign)  # zeros and ones are anyone's
+    assert all(
+        model.get_parameter(name).unique().numel() == 1 for name in fresh - foreign
+    )  # zeros and ones are anyone's
 
 
 @every_tied

@@ -41,7 +41,10 @@ def said(capsys, *argv: str) -> list[str]:
         ("variant=bertshar", "variant is 'bertshar': it must be one of bert2bert, bert2gpt,"),
         ("optimizer=adm", "optimizer is 'adm': it must be one of adam, adamw (did you mean 'adam'?)."),
         ("+debug=stp", "debug is 'stp': it must be one of step (did you mean 'step'?)."),
-        ("checkpoints=publishd", "checkpoints is 'publishd': it must be one of minilm, published (did you mean"),
+        (
+            "checkpoints=publishd",
+            "checkpoints is 'publishd': it must be one of minilm, multilingual, published, published_large (did you",
+        ),
         ("checkpoints.brt=x", "checkpoints.brt is 'x': it must be one of bert, gpt2, roberta (did you mean 'bert'?)."),
         ("hydra.swep.dir=x", "hydra.swep.dir is 'x': Hydra has no such option (did you mean 'sweep'?)."),
         ("+hydra.sweep.dri=x", "hydra.sweep.dri is 'x': Hydra has no such option (did you mean 'dir'?)."),
@@ -134,7 +137,8 @@ def test_several_values_are_for_sweeps():
     )
     mistakes, usable = check_overrides(["encoder=bert,robrta", "sed=range(1,3)"], multirun=True)
     assert [str(each) for each in mistakes] == [
-        "encoder is 'robrta': it must be one of bert, roberta (did you mean 'roberta'?).",
+        "encoder is 'robrta': it must be one of bert, none, roberta (did you mean 'roberta'?); "
+        "any other checkpoint is set with model.encoder=robrta.",
         "sed is 'range(1,3)': there is no such option or group (did you mean 'seed'?).",
     ]
     assert usable == []

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import wandb
 import yaml
 from tiny import Files
@@ -27,6 +28,8 @@ NOT_RUN_HERE = {
     ("task", "pydoc"): "embedded data: test_pydoc.py makes them",
     ("task", "pydoc_names"): "embedded data: test_pydoc.py makes them",
     ("checkpoints", "published"): "needs the Hub",
+    ("checkpoints", "published_large"): "needs the Hub",
+    ("checkpoints", "multilingual"): "needs the Hub",
     ("checkpoints", "minilm"): "needs the Hub; the experiment replaces its checkpoint",
 }
 RUN = [preset for preset in PRESETS if preset not in NOT_RUN_HERE]
@@ -79,6 +82,10 @@ def test_every_preset_composes_alone(group, name, files):
 @pytest.mark.parametrize(("group", "name"), RUN, ids=lambda value: value)
 def test_every_preset_runs(group, name, files, in_tmp, capsys):
     more = [f"{group}={name}", "debug=step", f"folder={in_tmp / 'run'}"]
+    if name == "none":
+        more += ["decoder=gpt2"]
+    if name.endswith("_of_large"):
+        more += [f"checkpoints.bert={tiny.checkpoint(in_tmp / 'deep', 'bert', layers=24)}"]
     if group == "experiment":
         more += [f"checkpoints.bert={files.bert}", "task=jsonl", "hardware=cpu"]
     base = [line for line in files.overrides() if not line.startswith("trainer.max_steps")]
@@ -91,6 +98,8 @@ def test_every_preset_runs(group, name, files, in_tmp, capsys):
 @pytest.mark.parametrize(
     ("variant", "encoder", "decoder", "weights", "inits"),
     [
+        ("gpt", None, "gpt2", "untied", ("pretrained", "pretrained")),
+        ("rnd2gpt", "bert", "gpt2", "tied_embeddings", ("random", "pretrained")),
         ("bert2bert", "bert", "bert", "tied_embeddings", ("pretrained", "pretrained")),
         ("bert2gpt", "bert", "gpt2", "untied", ("pretrained", "pretrained")),
         ("bert2rnd", "bert", "bert", "tied_embeddings", ("pretrained", "random")),
@@ -103,7 +112,8 @@ def test_every_preset_runs(group, name, files, in_tmp, capsys):
 )
 def test_variants_are_the_rows_of_the_paper(variant, encoder, decoder, weights, inits, files):
     model = compose_config(files.overrides(f"variant={variant}")).model
-    assert (model.encoder, model.decoder) == (getattr(files, encoder), getattr(files, decoder))
+    assert (model.encoder, model.decoder) == (encoder and getattr(files, encoder), getattr(files, decoder))
+    assert model.encoder_vocabulary == (files.gpt2 if variant == "rnd2gpt" else None)
     assert (model.weights, (model.encoder_init, model.decoder_init)) == (weights, inits)
 
 

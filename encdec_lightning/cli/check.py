@@ -1,0 +1,98 @@
+"""`encdec-check`: whether a job can work, and what model it builds, before any weight is loaded."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from encdec_lightning.cli.arguments import Arguments, command, parse_overrides
+from encdec_lightning.errors import UserErrors
+
+DESCRIPTION = "Check a job from configs alone: its problems, or the model it builds, with numbers of parameters."
+FLAGS = {
+    "--json": "print plain values for programs",
+    "--variants": "count all variants of the paper with the chosen checkpoints",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    return command(lambda: _check(argv))
+
+
+def _check(argv: Sequence[str] | None) -> None:
+    arguments = parse_overrides("encdec-check", DESCRIPTION, argv, FLAGS)
+    if "--json" not in arguments.flags:
+        _report(arguments)
+        return
+    try:
+        _report(arguments)
+    except UserErrors as errors:
+        from encdec_lightning.reporting.composition import problems
+
+        _print(problems(errors.problems))
+        raise UserErrors([]) from None  # the exit code alone is left to say
+
+
+def _report(arguments: Arguments) -> None:
+    from encdec_lightning.launch.overrides import compose_config
+
+    if "--variants" in arguments.flags:
+        _variants(arguments)
+        return
+    config = compose_config(arguments.overrides, arguments.config_dirs)
+    from encdec_lightning.launch.prepare import check_all
+
+    found = check_all(config)
+    if found:
+        raise UserErrors(found)
+    from encdec_lightning.composition.compatibility import check
+    from encdec_lightning.composition.tokenizers import special_tokens
+    from encdec_lightning.reporting.composition import describe, show_composition
+
+    parameters = check(**vars(config.model)).parameters
+    assert parameters is not None  # check_all found no problem
+    tokens = special_tokens(config.model)
+    if "--json" in arguments.flags:
+        _print(describe(config.model, parameters, tokens))
+    else:
+        show_composition(config.model, parameters, tokens)
+
+
+def _variants(arguments: Arguments) -> None:
+    """All rows of the paper's table that the chosen set of checkpoints can fill."""
+    from rich.console import Console
+
+    from encdec_lightning.composition.compatibility import check
+    from encdec_lightning.composition.paper import ROWS
+    from encdec_lightning.launch.job import quiet
+    from encdec_lightning.launch.overrides import compose_config
+    from encdec_lightning.reporting.composition import describe, variant_table
+
+    quiet()
+    rows = []
+    for variant in ROWS:
+        try:
+            composition = compose_config([*arguments.overrides, f"variant={variant}"], arguments.config_dirs).model
+        except UserErrors as errors:
+            if all(problem.field.startswith("checkpoints.") for problem in errors.problems):
+                continue  # the set has no checkpoint for a role of this variant
+            raise
+        compatibility = check(**vars(composition))
+        if compatibility.parameters is None:
+            raise UserErrors(problem.inside(f"variant {variant}: model") for problem in compatibility.problems)
+        rows.append((variant, composition, compatibility.parameters))
+    if "--json" in arguments.flags:
+        _print({variant: describe(composition, parameters, None) for variant, composition, parameters in rows})
+    else:
+        Console().print(variant_table(rows))
+
+
+def _print(values: dict[str, Any]) -> None:
+    print(json.dumps(values, indent=2))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,22 @@
+"""Parameters that a fit leaves as they are."""
+
+from __future__ import annotations
+
+from encdec_lightning.composition.compatibility import ComposedModel
+from encdec_lightning.errors import UserError
+from encdec_lightning.training.options import Freeze
+
+
+def freeze(model: ComposedModel, part: Freeze | None) -> None:
+    """Take a part of the model out of training, and everything else in; a shared tensor belongs to both sides.
+
+    Raises `UserError` when nothing would be left to train, or there is no such part.
+    """
+    fresh = set(model.config.fresh_parameters)
+    if part == "encoder" and not hasattr(model, "encoder"):
+        raise UserError("training.freeze", part, "a decoder alone has no encoder")
+    frozen = {id(each) for each in getattr(model, part).parameters()} if part in ("encoder", "decoder") else set()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(id(parameter) not in frozen and (part != "pretrained" or name in fresh))
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError("training.freeze", part, "nothing would be left to train")

@@ -1,0 +1,125 @@
+"""`encdec-check`: the same answer as training would give, for people and for programs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from encdec_lightning.cli.check import main
+from encdec_lightning.composition.compose import compose
+
+PAPER = ["experiment=rothe"]
+
+
+def answer(capsys, *argv: str) -> tuple[int, str, str]:
+    code = main(list(argv))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_the_report_names_sides_tokens_and_parameters(files, capsys):
+    code, out, err = answer(capsys, *files.overrides("variant=bertshare"))
+    assert (code, err) == (0, "")
+    assert f"encoder  {files.bert} (bert, 2 layers, 32 wide, 123 words, 64 positions), pretrained" in out
+    assert "start '[CLS]' (2), end '[SEP]' (3), pad '[PAD]' (0)" in out
+    model = compose(files.bert, files.bert, "tied")
+    assert f"{sum(each.numel() for each in model.parameters()):,}" in out
+    assert "as printed" not in out and "random 26M" not in out  # the paper's figures are about other sizes
+
+
+def test_the_papers_figures_stand_beside_its_own_sizes(capsys):
+    code, out, _ = answer(capsys, *PAPER, "variant=rnd2bert")
+    assert code == 0
+    for words in ("221,140,992", "221M", "113,421,312", "random 26M is a misprint: 221M - 109M = 112M", "not on this"):
+        assert words in out
+
+
+@pytest.mark.parametrize("variant", ["bert2gpt", "gpt", "rnd2gpt", "robertashare"])
+def test_json_says_what_will_be_built(files, capsys, variant):
+    code, out, _ = answer(capsys, *files.overrides(f"variant={variant}"), "--json")
+    found = json.loads(out)
+    assert code == 0 and found["ok"]
+    sides = {each["role"]: each for each in found["sides"]}
+    options = {f"{role}": sides[role]["checkpoint"] if role in sides else None for role in ("encoder", "decoder")}
+    if variant == "rnd2gpt":
+        options |= {"encoder_init": "random", "encoder_vocabulary": files.gpt2}
+    model = compose(**options, weights=found["weights"])
+    sizes = {name: each.numel() for name, each in model.named_parameters()}
+    as_built = found["parameters"]["as_built"]
+    assert as_built["total"] == sum(sizes.values())
+    assert as_built["random"] == sum(sizes[name] for name in model.config.fresh_parameters)
+    assert found["paper"]["variant"] == variant and not found["paper"]["same_size"]
+    target = {"robertashare": "</s>"}.get(variant, "<|endoftext|>")
+    assert found["special_tokens"]["end"][0] == target
+
+
+def test_all_variants_of_a_set(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "150")
+    code, out, _ = answer(capsys, *PAPER, "--variants")
+    assert code == 0
+    for words in ("rnd2rnd", "136,086,528", "152,421,888", "124,439,808", "238,257,408", "276,861,696", "221/109/26"):
+        assert words in out
+    code, out, _ = answer(capsys, *PAPER, "checkpoints=multilingual", "--variants", "--json")
+    rows = json.loads(out)
+    assert rows.keys() == {"rnd2rnd", "bert2rnd", "rnd2bert", "bert2bert", "bertshare", "gpt", "rnd2gpt", "bert2gpt"}
+    assert rows["bertshare"]["parameters"]["by_the_paper"]["total"] == 205_629_696
+
+
+def test_reasons_come_with_exit_code_2(files, capsys):
+    argv = files.overrides("variant=bert2bert", f"model.encoder={files.gpt2}", "task.max_target_length=99")
+    code, out, err = answer(capsys, *argv)
+    assert (code, out) == (2, "")
+    assert err.strip() == (
+        f"model.encoder is {files.gpt2!r}: gpt2 reads left to right only; "
+        "encoder_bidirectional=true takes its causal mask off."
+    )
+    code, out, err = answer(capsys, *argv, "--json")
+    assert (code, err) == (2, "")
+    found = json.loads(out)
+    assert not found["ok"] and [each["field"] for each in found["problems"]] == ["model.encoder"]
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("task.max_source_length=65", "task.max_source_length is 65: {bert} has positions for 64 tokens."),
+        ("generation.max_length=65", "generation.max_length is 65: {bert} has positions for 64 tokens."),
+        ("model.encoder_layers=3", "model.encoder_layers is 3: {bert} has 2 layers."),
+        ("model.weigths=tied", "model.weigths is 'tied': there is no such option in model (did you mean 'weights'?)."),
+        ("encoder=bart", "encoder is 'bart': it must be one of bert, none, roberta (did you mean 'bert'?); "
+                         "any other checkpoint is set with model.encoder=bart."),
+    ],
+)  # fmt: skip
+def test_one_mistake_is_one_sentence(files, capsys, option, sentence):
+    code, out, err = answer(capsys, *files.overrides("variant=bert2bert", option))
+    assert (code, out, err.strip()) == (2, "", sentence.format(bert=files.bert))
+
+
+def test_a_decoder_alone_has_one_position_table_for_both(files, capsys):
+    argv = files.overrides("variant=gpt", "task.max_source_length=60", "task.max_target_length=5")
+    code, _, err = answer(capsys, *argv)
+    expected = f"{files.gpt2} has positions for 64 tokens, source and target together."
+    assert (code, err.strip()) == (2, f"task.max_source_length is 60: {expected}")
+    assert answer(capsys, *argv, "task.max_source_length=59")[0] == 0
+
+
+def test_a_tokenizer_that_does_not_fit_is_found_before_the_run(files, capsys, tmp_path):
+    import shutil
+
+    shutil.copytree(files.bert, tmp_path / "bert")
+    config = json.loads((tmp_path / "bert" / "config.json").read_text())
+    (tmp_path / "bert" / "config.json").write_text(json.dumps({**config, "vocab_size": 100}))
+    code, _, err = answer(capsys, *files.overrides("variant=bertshare", f"checkpoints.bert={tmp_path / 'bert'}"))
+    assert code == 2 and "the encoder's vocabulary has 100 words" in err
+
+
+def test_it_loads_no_weights_and_needs_no_hub():
+    """On a machine with the package alone: no file of a checkpoint, no network, nothing written."""
+    script = "import sys; from encdec_lightning.cli.check import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", script, *PAPER, "variant=bertshare", "checkpoints=published_large", "--json"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["parameters"]["by_the_paper"]["total"] == 433_340_416
