@@ -11,8 +11,8 @@ The map, from left to right; each room imports only from rooms to its left:
     data/                      text in, batches out: readers.py, pydoc.py, docstrings.py, splitting.py, tokenization.py,
                                plan.py, batch.py, loader.py, datamodule.py
     generation/                batches in, predictions out: predict.py
-    training/                  batches in, checkpoints out: module.py, loss.py, freezing.py, optimizers.py, schedules.py,
-                               checkpoint.py, callbacks/
+    training/                  batches in, checkpoints out: module.py, loss.py, freezing.py, optimizers.py,
+                               schedules.py, checkpoint.py, callbacks/
     reporting/                 runs in, tables and plots out: results.py, table.py, curves.py, composition.py
     config.py                  the tree of options; composed values in, checked objects out
     launch/                    processes for run folders: presets.py, overrides.py, prepare.py, processes.py, worker.py,

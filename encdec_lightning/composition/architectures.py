@@ -40,7 +40,9 @@ class Architecture:
     renamed: tuple[tuple[str, str], ...] = ()
     """Pattern and replacement for the names of a checkpoint's tensors that transformers would not find."""
     computed: tuple[str, ...] = ()
-    """Parameters that are no checkpoint's, since they are computed (sinusoids)."""
+    """Prefixes of parameters that are no checkpoint's and not trained, since they are computed (sinusoids)."""
+    unused: tuple[str, ...] = ()
+    """Parts of the names of parameters that no output here depends on."""
     reads_padding: bool = False
     """Whether a token's embedding depends on its neighbour's, so that the padding token's must be zero."""
 
@@ -74,7 +76,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "rembert": _BERT,
     "roberta": _ROBERTA,
     "roberta-prelayernorm": _ROBERTA,
-    "roformer": replace(_BERT, encoder_arguments=()),
+    "roformer": replace(_BERT, encoder_arguments=(), computed=("encoder.embed_positions.",)),
     "xlm-roberta": _ROBERTA,
     "xlm-roberta-xl": _ROBERTA,
     "xmod": _ROBERTA,
@@ -88,7 +90,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "eurobert": replace(_ENCODER, embeddings=("embed_tokens.",)),
     "flaubert": _XLM,
     "ibert": replace(_POOLED, positions_before_first=2),
-    "longformer": replace(_POOLED, positions_before_first=2),
+    "longformer": replace(_POOLED, positions_before_first=2, unused=("_global.",)),
     "megatron-bert": _POOLED,
     "mobilebert": replace(_POOLED, reads_padding=True),
     "modernbert": _ENCODER,
@@ -164,7 +166,7 @@ DROPOUTS = (
 """Names of configs' dropout probabilities."""
 PER_LAYER = ("layer_types", "attention_window")
 """Names of configs' lists with an entry for each layer."""
-HEADS = ("ForMaskedLM", "ForPreTraining", "LMHeadModel", "ForCausalLM", "ForConditionalGeneration", "MTModel")
+HEADS = ("ForMaskedLM", "ForPreTraining", "LMHeadModel", "ForCausalLM", "ForConditionalGeneration", "GenerationDecoder")
 """Ends of the names of classes whose checkpoints have a language model's head."""
 
 

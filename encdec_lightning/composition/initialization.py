@@ -12,7 +12,6 @@ from encdec_lightning.composition.architectures import (
     DROPOUTS,
     OWN_ATTENTION,
     PER_LAYER,
-    Architecture,
     architecture_of,
 )
 from encdec_lightning.composition.checkpoints import load_config, load_weights, vocabulary
@@ -101,7 +100,7 @@ def initialized(side: Side) -> tuple[PreTrainedModel, set[str]]:
         taken = origins(side, model)
         _copy({name: checkpoint.get_parameter(own) for name, own in taken.items()}, model)
     fresh = {name for name in parameter_names(side, model) if name not in taken or taken[name] in missing}
-    return model, fresh - _computed(model)
+    return model, fresh - untrainable(side, model)
 
 
 def origins(side: Side, model: PreTrainedModel) -> dict[str, str]:
@@ -131,6 +130,17 @@ def origins(side: Side, model: PreTrainedModel) -> dict[str, str]:
 def base_prefix(side: Side, model: PreTrainedModel) -> str:
     """What stands in front of the base model's names in those of a side's parameters."""
     return "" if side.role == "encoder" else f"{model.base_model_prefix}."
+
+
+def untrainable(side: Side, model: PreTrainedModel) -> set[str]:
+    """Names of a side's parameters that are computed, or that no output depends on: DDP waits for their gradients."""
+    architecture = architecture_of(model.config)
+    computed = tuple(f"{base_prefix(side, model)}{part}" for part in architecture.computed)
+    return {
+        name
+        for name, _ in model.named_parameters()
+        if name.startswith(computed) or any(part in name for part in architecture.unused)
+    }
 
 
 def is_cross_attention(name: str) -> bool:
@@ -184,7 +194,7 @@ def _load(side: Side) -> tuple[PreTrainedModel, set[str]]:
     )
     base = base_prefix(side, model)
     lacked = [name for name in missing if name.startswith(base) and not is_cross_attention(name)]
-    _refuse_missing(side, [name for name in lacked if name not in _computed(model) and "pooler" not in name])
+    _refuse_missing(side, [name for name in lacked if name not in untrainable(side, model) and "pooler" not in name])
     return model, set(missing)
 
 
@@ -205,12 +215,6 @@ def _of_vocabulary(model: PreTrainedModel) -> set[str]:
         if any(parameter is each for each in own)
         or (not name.startswith(head) and name.endswith("bias") and parameter.shape == (size,))
     }
-
-
-def _computed(model: PreTrainedModel) -> set[str]:
-    architecture: Architecture = architecture_of(model.config)
-    parts = tuple(f"{model.base_model_prefix}.{part}" for part in architecture.computed)
-    return {name for name, _ in model.named_parameters() if parts and name.startswith(parts)}
 
 
 @torch.no_grad()

@@ -55,9 +55,8 @@ def shared_keys(weights: Weights, encoder: PreTrainedModel, decoder: PreTrainedM
 
 def word_embeddings(model: PreTrainedModel) -> str:
     """The name of a side's word embeddings."""
-    weight = model.get_input_embeddings().weight
-    (name,) = (name for name, parameter in model.named_parameters() if parameter is weight)
-    return str(name)
+    owner = model.get_input_embeddings()
+    return next(f"{name}.weight" for name, module in model.named_modules() if module is owner)
 
 
 def unlike(model: nn.Module, shared: Shared) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from encdec_lightning.composition.compatibility import ComposedModel
+from encdec_lightning.composition.initialization import untrainable
 from encdec_lightning.errors import UserError
 from encdec_lightning.training.options import Freeze
 
@@ -16,6 +17,9 @@ def freeze(model: ComposedModel, part: Freeze | None) -> None:
     if part == "encoder" and not hasattr(model, "encoder"):
         raise UserError("training.freeze", part, "a decoder alone has no encoder")
     frozen = {id(each) for each in getattr(model, part).parameters()} if part in ("encoder", "decoder") else set()
+    for side in model.composition.sides:
+        own = getattr(model, side.role)
+        frozen |= {id(own.get_parameter(name)) for name in untrainable(side, own)}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(id(parameter) not in frozen and (part != "pretrained" or name in fresh))
     if not any(parameter.requires_grad for parameter in model.parameters()):

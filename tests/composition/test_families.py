@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import copy
-import functools
 from pathlib import Path
-from typing import Any
 
 import pytest
-import tiny
 import torch
+from families import LENGTHS, batch, logits
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer, EncoderDecoderModel
 
 from encdec_lightning.composition.architectures import ARCHITECTURES
-from encdec_lightning.composition.compatibility import ComposedModel
 from encdec_lightning.composition.compose import compose
 from encdec_lightning.composition.initialization import is_cross_attention
 from encdec_lightning.composition.model import EncoderDecoder, count_ties
 from encdec_lightning.composition.prefix import PrefixDecoder
 from encdec_lightning.composition.tokenizers import Tokenizers
+from encdec_lightning.training.freezing import freeze
 
 ENCODERS = [("encoder", name) for name, each in ARCHITECTURES.items() if each.encodes != "no"]
 DECODERS = [("decoder", name) for name, each in ARCHITECTURES.items() if each.decodes]
@@ -30,49 +28,6 @@ every_family = pytest.mark.parametrize(("role", "family"), [*ENCODERS, *DECODERS
 every_decoder = pytest.mark.parametrize(("role", "family"), [*DECODERS, *PREFIXES, *TIED])
 every_encoder = pytest.mark.parametrize(("role", "family"), [*ENCODERS, *TIED])
 every_tied = pytest.mark.parametrize(("role", "family"), TIED)
-LENGTHS = (9, 5)
-
-
-@pytest.fixture(scope="module")
-def probe(files: tiny.Files, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """(role, family) -> its model beside a bert, in evaluation mode, made once; with the options of its composition."""
-    folder = tmp_path_factory.mktemp("families")
-
-    @functools.cache
-    def made(role: str, family: str) -> ComposedModel:
-        checkpoint = folder / family
-        if not checkpoint.exists():
-            tiny.family_checkpoint(checkpoint, family)
-        torch.manual_seed(0)
-        return compose(**options(role, family)).eval()
-
-    def options(role: str, family: str) -> dict[str, Any]:
-        checkpoint = str(folder / family)
-        unmasked = ARCHITECTURES[family].encodes == "unmasked"
-        if role.startswith("tied"):
-            return {"encoder": checkpoint, "decoder": checkpoint, "weights": role, "encoder_bidirectional": unmasked}
-        if role == "encoder":
-            return {"encoder": checkpoint, "decoder": files.bert, "encoder_bidirectional": unmasked}
-        return {"encoder": files.bert if role == "decoder" else None, "decoder": checkpoint}
-
-    made.options = options
-    return made
-
-
-def batch(model: ComposedModel, lengths: tuple[int, ...] = LENGTHS, target_length: int = 6) -> dict[str, torch.Tensor]:
-    """Random ids, none of them special, padded with the padding token, and a mask made of lengths."""
-    draw = torch.Generator().manual_seed(7)
-    source = model.config.encoder if hasattr(model.config, "encoder") else model.config.decoder
-    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
-    ids = torch.randint(5, source.vocab_size, (len(lengths), max(lengths)), generator=draw)
-    pad = source.pad_token_id or 0
-    target = torch.randint(5, model.config.decoder.vocab_size, (len(lengths), target_length), generator=draw)
-    return {"input_ids": ids.where(mask > 0, pad), "attention_mask": mask, "decoder_input_ids": target}
-
-
-@torch.no_grad()
-def logits(model: ComposedModel, **inputs: torch.Tensor) -> torch.Tensor:
-    return model(**inputs, use_cache=False).logits
 
 
 def other(ids: torch.Tensor) -> torch.Tensor:
@@ -193,6 +148,8 @@ def test_gradient_checkpointing_changes_no_gradient(probe, role, family):
         model.zero_grad()
     model.activation_checkpointing_disable()
     model.eval()
+    freeze(model, None)  # what a fit trains has a gradient, so that DDP need not look for what is unused
+    assert found[0].keys() == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert found[0].keys() == found[1].keys() and len(found[0]) > 10
     for name, gradient in found[0].items():
         assert torch.allclose(found[1][name], gradient, atol=1e-6), name
