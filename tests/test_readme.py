@@ -8,13 +8,20 @@ from pathlib import Path
 
 import pytest
 import tiny
+from transformers import AutoTokenizer
 
-from encdec_lightning.cli import evaluate, predict, train
+from encdec_lightning.cli import check, evaluate, predict, train
+from encdec_lightning.composition.architectures import ARCHITECTURES
 from encdec_lightning.launch.presets import choices
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = {"encdec-train": train.main, "encdec-evaluate": evaluate.main, "encdec-predict": predict.main}
+COMMANDS = {
+    "encdec-check": check.main,
+    "encdec-train": train.main,
+    "encdec-evaluate": evaluate.main,
+    "encdec-predict": predict.main,
+}
 
 
 def blocks(language: str) -> list[str]:
@@ -30,6 +37,7 @@ def folder(files: tiny.Files, in_tmp: Path) -> Path:
     """A working folder with the files that README speaks of."""
     for name, count in (("train", 32), ("validation", 8)):
         tiny.write_rows(in_tmp / f"{name}.jsonl", tiny.pairs(count))
+    AutoTokenizer.from_pretrained(files.bert).save_pretrained(in_tmp / "vocabulary")
     (in_tmp / "sources.txt").write_text("The matrix is given.\nThe path is read.\n", encoding="utf-8")
     return in_tmp
 
@@ -71,3 +79,16 @@ def test_presets_and_files_that_it_names_exist() -> None:
         assert set(named) - {"null", "mine"} <= set(choices()[name]), name
     for name in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / name).exists(), name
+
+
+def test_the_families_are_those_of_the_table() -> None:
+    def named(title: str) -> set[str]:
+        found = re.search(rf"{title}: (.*?)[.] ", " ".join(README.split()))
+        assert found is not None
+        return set(re.findall(r"[a-z0-9_-]+", re.sub(r"and those of |and ", "", found[1])))
+
+    assert named("Encoders") == {name for name, each in ARCHITECTURES.items() if each.encodes == "yes"}
+    assert named("Decoders") == {name for name, each in ARCHITECTURES.items() if each.decodes}
+    alone = named("Language models, alone or as bidirectional encoders")
+    assert alone == {name for name, each in ARCHITECTURES.items() if each.prefixes}
+    assert alone == {name for name, each in ARCHITECTURES.items() if each.encodes == "unmasked"}

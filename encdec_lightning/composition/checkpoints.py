@@ -68,8 +68,8 @@ def vocabulary(field: str, checkpoint: str) -> tuple[int, int | None]:
 
 def load_weights(
     auto: Any, field: str, checkpoint: str, config: PretrainedConfig, **arguments: Any
-) -> tuple[PreTrainedModel, list[str]]:
-    """What `auto.from_pretrained` makes of a checkpoint, in fp32 unless `dtype` is given, and the names it lacks.
+) -> tuple[PreTrainedModel, dict[str, set[str]]]:
+    """What `auto.from_pretrained` makes of a checkpoint, in fp32 unless `dtype` is given, and its loading report.
 
     Only safetensors are read, no pickles. Raises `UserError` for weights that are absent, damaged or of another size.
 
@@ -92,7 +92,7 @@ def load_weights(
     finally:
         logging.set_verbosity(verbosity)
     _refuse_more_layers(field, checkpoint, model, report["unexpected_keys"])
-    return model, sorted(report["missing_keys"])
+    return model, report
 
 
 def stored_names(folder: str) -> set[str]:

@@ -73,7 +73,9 @@ def random_encoder(config: PretrainedConfig) -> PreTrainedModel:
     """An encoder of this config, drawn from torch's global generator."""
     architecture = architecture_of(config)
     arguments = dict(architecture.encoder_arguments)
-    return architecture.encoder_class.from_config(config, dtype=torch.float32, **arguments)
+    encoder: PreTrainedModel = architecture.encoder_class.from_config(config, dtype=torch.float32, **arguments)
+    drop_pooler(encoder)
+    return encoder
 
 
 def random_decoder(config: PretrainedConfig) -> PreTrainedModel:
@@ -91,7 +93,7 @@ def initialized(side: Side) -> tuple[PreTrainedModel, set[str]]:
     config = side_config(side)
     if side.init == "random":
         model = random_side(side, config)
-        return model, set(parameter_names(side, model))
+        return model, set(parameter_names(side, model)) - computed(side, model)
     model, missing = _load(side)
     resized = side.layers is not None or side.vocabulary is not None
     taken = {} if resized else origins(side, model)
@@ -100,7 +102,7 @@ def initialized(side: Side) -> tuple[PreTrainedModel, set[str]]:
         taken = origins(side, model)
         _copy({name: checkpoint.get_parameter(own) for name, own in taken.items()}, model)
     fresh = {name for name in parameter_names(side, model) if name not in taken or taken[name] in missing}
-    return model, fresh - untrainable(side, model)
+    return model, fresh - computed(side, model)
 
 
 def origins(side: Side, model: PreTrainedModel) -> dict[str, str]:
@@ -132,15 +134,24 @@ def base_prefix(side: Side, model: PreTrainedModel) -> str:
     return "" if side.role == "encoder" else f"{model.base_model_prefix}."
 
 
+def computed(side: Side, model: PreTrainedModel) -> set[str]:
+    """Names of a side's parameters that are neither drawn nor a checkpoint's, but computed (sinusoids)."""
+    start = tuple(f"{base_prefix(side, model)}{part}" for part in architecture_of(model.config).computed)
+    return {name for name, _ in model.named_parameters() if start and name.startswith(start)}
+
+
 def untrainable(side: Side, model: PreTrainedModel) -> set[str]:
     """Names of a side's parameters that are computed, or that no output depends on: DDP waits for their gradients."""
-    architecture = architecture_of(model.config)
-    computed = tuple(f"{base_prefix(side, model)}{part}" for part in architecture.computed)
-    return {
-        name
-        for name, _ in model.named_parameters()
-        if name.startswith(computed) or any(part in name for part in architecture.unused)
+    unused = architecture_of(model.config).unused
+    return computed(side, model) | {
+        name for name, _ in model.named_parameters() if any(part in name for part in unused)
     }
+
+
+def drop_pooler(encoder: PreTrainedModel) -> None:
+    """Take away a pooler, which nothing here reads and a saved model would reload at random; some families call it."""
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = torch.nn.Identity()
 
 
 def is_cross_attention(name: str) -> bool:
@@ -184,7 +195,7 @@ def _load(side: Side) -> tuple[PreTrainedModel, set[str]]:
     config = checkpoint_config(side)
     architecture = architecture_of(config)
     encodes = side.role == "encoder"
-    model, missing = load_weights(
+    model, report = load_weights(
         architecture.encoder_class if encodes else AutoModelForCausalLM,
         side.role,
         side.checkpoint,
@@ -192,10 +203,24 @@ def _load(side: Side) -> tuple[PreTrainedModel, set[str]]:
         key_mapping=dict(architecture.renamed) or None,
         **dict(architecture.encoder_arguments if encodes else ()),
     )
-    base = base_prefix(side, model)
+    if encodes:
+        drop_pooler(model)
+    known, base = set(parameter_names(side, model)), base_prefix(side, model)
+    missing = [name for name in sorted(report["missing_keys"]) if name in known]
     lacked = [name for name in missing if name.startswith(base) and not is_cross_attention(name)]
-    _refuse_missing(side, [name for name in lacked if name not in untrainable(side, model) and "pooler" not in name])
-    return model, set(missing)
+    _refuse_missing(side, [name for name in lacked if name not in computed(side, model)])
+    return model, set(missing) - _head_of_embeddings(model, missing)
+
+
+@torch.no_grad()
+def _head_of_embeddings(model: PreTrainedModel, missing: list[str]) -> set[str]:
+    """Start an LM head that the checkpoint ties and the class does not (bigbird_pegasus) at the word embeddings."""
+    words, head = model.get_input_embeddings().weight, model.get_output_embeddings()
+    lacked = {name for name in missing if head is not None and model.get_parameter(name) is head.weight}
+    if lacked and model.config.tie_word_embeddings and head.weight.shape == words.shape:
+        head.weight.copy_(words)
+        return lacked
+    return set()
 
 
 def _refuse_missing(side: Side, missing: list[str]) -> None:

@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from encdec_lightning.composition.architectures import architecture_of
 from encdec_lightning.composition.checkpoints import load_weights, stored_names
-from encdec_lightning.composition.initialization import LAYER, is_cross_attention, random_encoder
+from encdec_lightning.composition.initialization import LAYER, drop_pooler, is_cross_attention, random_encoder
 from encdec_lightning.composition.options import Composition, Weights
 from encdec_lightning.composition.sharing import Shared, shared_keys
 from encdec_lightning.errors import UserError
@@ -47,8 +47,7 @@ class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
     def post_init(self) -> None:
         """Called last by the parent's constructor, when both sides exist."""
         weights = getattr(self.config, "composition", {}).get("weights", "untied")
-        if getattr(self.encoder, "pooler", None) is not None:  # a saved model would reload it at random
-            self.encoder.pooler = nn.Identity()  # some families call it; what it gives is never used here
+        drop_pooler(self.encoder)
         self.shared = shared_keys(weights, self.encoder, self.decoder)
         super().post_init()
 
@@ -67,14 +66,14 @@ class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
             weights: Weights = "tied" if _ties_everything(config, str(folder)) else "untied"
             config.composition = vars(Composition(encoder=str(folder), decoder=str(folder), weights=weights)).copy()
             config.fresh_parameters = []
-        model, missing = load_weights(super(), "model", str(folder), config, **{"dtype": "auto", **kwargs})
+        model, report = load_weights(super(), "model", str(folder), config, **{"dtype": "auto", **kwargs})
         computed = architecture_of(config.decoder).computed
-        lacking = [name for name in missing if not any(part in name for part in computed)]
+        lacking = [name for name in sorted(report["missing_keys"]) if not any(part in name for part in computed)]
         if lacking:
             raise UserError("model", str(folder), f"it lacks {len(lacking)} tensors, such as {lacking[0]}")
         if count_ties(model) != len(model.shared):
             raise UserError("model", str(folder), "its config says that the sides share weights, but they differ")
-        return (model, {"missing_keys": set(missing)}) if with_report else model
+        return (model, report) if with_report else model
 
     def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
         """{target: source} over this model; the sides' own ties (LM head and embeddings) come after the shared ones."""

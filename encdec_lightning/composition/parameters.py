@@ -10,6 +10,7 @@ from encdec_lightning.composition.architectures import architecture_of, has_head
 from encdec_lightning.composition.initialization import (
     base_prefix,
     checkpoint_config,
+    computed,
     is_cross_attention,
     origins,
     self_attention_of,
@@ -25,7 +26,7 @@ class Counts:
     embedding: int
     """In embedding blocks, both sides': words, positions, types, their layer norm."""
     pretrained: int
-    """Start as a checkpoint has them."""
+    """Start as a checkpoint has them, or are computed."""
     random: int
     """Start at random."""
     shared: int
@@ -108,6 +109,7 @@ def _loaded(model: PreTrainedModel, sides: dict[Role, Side]) -> set[int]:
             lacks_cross_attention = is_cross_attention(name) and not architecture.cross_attention
             if not lacks_head and not lacks_cross_attention:
                 found.add(f"{role}.{name}")
+        found |= {f"{role}.{name}" for name in computed(side, part)}
     found |= {source for target, source in model.shared.items() if target in found}
     found |= {name for name, own in copies(model).items() if own in found}
     return {id(model.get_parameter(name)) for name in found}

@@ -149,9 +149,10 @@ class PrefixDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     def from_pretrained(cls, folder: str | os.PathLike[str], **kwargs: Any) -> PrefixDecoder:
         """Open a folder of `save_pretrained`, or of any language model. Raises `UserError` if tensors are missing."""
         config = load_config("model", str(folder))
-        decoder, missing = load_weights(
+        decoder, report = load_weights(
             AutoModelForCausalLM, "model", str(folder), config, **{"dtype": "auto", **kwargs}
         )
+        missing = sorted(report["missing_keys"])
         if missing:
             raise UserError("model", str(folder), f"it lacks {len(missing)} tensors, such as {missing[0]}")
         unknown = {"composition": vars(Composition(encoder=None, decoder=str(folder))).copy(), "fresh_parameters": []}

@@ -13,6 +13,7 @@ import torch
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     BertModel,
     EncoderDecoderConfig,
@@ -185,3 +186,27 @@ def test_gpt2_lays_cross_attention_out_unlike_self_attention_so_architectures_py
     own = {name: tuple(value.shape) for name, value in block.attn.named_parameters()}
     cross = {name: tuple(value.shape) for name, value in block.crossattention.named_parameters()}
     assert own["c_attn.weight"] == (32, 96) and cross["c_attn.weight"] == (32, 64) and "q_attn.weight" in cross
+
+
+@pytest.mark.parametrize(("family", "lost"), [("bart", "model.decoder.embed_tokens.weight"), ("bigbird_pegasus", "lm_head.weight")])  # fmt: skip
+def test_decoders_of_seq2seq_folders_lose_tensors_so_architectures_py_renames_and_initialization_py_copies(
+    tmp_path, family, lost
+):
+    folder = tiny.family_checkpoint(tmp_path, family)
+    model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert lost in report["missing_keys"]
+    words = AutoModelForSeq2SeqLM.from_pretrained(folder).model.shared.weight
+    assert not torch.equal(model.get_parameter(lost), words)
+
+
+def test_is_causal_of_the_config_takes_the_mask_away_so_architectures_py_encodes_with_language_models():
+    config = tiny.family_config("llama", 100)
+    model = AutoModel.from_config(config).eval()
+    whole, cut = ids(6), ids(6)[:, :3]
+    mask = torch.ones_like(whole), torch.ones_like(cut)
+    assert torch.allclose(model(whole, mask[0]).last_hidden_state[:, :3], model(cut, mask[1]).last_hidden_state, atol=1e-5)  # fmt: skip
+    config.is_causal = False
+    open_to_both = AutoModel.from_config(config).eval()
+    open_to_both.load_state_dict(model.state_dict())
+    states = open_to_both(whole, mask[0]).last_hidden_state[:, :3]
+    assert not torch.allclose(states, open_to_both(cut, mask[1]).last_hidden_state, atol=1e-3)
