@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from types import NoneType
 from typing import Any, ClassVar, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -34,6 +35,7 @@ OWNED_ELSEWHERE = {  # {slot: {argument: the option that sets it}}
         "use_distributed_sampler": "nothing: the data plan shares the examples out",
     },
 }
+KINDS = {int: "a whole number", list[int]: "a list of whole numbers", NoneType: "null"}
 NOT_OF_THE_RESULT = ("name", "folder", "logger", "export")
 
 
@@ -182,9 +184,14 @@ def _problems_of(error: ValidationError, values: Node) -> list[UserError]:
     """Pydantic's findings as our sentences."""
     found: list[UserError] = []
     for each in error.errors():
-        path = [part for part in each["loc"] if isinstance(part, int) or not part.startswith(("dict[", "list["))]
+        path, kinds = _option(each["loc"])
         name = ".".join(map(str, path))
         value = each["input"]
+        if kinds:  # pydantic complains once for each
+            if not any(problem.field == name for problem in found):
+                expected = " or ".join(KINDS[kind] for kind in kinds)
+                found.append(UserError(name, _at(values, path), f"it must be {expected}"))
+            continue
         inner = each.get("ctx", {}).get("error")
         if isinstance(inner, UserErrors):
             found += [problem.inside(name) for problem in inner.problems]
@@ -196,13 +203,32 @@ def _problems_of(error: ValidationError, values: Node) -> list[UserError]:
             choices = _choices(path)
             hint = did_you_mean(str(value), choices)
             found.append(UserError(name, value, f"it must be one of {', '.join(choices)}{hint}"))
-        elif not any(problem.field == name for problem in found):  # a union complains once for each member
+        elif not any(problem.field == name for problem in found):
             found.append(UserError(name, value, each["msg"].replace("Input should be", "it must be")))
     return found
 
 
-def _choices(path: list[Any]) -> list[str]:
+def _option(location: tuple[int | str, ...]) -> tuple[list[int | str], tuple[Any, ...]]:
+    """Pydantic's place of a mistake as the path of an option, and the option's kinds where there are several."""
+    at: Any = Config
+    for depth, name in enumerate(location):
+        at = get_type_hints(at).get(str(name)) if is_dataclass(at) else None
+        kinds = () if at is None else get_args(at)
+        if sum(kind is not NoneType for kind in kinds) > 1 and all(kind in KINDS for kind in kinds):
+            return list(location[: depth + 1]), kinds
+    kept = (part for part in location if isinstance(part, int) or not part.startswith(("dict[", "list[")))
+    return list(kept), ()
+
+
+def _at(values: Any, path: list[int | str]) -> object:
+    for name in path:
+        values = values[name]
+    return values
+
+
+def _choices(path: list[int | str]) -> list[str]:
     at: Any = Config
     for name in path:
-        at = get_type_hints(at)[name]
-    return [str(choice) for choice in get_args(at)]
+        at = get_type_hints(at)[str(name)]
+    choices = [choice for kind in get_args(at) for choice in get_args(kind) or [kind] if kind is not NoneType]
+    return [str(choice) for choice in choices]

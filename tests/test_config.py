@@ -101,6 +101,18 @@ def test_choices_are_listed_and_the_near_one_is_proposed():
     assert sentence.endswith("it must be one of untied, tied_embeddings, tied (did you mean 'tied'?).")
 
 
+@pytest.mark.parametrize("value", [2.5, "two", True, [1.5], [[1]], {"a": 1}])
+def test_one_mistake_in_an_option_of_several_kinds_is_one_sentence(value):
+    (sentence,) = mistakes(model={"encoder_layers": value})
+    expected = "it must be a whole number or a list of whole numbers or null."
+    assert sentence == f"model.encoder_layers is {value!r}: {expected}"
+
+
+def test_choices_of_an_option_that_may_be_null():
+    (sentence,) = mistakes(training={"freeze": "encodr"})
+    assert sentence.endswith("it must be one of pretrained, encoder, decoder (did you mean 'encoder'?).")
+
+
 @settings(max_examples=30)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x), max_leaves=4))
 def test_no_value_gets_through_as_another_type(value):

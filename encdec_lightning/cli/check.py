@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from encdec_lightning.cli.arguments import Arguments, command, parse_overrides
-from encdec_lightning.errors import UserErrors
+from encdec_lightning.errors import UserError, UserErrors
 
 DESCRIPTION = "Check a job from configs alone: its problems, or the model it builds, with numbers of parameters."
 FLAGS = {
@@ -32,7 +32,8 @@ def _check(argv: Sequence[str] | None) -> None:
     except UserErrors as errors:
         from encdec_lightning.reporting.composition import problems
 
-        _print(problems(errors.problems))
+        if errors.problems:  # else they are printed
+            _print(problems(errors.problems))
         raise UserErrors([]) from None  # the exit code alone is left to say
 
 
@@ -63,16 +64,14 @@ def _report(arguments: Arguments) -> None:
 
 def _variants(arguments: Arguments) -> None:
     """All rows of the paper's table that the chosen set of checkpoints can fill."""
-    from rich.console import Console
-
     from encdec_lightning.composition.compatibility import check
     from encdec_lightning.composition.paper import ROWS
     from encdec_lightning.launch.job import quiet
     from encdec_lightning.launch.overrides import compose_config
-    from encdec_lightning.reporting.composition import describe, variant_table
+    from encdec_lightning.reporting.composition import describe, problems, show_variants
 
     quiet()
-    rows = []
+    rows, refused = [], {}
     for variant in ROWS:
         try:
             composition = compose_config([*arguments.overrides, f"variant={variant}"], arguments.config_dirs).model
@@ -82,12 +81,22 @@ def _variants(arguments: Arguments) -> None:
             raise
         compatibility = check(**vars(composition))
         if compatibility.parameters is None:
-            raise UserErrors(problem.inside(f"variant {variant}: model") for problem in compatibility.problems)
+            refused[variant] = [problem.inside("model") for problem in compatibility.problems]
+            continue
         rows.append((variant, composition, compatibility.parameters))
     if "--json" in arguments.flags:
-        _print({variant: describe(composition, parameters, None) for variant, composition, parameters in rows})
-    else:
-        Console().print(variant_table(rows))
+        built = {variant: describe(composition, parameters, None) for variant, composition, parameters in rows}
+        _print(built | {variant: problems(found) for variant, found in refused.items()})
+        if refused:
+            raise UserErrors([])  # the exit code alone is left to say
+        return
+    show_variants(rows)
+    if refused:
+        raise UserErrors(
+            UserError(f"{problem.field} of {variant}", problem.value, problem.expected)
+            for variant, found in refused.items()
+            for problem in found
+        )
 
 
 def _print(values: dict[str, Any]) -> None:

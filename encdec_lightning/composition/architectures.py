@@ -157,8 +157,15 @@ CANNOT_DECODE = {
 
 CROSS_ATTENTION = (".crossattention.", ".ln_cross_attn.", ".encoder_attn.", ".encoder_attn_layer_norm.")
 """Parts of the names of cross-attention parameters, in every family."""
-OWN_ATTENTION = {".crossattention.": ".attention.", ".encoder_attn": ".self_attn"}
-"""What turns a cross-attention parameter's name into that of the self-attention parameter of the same meaning."""
+OWN_ATTENTION = {
+    **{f".crossattention.{part}.": ".attn.c_attn." for part in ("q_attn", "c_attn")},
+    ".crossattention.c_proj.": ".attn.c_proj.",
+    ".ln_cross_attn.": ".ln_1.",
+    ".crossattention.": ".attention.",
+    ".encoder_attn": ".self_attn",
+}
+"""What turns a cross-attention parameter's name into that of the self-attention parameter of the same meaning, of
+which it may be a part: GPT-2's `c_attn` is queries, keys and values side by side, in cross-attention the last two."""
 DROPOUTS = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "activation_dropout"),
     *("resid_pdrop", "embd_pdrop", "attn_pdrop", "dropout_rate", "hidden_dropout", "embedding_dropout", "mlp_dropout"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, logging
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from encdec_lightning.errors import UserError
 
@@ -33,7 +35,7 @@ def load_config(field: str, checkpoint: str) -> PretrainedConfig:
         return AutoConfig.from_pretrained(checkpoint)
     except StrictDataclassError as error:
         raise UserError(field, checkpoint, f"its config.json cannot be right ({one_line(error)})") from error
-    except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError) as error:
         expected = (
             "transformers cannot read its config.json or does not know its family" if folder.is_dir() else NOT_FOUND
         )
@@ -58,7 +60,11 @@ def vocabulary(field: str, checkpoint: str) -> tuple[int, int | None]:
     """
     if not os.path.isdir(checkpoint) or (Path(checkpoint) / "config.json").is_file():
         config = load_config(field, checkpoint)
-        return int(config.vocab_size), config.pad_token_id
+        size = getattr(config, "vocab_size", None)  # an encoder-decoder's config has one for each side
+        if size is not None:
+            if size < 1:
+                raise UserError(field, checkpoint, f"its config.json says {size} words, it must be at least 1")
+            return int(size), config.pad_token_id
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     except (OSError, ValueError, KeyError) as error:
@@ -89,6 +95,8 @@ def load_weights(
         raise UserError(field, checkpoint, "the weights do not have the sizes that its config.json says") from error
     except OSError as error:
         raise UserError(field, checkpoint, _no_safetensors(checkpoint)) from error
+    except (ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise UserError(field, checkpoint, f"transformers cannot load it ({one_line(error)})") from error
     finally:
         logging.set_verbosity(verbosity)
     _refuse_more_layers(field, checkpoint, model, report["unexpected_keys"])
@@ -96,10 +104,13 @@ def load_weights(
 
 
 def stored_names(folder: str) -> set[str]:
-    """The names of the tensors in a local folder's safetensors, of which no value is read; empty if there are none."""
+    """The names of the tensors in a local folder's safetensors, of which no value is read; empty if there are none.
+
+    Damaged files are passed over: loading says what is wrong with them.
+    """
     names: set[str] = set()
     for file in sorted(Path(folder).glob("*.safetensors")):
-        with safe_open(file, framework="pt") as stored:
+        with suppress(SafetensorError), safe_open(file, framework="pt") as stored:
             names |= set(stored.keys())
     return names
 
@@ -112,6 +123,11 @@ def one_line(error: Exception) -> str:
 def _no_safetensors(checkpoint: str) -> str:
     if not os.path.isdir(checkpoint):
         return "the Hub does not offer it as safetensors, or cannot be reached"
+    index = Path(checkpoint) / SAFE_WEIGHTS_INDEX_NAME
+    if index.is_file():
+        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        lacking = sorted(name for name in named if not (index.parent / name).is_file())
+        return f"{index.name} names {', '.join(lacking)}, which the folder does not hold"
     pickles = sorted(file.name for file in Path(checkpoint).iterdir() if file.suffix in (".bin", ".pt", ".pth"))
     if pickles:
         convert = f"python -m encdec_lightning.composition.convert {checkpoint}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
@@ -19,6 +20,7 @@ from encdec_lightning.composition.checkpoints import one_line
 from encdec_lightning.composition.initialization import (
     checkpoint_config,
     is_cross_attention,
+    layer_numbers,
     origins,
     random_side,
     self_attention_of,
@@ -26,14 +28,17 @@ from encdec_lightning.composition.initialization import (
 )
 from encdec_lightning.composition.model import EncoderDecoder
 from encdec_lightning.composition.options import Composition, CrossAttentionInit, Init, Side, Weights
-from encdec_lightning.composition.parameters import ParameterTable, count_parameters
+from encdec_lightning.composition.parameters import ParameterTable, count_parameters, expected_fresh
 from encdec_lightning.composition.prefix import PrefixDecoder, prefix_decoder
 from encdec_lightning.composition.sharing import shared_keys, unlike
 from encdec_lightning.errors import UserError, UserErrors, did_you_mean
 
 ComposedModel = EncoderDecoder | PrefixDecoder
-SAME_WHEN_TIED = ("num_hidden_layers", "num_attention_heads", "hidden_act", "layer_norm_eps")
-"""What a layer computes with its weights, or how many there are: shapes alone do not show a difference."""
+MAY_DIFFER_WHEN_TIED = re.compile(
+    r"drop|_token_id$|^(_|is_|add_cross|initializer|init_std|use_cache|classifier|summary|problem|tie_|output_|return_)"
+    r"|^(id2label|label2id|architectures|chunk_size|dtype|transformers_version)"
+)
+"""Settings of a config that do not say what its layers compute with their weights."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +77,11 @@ def check(
         return Compatibility((problem,))
     except UserErrors as errors:
         return Compatibility(errors.problems)
-    return Compatibility((), count_parameters(model, composition))
+    return Compatibility((), count_parameters(model))
 
 
 def skeleton(composition: Composition) -> ComposedModel:
-    """The composed model on the meta device: names and shapes without values; raises what stands against it."""
+    """The composed model on the meta device: what there will be and what is fresh, without values; raises what hinders it."""
     problems = [problem for side in composition.sides for problem in _side_problems(side, composition)]
     if problems:
         raise UserErrors(problems)
@@ -85,7 +90,9 @@ def skeleton(composition: Composition) -> ComposedModel:
         models = [_built(side, config) for side, config in zip(composition.sides, configs, strict=True)]
         if len(models) == 2:
             _refuse_unlike(composition, *models)
-        return assemble(models, composition)
+        model = assemble(models, composition)
+    model.config.fresh_parameters = expected_fresh(model)
+    return model
 
 
 def assemble(models: Sequence[PreTrainedModel], composition: Composition) -> ComposedModel:
@@ -187,7 +194,11 @@ def _lacks_cross_attention(config: PretrainedConfig) -> str | None:
 
 
 def _refuse_unlike(composition: Composition, encoder: PreTrainedModel, decoder: PreTrainedModel) -> None:
-    """Raise when the scheme would share tensors that cannot be one, or cross-attention cannot start as asked."""
+    """Raise when the scheme would share tensors that cannot be one, or cross-attention cannot do as asked."""
+    width, read = encoder.config.hidden_size, getattr(decoder.config, "cross_attention_hidden_size", None)
+    if read not in (None, width):
+        expected = f"its cross-attention reads states {read} wide, those of {composition.encoder} are {width}"
+        raise UserError("decoder", composition.decoder, expected)
     if composition.cross_attention_init == "self_attention" and self_attention_of(decoder) is None:
         family = decoder.config.model_type
         expected = f"the cross-attention of {family} is laid out unlike its self-attention, use random"
@@ -199,6 +210,10 @@ def _refuse_unlike(composition: Composition, encoder: PreTrainedModel, decoder: 
     if differing:
         more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
         raise UserError("weights", composition.weights, f"{differing[0]}{more}; use untied")
+    if composition.weights == "tied":
+        for name, (one, other) in _unlike_settings(encoder.config, decoder.config).items():
+            expected = f"the encoder's {name} is {one}, the decoder's {other}; use tied_embeddings or untied"
+            raise UserError("weights", "tied", expected)
 
 
 def _refuse_unlike_families(composition: Composition, encoder: PreTrainedModel, decoder: PreTrainedModel) -> None:
@@ -207,14 +222,24 @@ def _refuse_unlike_families(composition: Composition, encoder: PreTrainedModel, 
         which = _first_difference(encoder, decoder)
         expected = f"a {families[0]} encoder and a {families[1]} decoder cannot share all weights ({which}), use untied"
         raise UserError("weights", "tied", expected)
-    if composition.encoder_layers != composition.decoder_layers:
-        expected = f"encoder_layers is {composition.encoder_layers}, decoder_layers {composition.decoder_layers}"
-        raise UserError("weights", "tied", f"{expected}: choose the same layers, or untied weights")
-    for name in SAME_WHEN_TIED:
-        values = getattr(encoder.config, name, None), getattr(decoder.config, name, None)
-        if values[0] != values[1]:
-            expected = f"the encoder's {name} is {values[0]}, the decoder's {values[1]}; use tied_embeddings or untied"
-            raise UserError("weights", "tied", expected)
+    numbers = [layer_numbers(side, checkpoint_config(side)) for side in composition.sides]
+    if numbers[0] != numbers[1]:
+        layers = [_in_words(each) for each in numbers]
+        expected = f"the encoder has layers {layers[0]}, the decoder {layers[1]}; choose the same, or untied weights"
+        raise UserError("weights", "tied", expected)
+
+
+def _in_words(layers: list[int]) -> str:
+    if layers == list(range(len(layers))):
+        return f"1 to {len(layers)}"
+    return ", ".join(str(number + 1) for number in layers)
+
+
+def _unlike_settings(encoder: PretrainedConfig, decoder: PretrainedConfig) -> dict[str, tuple[object, object]]:
+    """The settings of a family in which two configs differ, so that the same weights would compute something else."""
+    names = [name for name in type(encoder)().to_dict() if not MAY_DIFFER_WHEN_TIED.search(name)]
+    values = {name: (getattr(encoder, name, None), getattr(decoder, name, None)) for name in names}
+    return {name: (one, other) for name, (one, other) in values.items() if one != other}
 
 
 def _first_difference(encoder: PreTrainedModel, decoder: PreTrainedModel) -> str:

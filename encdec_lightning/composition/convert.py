@@ -35,7 +35,7 @@ def convert(folder: Path) -> Path:
     kept: dict[tuple[int, torch.Size], str] = {}
     for name, tensor in tensors.items():
         kept.setdefault((tensor.data_ptr(), tensor.shape), name)
-    save_file({name: tensors[name] for name in kept.values()}, target, metadata={"format": "pt"})
+    save_file({name: tensors[name].clone() for name in kept.values()}, target, metadata={"format": "pt"})
     return target
 
 

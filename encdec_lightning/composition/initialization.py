@@ -24,6 +24,8 @@ LAYER = re.compile(r"\.(\d+)\.")  # the first number in a parameter's name
 def checkpoint_config(side: Side) -> PretrainedConfig:
     """The config of a side's checkpoint, in the side's role and with its dropout; raises `UserError`."""
     config = load_config(side.role, side.checkpoint)
+    if getattr(config, "quantization_config", None) is not None:
+        raise UserError(side.role, side.checkpoint, "its weights are quantized, take the checkpoint in full precision")
     if side.dropout is not None:
         for name in DROPOUTS:
             if hasattr(config, name):
@@ -39,8 +41,8 @@ def side_config(side: Side) -> PretrainedConfig:
     """The config of a side as it will be built, its family known; raises `UserError`."""
     config = checkpoint_config(side)
     architecture = architecture_of(config)
+    chosen = layer_numbers(side, config)
     if side.layers is not None:
-        chosen = layer_numbers(side, config)
         for name in PER_LAYER:
             each = getattr(config, name, None)
             if isinstance(each, list):
@@ -61,6 +63,8 @@ def side_config(side: Side) -> PretrainedConfig:
 def layer_numbers(side: Side, config: PretrainedConfig) -> list[int]:
     """The chosen layers of a checkpoint, counted from 0; raises `UserError` for one that it does not have."""
     depth = int(getattr(config, architecture_of(config).depth))
+    if depth < 1:
+        raise UserError(side.role, side.checkpoint, f"its config.json says {depth} layers, it must be at least 1")
     if side.layers is None:
         return list(range(depth))
     numbers = side.layers if isinstance(side.layers, list) else list(range(1, side.layers + 1))
@@ -161,23 +165,32 @@ def is_cross_attention(name: str) -> bool:
 
 def self_attention_of(decoder: PreTrainedModel) -> dict[str, str] | None:
     """{each cross-attention parameter: the self-attention parameter of the same meaning}; None where they differ."""
-    shapes = {name: parameter.shape for name, parameter in decoder.named_parameters(remove_duplicate=False)}
+    parameters = dict(decoder.named_parameters(remove_duplicate=False))
     pairs = {}
-    for name in filter(is_cross_attention, shapes):
+    for name in filter(is_cross_attention, parameters):
         own = name
         for old, new in OWN_ATTENTION.items():
             own = own.replace(old, new)
-        if own == name or shapes.get(own) != shapes[name]:
+        if own == name or own not in parameters or _columns(parameters[own], parameters[name]) is None:
             return None
         pairs[name] = own
     return pairs
+
+
+def _columns(own: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor | None:
+    """The part of self-attention's tensor that has the meaning of `wanted`: all, the first third, or the last two."""
+    third = own.shape[-1] // 3
+    return next((each for each in (own, own[..., :third], own[..., third:]) if each.shape == wanted.shape), None)
 
 
 @torch.no_grad()
 def cross_attention_from_self_attention(decoder: PreTrainedModel) -> None:
     """Copy each layer's self-attention into its cross-attention."""
     for name, own in (self_attention_of(decoder) or {}).items():
-        decoder.get_parameter(name).copy_(decoder.get_parameter(own))
+        target = decoder.get_parameter(name)
+        values = _columns(decoder.get_parameter(own), target)
+        assert values is not None  # self_attention_of found it
+        target.copy_(values)
 
 
 def parameter_names(side: Side, model: PreTrainedModel) -> list[str]:

@@ -14,7 +14,7 @@ from transformers import EncoderDecoderConfig, EncoderDecoderModel, PreTrainedMo
 from transformers.pytorch_utils import Conv1D
 
 from encdec_lightning.composition.architectures import architecture_of
-from encdec_lightning.composition.checkpoints import load_weights, stored_names
+from encdec_lightning.composition.checkpoints import load_config, load_weights, stored_names
 from encdec_lightning.composition.initialization import LAYER, drop_pooler, is_cross_attention, random_encoder
 from encdec_lightning.composition.options import Composition, Weights
 from encdec_lightning.composition.sharing import Shared, shared_keys
@@ -61,7 +61,11 @@ class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
         """
         given = kwargs.pop("config", None)
         with_report = kwargs.pop("output_loading_info", False)
-        config = EncoderDecoderConfig.from_pretrained(folder) if given is None else given
+        config = load_config("model", str(folder)) if given is None else given
+        if config.model_type != EncoderDecoderConfig.model_type:
+            raise UserError(
+                "model", str(folder), f"its family is {config.model_type}, not encoder-decoder; compose one"
+            )
         if not hasattr(config, "composition"):
             weights: Weights = "tied" if _ties_everything(config, str(folder)) else "untied"
             config.composition = vars(Composition(encoder=str(folder), decoder=str(folder), weights=weights)).copy()
@@ -97,7 +101,8 @@ class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Write a full copy that the stock `EncoderDecoderModel` loads with equal logits, all shared tensors twice.
 
-        This class shares them again on loading; the stock class has no way to.
+        This class shares them again on loading; the stock class has no way to. Nor can it run a t5's encoder, for which
+        it builds a whole t5.
         """
         state_dict = kwargs.pop("state_dict", None)
         if state_dict is None:

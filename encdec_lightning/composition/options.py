@@ -62,7 +62,7 @@ class Composition:
     cross_attention_init: CrossAttentionInit = "pretrained"
     """Start cross-attention as the decoder's checkpoint has it (bart's family), or else at random, as in the paper;
     always at random; or as a copy of each decoder layer's self-attention, which learns to use the source several times
-    sooner where steps are few."""
+    sooner where steps are few. Nothing without an encoder."""
     dropout: float | None = None
     """Dropout probability of both sides, attention included; none: what the checkpoints' configs say."""
 
@@ -76,7 +76,7 @@ class Composition:
         )
         if self.encoder is None:
             names = ("weights", "encoder_init", "encoder_layers", "encoder_vocabulary", "encoder_bidirectional")
-            require(*(self._unset(name) for name in (*names, "cross_attention_init")))
+            require(*(self._unset(name) for name in names))
 
     @property
     def sides(self) -> tuple[Side, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from encdec_lightning.composition.checkpoints import load_config
+from encdec_lightning.composition.initialization import side_config
 from encdec_lightning.composition.options import Composition
 
 
@@ -47,18 +48,31 @@ ROWS = tuple(row.variant for row in _ROWS.values())
 """The variants of table 1, in its order."""
 
 
+_WORDS = {"bert": 28_996, "roberta": 50_265, "gpt2": 50_257}
+"""Sizes of the vocabularies of the paper's checkpoints."""
+
+
 def paper_row(composition: Composition) -> PaperRow | None:
     """The row of table 1 that a composition is, at any size; None where the paper has no such row."""
     if composition.encoder_layers is not None or composition.decoder_layers is not None:
+        return None
+    if composition.encoder is not None and composition.cross_attention_init == "self_attention":
         return None
     families = [
         load_config(role, checkpoint).model_type if checkpoint else None
         for role, checkpoint in (("encoder", composition.encoder), ("decoder", composition.decoder))
     ]
-    return _ROWS.get((*families, composition.weights, composition.encoder_init, composition.decoder_init))
+    row = _ROWS.get((*families, composition.weights, composition.encoder_init, composition.decoder_init))
+    words = composition.decoder if row is not None and row.variant == "rnd2gpt" else None
+    replaced = (composition.encoder_vocabulary, composition.decoder_vocabulary)
+    return row if replaced == (words, None) else None
 
 
 def has_printed_size(composition: Composition) -> bool:
-    """Whether the row's figures are about models of this size: 12 layers, 768 wide."""
-    config = load_config("decoder", composition.decoder)
-    return (config.num_hidden_layers, config.hidden_size) == (12, 768)
+    """Whether a row's figures are about models of this size: 12 layers, 768 wide, the vocabulary of the checkpoints."""
+    for side in composition.sides:
+        config = side_config(side)
+        words = _WORDS[config.model_type if side.vocabulary is None else "gpt2"]
+        if (config.num_hidden_layers, config.hidden_size, config.vocab_size) != (12, 768, words):
+            return False
+    return True

@@ -15,7 +15,7 @@ from encdec_lightning.composition.initialization import (
     origins,
     self_attention_of,
 )
-from encdec_lightning.composition.options import Composition, Role, Side
+from encdec_lightning.composition.options import Role, Side
 
 
 @dataclass(frozen=True)
@@ -50,18 +50,14 @@ class ParameterTable:
     head: int
 
 
-def count_parameters(model: PreTrainedModel, composition: Composition) -> ParameterTable:
-    """Count a composed model, which may be on the meta device.
-
-    A head, and cross-attention, start as the checkpoint has them if its config names a class that has one.
-    """
-    sides = {side.role: side for side in composition.sides}
+def count_parameters(model: PreTrainedModel) -> ParameterTable:
+    """Count a composed model, which may be on the meta device; its config says what is fresh."""
+    sides = {side.role: side for side in model.composition.sides}
     base = {id(each) for each in model.decoder.get_submodule(model.decoder.base_model_prefix).parameters()}
     head = {id(each) for each in model.decoder.parameters()} - base
-    loaded = _loaded(model, sides)
     everything = {id(each): each.numel() for each in model.parameters()}
-    as_built = _counts(model, everything, loaded, sides)
-    by_the_paper = _counts(model, {key: everything[key] for key in everything.keys() - head}, loaded, sides)
+    as_built = _counts(model, everything, sides)
+    by_the_paper = _counts(model, {key: everything[key] for key in everything.keys() - head}, sides)
     return ParameterTable(as_built, by_the_paper, as_built.total - by_the_paper.total)
 
 
@@ -73,9 +69,19 @@ def copies(model: PreTrainedModel) -> dict[str, str]:
     return {f"decoder.{name}": model.shared.get(f"decoder.{own}", f"decoder.{own}") for name, own in pairs}
 
 
-def _counts(model: PreTrainedModel, sizes: dict[int, int], loaded: set[int], sides: dict[Role, Side]) -> Counts:
+def expected_fresh(model: PreTrainedModel) -> list[str]:
+    """Names of the parameters that will start at random, as configs tell; a shared one under its source's name.
+
+    A head, and cross-attention, start as the checkpoint has them if its config names a class that has one.
+    """
+    loaded = _loaded(model, {side.role: side for side in model.composition.sides})
+    return [name for name, each in model.named_parameters() if id(each) not in loaded]
+
+
+def _counts(model: PreTrainedModel, sizes: dict[int, int], sides: dict[Role, Side]) -> Counts:
     """Count the parameters of `sizes`, which is {id: number of elements}."""
     of_side = {role: {id(each) for each in getattr(model, role).parameters()} for role in sides}
+    fresh = {id(model.get_parameter(name)) for name in model.config.fresh_parameters}
     shared = {id(model.get_parameter(source)) for source in model.shared.values()}
     blocks: set[int] = set()
     for role, side in sides.items():
@@ -89,8 +95,8 @@ def _counts(model: PreTrainedModel, sizes: dict[int, int], loaded: set[int], sid
     return Counts(
         total=sum(sizes.values()),
         embedding=number(blocks),
-        pretrained=number(loaded),
-        random=sum(sizes.values()) - number(loaded),
+        pretrained=sum(sizes.values()) - number(fresh),
+        random=number(fresh),
         shared=number(shared),
         encoder=number(of_side.get("encoder", set())),
         decoder=number(of_side["decoder"]),

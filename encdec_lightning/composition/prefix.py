@@ -18,6 +18,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
+from encdec_lightning.composition.architectures import ARCHITECTURES
 from encdec_lightning.composition.checkpoints import load_config, load_weights
 from encdec_lightning.composition.options import Composition
 from encdec_lightning.composition.sharing import Shared
@@ -149,6 +150,9 @@ class PrefixDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     def from_pretrained(cls, folder: str | os.PathLike[str], **kwargs: Any) -> PrefixDecoder:
         """Open a folder of `save_pretrained`, or of any language model. Raises `UserError` if tensors are missing."""
         config = load_config("model", str(folder))
+        known = ARCHITECTURES.get(config.model_type)
+        if known is None or not known.prefixes:
+            raise UserError("model", str(folder), f"its family {config.model_type} cannot stand alone")
         decoder, report = load_weights(
             AutoModelForCausalLM, "model", str(folder), config, **{"dtype": "auto", **kwargs}
         )

@@ -39,7 +39,7 @@ def _check_model(config: Config) -> list[UserError]:
         return [problem.inside("model") for problem in compatibility.problems]
     task, generated = config.task, config.generation.max_length
     sides = [side_config(side) for side in config.model.sides]
-    found = _check_tokenizers(config)
+    found = [*_check_tokenizers(config), *_check_freeze(config)]
     found += [
         UserError(f"task.max_{side}_length", length, expected)
         for side, length, expected in length_problems(
@@ -69,6 +69,17 @@ def _check_tokenizers(config: Config) -> list[UserError]:
     except UserError as problem:
         found = [problem]
     return [problem.inside("model") for problem in found]
+
+
+def _check_freeze(config: Config) -> list[UserError]:
+    from encdec_lightning.composition.compatibility import skeleton
+    from encdec_lightning.training.freezing import freeze
+
+    try:
+        freeze(skeleton(config.model), config.training.freeze)
+    except UserError as problem:
+        return [problem]
+    return []
 
 
 def _check_files(config: Config) -> list[UserError]:

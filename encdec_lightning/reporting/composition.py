@@ -26,6 +26,7 @@ COUNTS = {
     "encoder": "encoder",
     "decoder": "decoder",
 }
+WIDTH = 110
 PRINTED = {"total": "total", "embedding": "embedding", "pretrained": "initialized", "random": "random"}
 
 
@@ -59,7 +60,7 @@ def show_composition(
     console: Console | None = None,
 ) -> None:
     """Print what will be built: the sides, their special tokens, and the table of parameters."""
-    console = console or Console()
+    console = console or _console()
     for each in (_side(side) for side in composition.sides):
         console.print(f"[bold]{each['role']}[/]  {escape(_sentence(each))}", highlight=False, soft_wrap=True)
     if special_tokens is None:
@@ -82,7 +83,7 @@ def parameter_table(composition: Composition, parameters: ParameterTable) -> Tab
     printed = row if row is not None and has_printed_size(composition) else None
     table = Table(title=f"Parameters of {row.variant}" if row is not None else "Parameters")
     table.add_column("", no_wrap=True)
-    for name in ("as built", "by the paper's rule", *(["as printed"] if printed else [])):
+    for name in ("as built", "by paper's rule", *(["printed"] if printed else [])):
         table.add_column(name, justify="right", no_wrap=True)
     for name, words in COUNTS.items():
         cells = [f"{getattr(counts, name):,}" for counts in (parameters.as_built, parameters.by_the_paper)]
@@ -92,12 +93,17 @@ def parameter_table(composition: Composition, parameters: ParameterTable) -> Tab
     return table
 
 
+def show_variants(rows: Sequence[tuple[str, Composition, ParameterTable]]) -> None:
+    """Print a line for each variant."""
+    _console().print(variant_table(rows))
+
+
 def variant_table(rows: Sequence[tuple[str, Composition, ParameterTable]]) -> Table:
     """A line for each variant: totals as built, by the paper's rule and as printed, and where values come from."""
-    table = Table(title="The variants of Rothe et al., table 1 (printed figures in millions)")
+    table = Table(title="The variants of Rothe et al., table 1 (printed: total/initialized/random in millions)")
     table.add_column("", no_wrap=True)
-    for name in ("as built", "paper's rule", "initialized", "random", "shared", "printed total/init/random"):
-        table.add_column(name, justify="right", no_wrap=name != "printed total/init/random")
+    for name in ("as built", "paper's rule", "initialized", "random", "shared", "printed"):
+        table.add_column(name, justify="right", no_wrap=True)
     for variant, composition, parameters in rows:
         counts = parameters.by_the_paper
         row = paper_row(composition)
@@ -108,6 +114,13 @@ def variant_table(rows: Sequence[tuple[str, Composition, ParameterTable]]) -> Ta
             _printed(row) if row is not None and has_printed_size(composition) else "",
         )
     return table
+
+
+def _console() -> Console:
+    """Wide enough that no figure is cut: a narrow terminal, or a pipe, breaks lines instead."""
+    console = Console()
+    console.width = max(console.width, WIDTH)
+    return console
 
 
 def _printed(row: PaperRow) -> str:

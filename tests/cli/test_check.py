@@ -10,6 +10,7 @@ import pytest
 
 from encdec_lightning.cli.check import main
 from encdec_lightning.composition.compose import compose
+from encdec_lightning.composition.paper import ROWS
 
 PAPER = ["experiment=rothe"]
 
@@ -27,7 +28,7 @@ def test_the_report_names_sides_tokens_and_parameters(files, capsys):
     assert "start '[CLS]' (2), end '[SEP]' (3), pad '[PAD]' (0)" in out
     model = compose(files.bert, files.bert, "tied")
     assert f"{sum(each.numel() for each in model.parameters()):,}" in out
-    assert "as printed" not in out and "random 26M" not in out  # the paper's figures are about other sizes
+    assert "printed" not in out and "random 26M" not in out  # the paper's figures are about other sizes
 
 
 def test_the_papers_figures_stand_beside_its_own_sizes(capsys):
@@ -57,7 +58,7 @@ def test_json_says_what_will_be_built(files, capsys, variant):
 
 
 def test_all_variants_of_a_set(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "150")
+    monkeypatch.setenv("COLUMNS", "60")  # nothing is cut all the same
     code, out, _ = answer(capsys, *PAPER, "--variants")
     assert code == 0
     for words in ("rnd2rnd", "136,086,528", "152,421,888", "124,439,808", "238,257,408", "276,861,696", "221/109/26"):
@@ -66,6 +67,40 @@ def test_all_variants_of_a_set(capsys, monkeypatch):
     rows = json.loads(out)
     assert rows.keys() == {"rnd2rnd", "bert2rnd", "rnd2bert", "bert2bert", "bertshare", "gpt", "rnd2gpt", "bert2gpt"}
     assert rows["bertshare"]["parameters"]["by_the_paper"]["total"] == 205_629_696
+
+
+def test_the_first_job_does_not_stand_against_any_variant(capsys):
+    code, out, err = answer(capsys, "checkpoints=published", "--variants")
+    assert (code, err) == (0, "") and all(f" {row} " in out for row in ROWS)
+
+
+def test_a_variant_that_cannot_be_built_is_told_beside_the_others(files, capsys):
+    argv = files.overrides("model.decoder_layers=1", "--variants")
+    code, out, err = answer(capsys, *argv)
+    refused = {line.partition(":")[0] for line in err.splitlines()}
+    assert code == 2 and refused == {f"model.weights of {row} is 'tied'" for row in ("bertshare", "robertashare")}
+    assert " bert2bert " in out and " bertshare " not in out
+    code, out, _ = answer(capsys, *argv, "--json")
+    found = {row: values["ok"] for row, values in json.loads(out).items()}
+    assert code == 2 and not found["bertshare"] and found["bert2gpt"] and len(found) == len(ROWS)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["variant=bertshare", "checkpoints.bert=bert-base-multilingual-cased"],
+        ["variant=bert2bert", "checkpoints.bert=bert-base-uncased"],
+        ["variant=roberta2gpt", "checkpoints.roberta=roberta-large"],
+        ["variant=bertshare", "model.encoder_vocabulary=gpt2", "model.decoder_vocabulary=gpt2"],
+        ["variant=bertshare", "model.cross_attention_init=self_attention"],
+        ["variant=bertshare", "ablation=first_10_of_large"],
+    ],
+)
+def test_the_papers_figures_do_not_stand_beside_other_models(capsys, options):
+    code, out, _ = answer(capsys, *PAPER, *options)
+    assert code == 0 and "printed" not in out and "26M" not in out
+    _, out, _ = answer(capsys, *PAPER, *options, "--json")
+    assert (json.loads(out)["paper"] or {}).get("same_size", False) is False
 
 
 def test_reasons_come_with_exit_code_2(files, capsys):
@@ -104,6 +139,20 @@ def test_a_decoder_alone_has_one_position_table_for_both(files, capsys):
     expected = f"{files.gpt2} has positions for 64 tokens, source and target together."
     assert (code, err.strip()) == (2, f"task.max_source_length is 60: {expected}")
     assert answer(capsys, *argv, "task.max_source_length=59")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("variant", "part", "expected"),
+    [
+        ("gpt", "encoder", "a decoder alone has no encoder"),
+        ("gpt", "pretrained", "nothing would be left to train"),
+        ("bertshare", "decoder", "nothing would be left to train"),
+    ],
+)
+def test_a_job_that_would_train_nothing_is_found_before_the_run(files, capsys, variant, part, expected):
+    code, _, err = answer(capsys, *files.overrides(f"variant={variant}", f"training.freeze={part}"))
+    assert (code, err.strip()) == (2, f"training.freeze is {part!r}: {expected}.")
+    assert answer(capsys, *files.overrides("variant=bert2bert", f"training.freeze={part}"))[0] == 0
 
 
 def test_a_tokenizer_that_does_not_fit_is_found_before_the_run(files, capsys, tmp_path):

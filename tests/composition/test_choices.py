@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 import tiny
@@ -71,6 +73,7 @@ def test_chosen_layers_of_the_decoder_are_the_checkpoints(files, deep, family):
 
 
 def test_chosen_layers_are_shared_when_tied(deep):
+    assert check(deep["bert"], deep["bert"], "tied", encoder_layers=5).ok  # which is all of them
     model = compose(deep["bert"], deep["bert"], "tied", encoder_layers=[2, 5], decoder_layers=[2, 5])
     first = AutoModel.from_pretrained(deep["bert"])
     own = model.encoder.encoder.layer[1].output.dense.weight
@@ -87,7 +90,10 @@ def test_chosen_layers_are_shared_when_tied(deep):
         ({"encoder_layers": []}, r"encoder_layers is \[\]: it must be a number"),
         ({"encoder_layers": [1, 1]}, r"encoder_layers is \[1, 1\]: it must be"),
         ({"encoder_layers": [0, 1]}, r"encoder_layers is \[0, 1\]: it must be"),
-        ({"encoder_layers": 2, "weights": "tied"}, "encoder_layers is 2, decoder_layers None: choose the same layers"),
+        (
+            {"encoder_layers": 2, "weights": "tied"},
+            "the encoder has layers 1 to 2, the decoder 1 to 5; choose the same",
+        ),
     ],
 )
 def test_layers_that_are_not_there(deep, options, sentence):
@@ -183,6 +189,22 @@ def test_a_family_that_counts_positions_from_padding_needs_it_in_its_place(files
 def test_a_vocabulary_that_is_not_there(files, tmp_path):
     expected = "the folder holds neither a config.json nor a tokenizer"
     assert expected in problem(files.bert, files.bert, encoder_vocabulary=str(tmp_path))
+
+
+def test_the_vocabulary_of_an_export_is_its_tokenizers(files, vocabulary, tmp_path):
+    tokenizers = Tokenizers.from_pretrained(vocabulary[0])
+    options = dict(encoder_vocabulary=vocabulary[0], decoder_vocabulary=vocabulary[0])
+    compose(files.bert, files.bert, **options, tokenizers=tokenizers).save_pretrained(tmp_path)
+    tokenizers.save_pretrained(tmp_path)
+    assert compose(files.bert, files.bert, encoder_vocabulary=str(tmp_path)).config.encoder.vocab_size == vocabulary[1]
+
+
+def test_a_vocabulary_without_words(files, tmp_path):
+    config = json.loads((Path(files.bert) / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "vocab_size": 0}))
+    assert problem(files.bert, files.bert, encoder_vocabulary=str(tmp_path)) == (
+        f"encoder_vocabulary is {str(tmp_path)!r}: its config.json says 0 words, it must be at least 1."
+    )
 
 
 @pytest.mark.parametrize("side", ["encoder", "decoder"])

@@ -10,6 +10,7 @@ from composed import ENCODERS, INITS, PAIRS, WEIGHTS, composed
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from encdec_lightning.composition.architectures import ARCHITECTURES
 from encdec_lightning.composition.compatibility import check
 from encdec_lightning.errors import UserErrors
 
@@ -148,19 +149,51 @@ def test_tied_sides_whose_layers_compute_differently(files, tmp_path, name, valu
     config = json.loads((Path(files.bert) / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, name: value}))
     expected = f"the encoder's {name} is {config[name]}, the decoder's {value}; use tied_embeddings or untied."
+    if name == "num_hidden_layers":
+        expected = "the encoder has layers 1 to 2, the decoder 1 to 1; choose the same, or untied weights."
     assert problem(files.bert, str(tmp_path), "tied") == f"weights is 'tied': {expected}"
     assert check(files.bert, str(tmp_path), "tied_embeddings").ok
     assert check(files.bert, str(tmp_path), "untied").ok
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
-@pytest.mark.parametrize("init", INITS)
-def test_cross_attention_of_gpt2_cannot_start_as_its_self_attention(files, encoder, init):
-    expected = "cross_attention_init is 'self_attention': the cross-attention of gpt2 is laid out unlike"
-    encoder_folder = getattr(files, encoder)
-    assert problem(encoder_folder, files.gpt2, decoder_init=init, cross_attention_init="self_attention").startswith(
-        expected
-    )
+def test_tied_language_models_that_compute_differently(files, tmp_path):
+    config = json.loads((Path(files.gpt2) / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "layer_norm_epsilon": 0.5}))
+    expected = "the encoder's layer_norm_epsilon is 1e-05, the decoder's 0.5; use tied_embeddings or untied."
+    assert problem(files.gpt2, str(tmp_path), "tied", encoder_bidirectional=True) == f"weights is 'tied': {expected}"
+    assert check(files.gpt2, files.gpt2, "tied", encoder_bidirectional=True).ok
+
+
+@pytest.mark.parametrize("family", [name for name, each in ARCHITECTURES.items() if each.decodes])
+def test_cross_attention_of_every_decoder_can_start_as_its_self_attention(probe, family):
+    found = check(probe.folder("bert"), probe.folder(family), cross_attention_init="self_attention")
+    assert found.ok and found.parameters.as_built.random == 0
+
+
+def test_a_decoder_that_reads_states_of_one_width(probe, files, tmp_path):
+    config = json.loads((Path(probe.folder("trocr")) / "config.json").read_text())
+    for width in (tiny.WIDTH, 48):
+        (tmp_path / "config.json").write_text(json.dumps({**config, "cross_attention_hidden_size": width}))
+        if width == tiny.WIDTH:
+            assert check(files.bert, str(tmp_path)).ok
+        else:
+            expected = f"its cross-attention reads states 48 wide, those of {files.bert} are {tiny.WIDTH}."
+            assert problem(files.bert, str(tmp_path)).endswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"num_hidden_layers": 0}, "its config.json says 0 layers, it must be at least 1"),
+        ({"num_hidden_layers": -1}, "its config.json says -1 layers, it must be at least 1"),
+        ({"quantization_config": {"load_in_4bit": True}}, "its weights are quantized, take the checkpoint in full"),
+        ({"dtype": "float99"}, "transformers cannot read its config.json"),
+    ],
+)
+def test_a_config_that_no_model_can_follow(files, tmp_path, values, sentence):
+    config = json.loads((Path(files.bert) / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **values}))
+    assert sentence in problem(str(tmp_path), files.bert) and sentence in problem(files.bert, str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from composed import INITS, composed, every_cell, logits
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from encdec_lightning.composition.compatibility import check
 from encdec_lightning.composition.compose import compose
@@ -118,6 +119,18 @@ def test_truncated_safetensors_are_refused(files, tmp_path, keep):
     file.write_bytes(file.read_bytes()[:keep])
     assert refused(str(folder), files.bert).startswith(f"encoder is {str(folder)!r}: its safetensors cannot be read")
     assert refused(files.bert, str(folder)).startswith(f"decoder is {str(folder)!r}: its safetensors cannot be read")
+
+
+def test_shards_that_are_not_there_are_named(files, tmp_path):
+    folder = tmp_path / "sharded"
+    AutoModelForCausalLM.from_pretrained(files.gpt2).save_pretrained(folder, max_shard_size="20KB")
+    shards = sorted(folder.glob("*.safetensors"))
+    assert len(shards) > 1 and compose(files.bert, str(folder))
+    shards[-1].unlink()
+    expected = f"model.safetensors.index.json names {shards[-1].name}, which the folder does not hold."
+    assert refused(files.bert, str(folder)) == f"decoder is {str(folder)!r}: {expected}"
+    (folder / "model.safetensors.index.json").write_text("{")
+    assert "transformers cannot load it (" in refused(files.bert, str(folder))
 
 
 @pytest.mark.parametrize("pickle", [True, False])

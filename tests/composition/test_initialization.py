@@ -120,6 +120,20 @@ def test_cross_attention_as_a_copy_of_self_attention(files, second, family, weig
     assert len({name in model.config.fresh_parameters for name in names}) == 1
 
 
+@pytest.mark.parametrize("weights", ["untied", "tied_embeddings", "tied"])
+def test_cross_attention_of_gpt2_takes_its_part_of_the_fused_projections(files, weights):
+    """GPT-2's c_attn is [queries | keys | values], in cross-attention q_attn and [keys | values]."""
+    model = compose(files.gpt2, files.gpt2, weights, encoder_bidirectional=True, cross_attention_init="self_attention")
+    assert model.config.fresh_parameters == []
+    for block in model.decoder.transformer.h:
+        for name in ("weight", "bias"):
+            fused = getattr(block.attn.c_attn, name)
+            cross = [getattr(part, name) for part in (block.crossattention.q_attn, block.crossattention.c_attn)]
+            assert torch.equal(torch.cat(cross, dim=-1), fused)
+            assert torch.equal(getattr(block.crossattention.c_proj, name), getattr(block.attn.c_proj, name))
+            assert torch.equal(getattr(block.ln_cross_attn, name), getattr(block.ln_1, name))
+
+
 def test_a_head_of_the_checkpoint_is_kept(files, tmp_path):
     config = tiny.config("bert", 123)
     config.is_decoder = True

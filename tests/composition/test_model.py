@@ -13,6 +13,8 @@ from transformers import AutoModelForSeq2SeqLM, EncoderDecoderModel
 
 from encdec_lightning.composition.compose import compose
 from encdec_lightning.composition.model import EncoderDecoder, count_ties
+from encdec_lightning.composition.prefix import PrefixDecoder
+from encdec_lightning.errors import UserError
 
 
 def whole(model: EncoderDecoder) -> bool:
@@ -62,6 +64,24 @@ def test_a_saved_folder_opens_in_the_stock_class(files, tmp_path, encoder, decod
     stock.save_pretrained(tmp_path / "again")  # and back
     again = EncoderDecoder.from_pretrained(tmp_path / "again")
     assert whole(again) and torch.equal(logits(again), logits(model))
+
+
+@pytest.mark.parametrize(
+    ("kind", "family", "expected"),
+    [
+        (EncoderDecoder, "bert", "its family is bert, not encoder-decoder; compose one."),
+        (EncoderDecoder, None, "it is neither a folder with a config.json nor"),
+        (PrefixDecoder, "bert", "its family bert cannot stand alone."),
+        (PrefixDecoder, "pair", "its family encoder-decoder cannot stand alone."),
+    ],
+)
+def test_a_folder_of_another_kind_is_refused(files, tmp_path, kind, family, expected):
+    folder = str(tmp_path / "nowhere") if family is None else getattr(files, family, str(tmp_path))
+    if family == "pair":
+        own(files, "bert", "bert", "untied").save_pretrained(tmp_path)
+    with pytest.raises(UserError) as caught:
+        kind.from_pretrained(folder)
+    assert str(caught.value).startswith(f"model is {folder!r}: {expected}")
 
 
 def test_the_folder_names_the_stock_class_and_holds_no_pickle(files, tmp_path):

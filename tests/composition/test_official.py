@@ -158,6 +158,15 @@ def test_a_pickle_is_converted_first(original, tmp_path):
         convert(folder)
 
 
+def test_views_of_one_storage_are_converted_apart(in_tmp):
+    whole = torch.arange(10.0)
+    torch.save({"first": whole[:5], "whole": whole, "last": whole[5:]}, in_tmp / "pytorch_model.bin")
+    tensors = load_file(convert(in_tmp))
+    assert {name: tensor.tolist() for name, tensor in tensors.items()} == {
+        "first": list(range(5)), "last": list(range(5, 10)), "whole": list(range(10)),
+    }  # fmt: skip
+
+
 class Harmful:
     def __reduce__(self):
         return (Path.touch, (Path("harmed"),))

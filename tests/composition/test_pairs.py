@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from encdec_lightning.composition.architectures import ARCHITECTURES
-from encdec_lightning.composition.compatibility import check
+from encdec_lightning.composition.compatibility import check, skeleton
 from encdec_lightning.composition.compose import compose
 from encdec_lightning.composition.model import EncoderDecoder, count_ties
 from encdec_lightning.errors import UserErrors
@@ -41,6 +41,7 @@ def test_any_pair_is_refused_beforehand_or_holds_what_check_said(probe, encoder,
     counts = answer.parameters.as_built
     assert counts.total == sum(sizes.values())
     assert counts.shared == sum(sizes[source] for source in set(model.shared.values()))
+    assert skeleton(model.composition).config.fresh_parameters == model.config.fresh_parameters
     assert counts.random == sum(sizes[name] for name in model.config.fresh_parameters)
     inputs = batch(model)
     with tempfile.TemporaryDirectory() as folder:

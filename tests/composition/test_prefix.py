@@ -154,7 +154,6 @@ def test_the_gradient_is_the_language_models(model, plain):
         ({"encoder_layers": 1}, "encoder_layers"),
         ({"encoder_vocabulary": "x"}, "encoder_vocabulary"),
         ({"encoder_bidirectional": True}, "encoder_bidirectional"),
-        ({"cross_attention_init": "random"}, "cross_attention_init"),
     ],
 )
 def test_what_needs_an_encoder_is_refused(files, options, field):

@@ -179,7 +179,7 @@ def test_the_meta_device_draws_nothing_so_check_leaves_the_seed_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_gpt2_lays_cross_attention_out_unlike_self_attention_so_architectures_py_has_no_copy():
+def test_gpt2_lays_cross_attention_out_unlike_self_attention_so_initialization_py_copies_columns():
     config = tiny.config("gpt2", 50)
     config.add_cross_attention = True
     block = AutoModel.from_config(config).h[0]
