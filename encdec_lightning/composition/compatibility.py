@@ -81,7 +81,7 @@ def check(
 
 
 def skeleton(composition: Composition) -> ComposedModel:
-    """The composed model on the meta device: what there will be and what is fresh, without values; raises what hinders it."""
+    """The composed model on the meta device: its names, shapes and what is fresh; raises what hinders it."""
     problems = [problem for side in composition.sides for problem in _side_problems(side, composition)]
     if problems:
         raise UserErrors(problems)
