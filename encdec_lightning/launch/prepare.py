@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from encdec_lightning.config import Config
 from encdec_lightning.errors import UserError, UserErrors
 from encdec_lightning.run import Run
+
+if TYPE_CHECKING:
+    from encdec_lightning.composition.compatibility import ComposedModel
 
 
 def prepare(config: Config, in_sweep: bool = False) -> Run:
@@ -31,15 +35,18 @@ def check_all(config: Config) -> list[UserError]:
 
 
 def _check_model(config: Config) -> list[UserError]:
-    from encdec_lightning.composition.compatibility import check, length_problems
+    from encdec_lightning.composition.compatibility import length_problems, skeleton
     from encdec_lightning.composition.initialization import side_config
 
-    compatibility = check(**asdict(config.model))
-    if not compatibility.ok:
-        return [problem.inside("model") for problem in compatibility.problems]
+    try:
+        model = skeleton(config.model)
+    except UserError as problem:
+        return [problem.inside("model")]
+    except UserErrors as errors:
+        return [problem.inside("model") for problem in errors.problems]
     task, generated = config.task, config.generation.max_length
     sides = [side_config(side) for side in config.model.sides]
-    found = [*_check_tokenizers(config), *_check_freeze(config)]
+    found = [*_check_tokenizers(config, model), *_check_freeze(config, model)]
     found += [
         UserError(f"task.max_{side}_length", length, expected)
         for side, length, expected in length_problems(
@@ -57,26 +64,24 @@ def _check_model(config: Config) -> list[UserError]:
     return found
 
 
-def _check_tokenizers(config: Config) -> list[UserError]:
+def _check_tokenizers(config: Config, model: ComposedModel) -> list[UserError]:
     """Whether the tokenizers fit the vocabularies, where both are folders; others are checked once they are loaded."""
-    from encdec_lightning.composition.compatibility import skeleton
     from encdec_lightning.composition.tokenizers import Tokenizers
 
     if not all(Path(each).is_dir() for each in config.model.vocabularies):
         return []
     try:
-        found = Tokenizers.from_pretrained(*config.model.vocabularies).problems(skeleton(config.model))
+        found = Tokenizers.from_pretrained(*config.model.vocabularies).problems(model)
     except UserError as problem:
         found = [problem]
     return [problem.inside("model") for problem in found]
 
 
-def _check_freeze(config: Config) -> list[UserError]:
-    from encdec_lightning.composition.compatibility import skeleton
+def _check_freeze(config: Config, model: ComposedModel) -> list[UserError]:
     from encdec_lightning.training.freezing import freeze
 
     try:
-        freeze(skeleton(config.model), config.training.freeze)
+        freeze(model, config.training.freeze)
     except UserError as problem:
         return [problem]
     return []
