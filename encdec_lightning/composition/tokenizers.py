@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from encdec_lightning.composition.encoding import Encoder
 from encdec_lightning.composition.options import Composition
 from encdec_lightning.errors import UserError, UserErrors
 
@@ -82,21 +85,29 @@ class Tokenizers:
             config.pad_token_id = self.pad_id
         model.generation_config.bos_token_id = self.start_id
 
+    @functools.cached_property
+    def source_encoder(self) -> Encoder:
+        """What the source tokenizer makes of a text, special tokens included."""
+        return Encoder.with_special_tokens(self.source)
+
+    @functools.cached_property
+    def target_encoder(self) -> Encoder:
+        """A target's tokens and the end token, which stays last when a target is cut."""
+        return Encoder(self.target, [], [self.end_id])
+
     def encode_sources(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
         """Ids of each source, cut to `max_length` tokens with the special ones."""
-        encoded = self.source(list(texts), truncation=True, max_length=max_length, return_attention_mask=False)
-        return list(encoded["input_ids"])
+        return [self.source_encoder.cut(ids, max_length).tolist() for ids in self.source_encoder(texts)]
 
     def encode_targets(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
         """Ids of each target, cut to `max_length` tokens with the end token that is always last."""
-        encoded = self.target(
-            list(texts),
-            add_special_tokens=False,
-            truncation=True,
-            max_length=max_length - 1,
-            return_attention_mask=False,
-        )
-        return [[*ids, self.end_id] for ids in encoded["input_ids"]]
+        return [self.target_encoder.cut(ids, max_length).tolist() for ids in self.target_encoder(texts)]
+
+    def signature(self) -> str:
+        """A hash of all that decides the ids of a pair."""
+        return hashlib.sha256(
+            f"{self.source_encoder.signature()}{self.target_encoder.signature()}".encode()
+        ).hexdigest()
 
     def decode(self, ids: torch.Tensor) -> list[str]:
         """The texts of generated sequences (B, T), without special tokens."""

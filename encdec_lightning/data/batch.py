@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.data.tokenization import Examples
 from encdec_lightning.records import Pair
 
 
+class SpecialTokens(Protocol):
+    """What of `Tokenizers` a batch needs."""
+
+    start_id: int
+    pad_id: int
+    source_pad_id: int
+
+
 @dataclass(frozen=True)
 class Batch:
-    """B examples, padded on the right to S source and T target tokens. Masks come from lengths, never from ids."""
+    """B examples, padded on the right to S source and T target tokens. Masks come from lengths, never from ids.
+
+    A rank that has no example when others have gets a batch of no examples: one row with a target of length 0, so that
+    all ranks take part in every step.
+    """
 
     pairs: tuple[Pair, ...]
+    """The ids and texts of the examples; none in training, which does not need them."""
+    examples: int
+    """How many examples these are."""
     source_ids: Tensor
     """(B, S) int64."""
     source_lengths: Tensor
@@ -46,36 +62,48 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on another device."""
-        moved: dict[str, Any] = {
-            name: value.to(device, non_blocking=non_blocking)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
-        }
-        return replace(self, **moved)
+        return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in memory that a GPU can read while the processor goes on."""
+        return self._with_tensors(Tensor.pin_memory)
+
+    def _with_tensors(self, made: Any) -> Batch:
+        changed = {name: made(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **changed)
 
 
-def collate(examples: Examples, indices: Sequence[int], tokenizers: Tokenizers, update_tokens: int) -> Batch:
+def collate(
+    examples: Examples, indices: Iterable[int], tokens: SpecialTokens, update_tokens: int, with_pairs: bool = True
+) -> Batch:
     """The batch of these examples."""
-    sources = [examples.sources[index] for index in indices]
-    targets = [examples.targets[index] for index in indices]
-    target_ids = _padded(targets, tokenizers.pad_id)
+    numbers = [int(index) for index in indices]
+    ids = [examples.ids(number) for number in numbers]
+    sources, targets = [source for source, _ in ids], [target for _, target in ids]
+    if not numbers:
+        sources, targets = [np.array([tokens.source_pad_id])], [np.array([], dtype=np.int64)]
+    target_ids = _padded(targets, tokens.pad_id)
     decoder_input_ids = target_ids.roll(1, dims=1)
-    decoder_input_ids[:, 0] = tokenizers.start_id
+    decoder_input_ids[:, 0] = tokens.start_id
     return Batch(
-        pairs=tuple(examples.pairs[index] for index in indices),
-        source_ids=_padded(sources, tokenizers.source_pad_id),
-        source_lengths=torch.tensor([len(ids) for ids in sources]),
+        pairs=tuple(examples.pair(number) for number in numbers) if with_pairs else (),
+        examples=len(numbers),
+        source_ids=_padded(sources, tokens.source_pad_id),
+        source_lengths=torch.tensor([len(each) for each in sources]),
         decoder_input_ids=decoder_input_ids,
         target_ids=target_ids,
-        target_lengths=torch.tensor([len(ids) for ids in targets]),
+        target_lengths=torch.tensor([len(each) for each in targets]),
         update_tokens=update_tokens,
-        tokens=sum(map(len, sources)) + sum(map(len, targets)),
+        tokens=sum(len(source) + len(target) for source, target in ids),
     )
 
 
-def _padded(rows: Sequence[Sequence[int]], pad_id: int) -> Tensor:
-    width = max(len(row) for row in rows)
-    return torch.tensor([[*row, *[pad_id] * (width - len(row))] for row in rows])
+def _padded(rows: Sequence[NDArray[Any]], pad_id: int) -> Tensor:
+    width = max(1, *(len(row) for row in rows)) if rows else 1
+    padded = np.full((len(rows), width), pad_id, dtype=np.int64)
+    for number, row in enumerate(rows):
+        padded[number, : len(row)] = row
+    return torch.from_numpy(padded)
 
 
 def _mask(lengths: Tensor, width: int) -> Tensor:

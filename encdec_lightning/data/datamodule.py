@@ -1,59 +1,86 @@
-"""The DataModule: reads, tokenizes, and hands out loaders."""
+"""The DataModule: prepares the splits, and hands out loaders."""
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import lightning
+from lightning.pytorch.trainer.states import TrainerFn
 
 from encdec_lightning.composition.tokenizers import Tokenizers
-from encdec_lightning.data.loader import PlanLoader
+from encdec_lightning.data.loader import Origin, PlanLoader
 from encdec_lightning.data.options import Loading, Task
-from encdec_lightning.data.plan import Update, evaluation_plan, training_plan
-from encdec_lightning.data.readers import Split, read_split
-from encdec_lightning.data.tokenization import Examples, tokenize
-from encdec_lightning.records import Pair
+from encdec_lightning.data.pairs import Split
+from encdec_lightning.data.plan import Plan, evaluation_plan, training_plan
+from encdec_lightning.data.prepared import prepared
+from encdec_lightning.data.store import OnDisk
+from encdec_lightning.data.updates import UpdatePlanner, examples_for
 
 
 class Seq2SeqDataModule(lightning.LightningDataModule):
-    """A task's pairs as batches bounded by tokens; every split is read when it is first asked for."""
+    """A task's pairs as batches bounded by tokens; every split is tokenized once and kept in the cache.
+
+    In a fit it also tells the Trainer how many micro-batches make an optimizer step, where that follows from the size
+    of an update.
+    """
 
     def __init__(self, task: Task, tokenizers: Tokenizers, loading: Loading | None = None) -> None:
         super().__init__()
         self.task, self.tokenizers, self.loading = task, tokenizers, loading or Loading()
-        self._examples: dict[str, Examples] = {}
+        self._examples: dict[str, OnDisk] = {}
+        self._planners: dict[int, UpdatePlanner] = {}
 
-    def examples(self, split: Split) -> Examples:
+    def examples(self, split: Split) -> OnDisk:
         """The tokenized examples of a split."""
         if split not in self._examples:
-            pairs = read_split(self.task, self.loading, split)
-            lengths = self.task.max_source_length, self.task.max_target_length
-            self._examples[split] = tokenize(pairs, self.tokenizers, *lengths)
+            self._examples[split] = prepared(self.task, self.loading, split, self.tokenizers)
         return self._examples[split]
 
     def fingerprint(self, split: Split) -> str:
         """A hash of a split's ids and texts."""
-        return fingerprint(list(self.examples(split).pairs))
+        return str(self.examples(split).meta["fingerprint"])
+
+    def prepare_data(self) -> None:
+        """Tokenize what the cache lacks of the splits that are needed: of several processes one does, others wait.
+
+        Before a fit those are all that the task names, so that a bad test row is found before the training. Called
+        before the Trainer, it keeps long work out of the time when processes of a group wait for one another.
+        """
+        fitting = self.trainer is None or self.trainer.state.fn in (None, TrainerFn.FITTING)
+        validating = self.trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING
+        splits: list[Split] = ["train", "validation"] if fitting else ["validation" if validating else "test"]
+        if fitting and self.task.test is not None:
+            splits.append("test")
+        for split in splits:
+            self.examples(split)
+
+    def setup(self, stage: str) -> None:
+        """Tell the Trainer of a fit how many micro-batches an update has, where this follows from the update's size."""
+        if stage == "fit" and self._sized and self.trainer is not None:
+            self.trainer.accumulate_grad_batches = self.micro_batches
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches of an optimizer step on each device."""
+        return self._planner().micro_batches if self._sized else self.loading.accumulate
 
     def train_dataloader(self) -> PlanLoader:
         """This rank's share of every epoch's updates."""
-        return self._loader(self.examples("train"), self._training_plan, self.fingerprint("train"))
+        names = ("batch_tokens", "accumulate", "update_examples", "update_target_tokens", "seed")
+        plan = {f"data.{name}": getattr(self.loading, name) for name in names} | {"devices": self._world()[1]}
+        origin = Origin(self.fingerprint("train"), plan)
+        return self._loader("train", self._training_plan, origin, with_pairs=False)
 
     def val_dataloader(self) -> list[PlanLoader]:
         """All pairs for the loss and, if the task wants it, the first ones to generate for."""
-        examples = self.examples("validation")
         count = self.task.validation_generate
-        loaders = [self._evaluation_loader(examples)]
-        if count:
-            subset = Examples(examples.pairs[:count], examples.sources[:count], examples.targets[:count])
-            loaders.append(self._evaluation_loader(subset))
-        return loaders
+        return [self._evaluation_loader("validation", first) for first in ([None, count] if count else [None])]
 
     def test_dataloader(self) -> PlanLoader:
         """All test pairs."""
-        return self._evaluation_loader(self.examples("test"))
+        return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> PlanLoader:
         """The same as the test pairs."""
@@ -63,7 +90,23 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
         """Optimizer steps in an epoch."""
         return len(self._training_plan(0))
 
-    def _training_plan(self, epoch: int) -> list[Update]:
+    @property
+    def _sized(self) -> bool:
+        """Whether updates have a fixed size."""
+        return (self.loading.update_examples, self.loading.update_target_tokens) != (None, None)
+
+    def _planner(self) -> UpdatePlanner:
+        """The plan of updates of a fixed size, made once for a number of devices."""
+        loading, lengths, world_size = self.loading, self.examples("train").lengths, self._world()[1]
+        if world_size not in self._planners:
+            size = loading.update_examples or examples_for(loading.update_target_tokens or 1, lengths)
+            planner = UpdatePlanner(lengths, loading.batch_tokens, size, loading.seed, world_size)
+            self._planners[world_size] = planner
+        return self._planners[world_size]
+
+    def _training_plan(self, epoch: int) -> Plan:
+        if self._sized:
+            return self._planner().plan(epoch)
         loading = self.loading
         return training_plan(
             self.examples("train").lengths,
@@ -74,27 +117,19 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
             world_size=self._world()[1],
         )
 
-    def _evaluation_loader(self, examples: Examples) -> PlanLoader:
+    def _evaluation_loader(self, split: Split, first: int | None = None) -> PlanLoader:
         budget = self.loading.evaluation_batch_tokens or self.loading.batch_tokens
-        plan = partial(_same_every_epoch, evaluation_plan(examples.lengths, budget, self._world()[1]))
-        return self._loader(examples, plan, "")
+        plan = evaluation_plan(self.examples(split).lengths[:first], budget, self._world()[1])
+        return self._loader(split, partial(_same_every_epoch, plan), Origin(), with_pairs=True)
 
-    def _loader(self, examples: Examples, plan: Any, data_fingerprint: str) -> PlanLoader:
-        return PlanLoader(examples, self.tokenizers, plan, rank=self._world()[0], fingerprint=data_fingerprint)
+    def _loader(self, split: Split, plan: Callable[[int], Plan], origin: Origin, with_pairs: bool) -> PlanLoader:
+        rank, workers = self._world()[0], self.loading.workers
+        return PlanLoader(self.examples(split), self.tokenizers, plan, rank, origin, workers, with_pairs)
 
     def _world(self) -> tuple[int, int]:
         """This process's rank and the number of processes; one alone without a Trainer."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
 
-def fingerprint(pairs: list[Pair]) -> str:
-    """A sha256 of ids and texts, in order."""
-    digest = hashlib.sha256()
-    for pair in pairs:
-        for text in (pair.id, pair.source, pair.target):
-            digest.update(text.encode() + b"\0")
-    return digest.hexdigest()
-
-
-def _same_every_epoch(plan: list[Update], epoch: int) -> list[Update]:
+def _same_every_epoch(plan: Plan, epoch: int) -> Any:
     return plan

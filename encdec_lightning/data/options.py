@@ -13,23 +13,33 @@ class Task:
     """What is learned: texts, columns, lengths, and how the result is judged."""
 
     train: str
-    """Training pairs: a jsonl file (.gz too), or an embedded data set: pydoc, pydoc_names."""
+    """Training pairs: a file (.jsonl, .csv, .tsv, .parquet; compressed, inside a .zip or at a URL too), two text files
+    side by side (`a.en+a.de`), `hub:<id or folder>[@<revision>]:<configuration>:<split>`, or embedded: pydoc,
+    pydoc_names."""
     validation: str
     """Validation pairs, as `train`; an embedded data set gives the part of its split that fits the role."""
     test: str | None = None
     """Test pairs, as `train`; none: `validation` is tested."""
     source: str = "source"
-    """Column of the text that is read."""
+    """Column of the text that is read; `a.b` is the field b of column a, `a+b` two columns joined by a space."""
     target: str = "target"
-    """Column of the text to be written."""
+    """Column of the text to be written, as `source`."""
     id: str | None = None
-    """Column of the examples' ids; none: the number of the line."""
+    """Column of the examples' ids; none: the number of the row."""
+    columns: list[str] | None = None
+    """Names of the columns of csv and tsv files whose first line is a row already; none: the first line names them."""
     preprocess: list[str] | None = None
     """Functions `Pair -> Pair | None` by dotted path, applied in this order; a None drops the pair."""
+    test_preprocess: list[str] | None = None
+    """Further functions, for test pairs alone."""
     max_source_length: int = 512
-    """Longest source in tokens with the special ones; a longer one is cut."""
+    """Longest source in tokens with the special ones."""
     max_target_length: int = 128
-    """Longest target in tokens with the end token; a longer one is cut."""
+    """Longest target in tokens with the end token."""
+    too_long: Literal["truncate", "drop", "error"] = "truncate"
+    """What becomes of a longer training pair: it is cut, left out and counted, or an error. Others are always cut."""
+    train_share: float = 1.0
+    """Use only this share of the training pairs, chosen by a hash of their ids: the 1% lies inside the 10%."""
     train_examples: int | None = None
     """Use only the first so many training pairs; none: all."""
     validation_examples: int | None = None
@@ -51,12 +61,9 @@ class Task:
         require(
             ("max_source_length", self.max_source_length, self.max_source_length >= 3, "it must be at least 3"),
             ("max_target_length", self.max_target_length, self.max_target_length >= 2, "it must be at least 2"),
-            (
-                "validation_generate",
-                self.validation_generate,
-                self.validation_generate >= 0,
-                "it must not be negative",
-            ),
+            ("train_share", self.train_share, 0 < self.train_share <= 1, "it must lie in (0, 1]"),
+            ("validation_generate", self.validation_generate, self.validation_generate >= 0, "it must not be negative"),
+            ("columns", self.columns, self.columns is None or _are_names(self.columns), "it must be a list of names"),
             *(
                 (name, value, value is None or value >= 1, "it must be at least 1, or null for all")
                 for name in ("train_examples", "validation_examples", "test_examples")
@@ -79,6 +86,14 @@ class Loading:
     """The same for validation and generation; none: as `batch_tokens`."""
     accumulate: int = 1
     """Micro-batches on each device for one optimizer step; the loss stays exact per target token."""
+    update_examples: int | None = None
+    """Examples of one optimizer step on all devices together; `accumulate` then follows. None: as many as fit."""
+    update_target_tokens: int | None = None
+    """The same by target tokens: as many examples as have so many on average."""
+    on_bad_row: Literal["error", "skip"] = "error"
+    """A row that is no example (no text, an empty one, not UTF-8, ...) is an error, or skipped, counted and listed."""
+    workers: int = 0
+    """Processes that prepare batches ahead; 0: the training process does. Results do not depend on it."""
     seed: int = 0
     """Seed of the order of the examples."""
     cache: str | None = None
@@ -86,9 +101,21 @@ class Loading:
 
     def __post_init__(self) -> None:
         budget = self.evaluation_batch_tokens
+        examples, tokens = self.update_examples, self.update_target_tokens
+        sized = examples is not None or tokens is not None
+        follows = "it follows from update_examples or update_target_tokens, leave it away"
         require(
+            ("update_examples", examples, examples is None or examples >= 1, "it must be at least 1"),
+            ("update_target_tokens", tokens, tokens is None or tokens >= 1, "it must be at least 1"),
+            ("update_target_tokens", tokens, None in (examples, tokens), "update_examples sets the size already"),
+            ("accumulate", self.accumulate, not sized or self.accumulate == 1, follows),
+            ("workers", self.workers, self.workers >= 0, "it must not be negative"),
             ("batch_tokens", self.batch_tokens, self.batch_tokens >= 1, "it must be at least 1"),
             ("evaluation_batch_tokens", budget, budget is None or budget >= 1, "it must be at least 1"),
             ("accumulate", self.accumulate, self.accumulate >= 1, "it must be at least 1"),
             ("seed", self.seed, self.seed >= 0, "it must not be negative"),
         )
+
+
+def _are_names(columns: list[str]) -> bool:
+    return bool(columns) and all(columns) and len(set(columns)) == len(columns)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,22 +13,58 @@ from encdec_lightning.errors import UserError
 
 SOURCE_BIN, TARGET_BIN = 8, 4  # tokens: examples whose lengths fall in one bin are interchangeable in the shuffle
 
-MicroBatch = tuple[int, ...]
+Lengths = NDArray[np.integer[Any]]
+Indices = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """One optimizer step: `micro_batches[i][rank]` holds the examples of the i-th micro-batch on that rank."""
+    """One optimizer step: `micro_batches[i][rank]` holds the examples of the i-th micro-batch on that rank.
 
-    micro_batches: tuple[tuple[MicroBatch, ...], ...]
+    A micro-batch may be empty where there are fewer examples than places.
+    """
+
+    micro_batches: tuple[tuple[Indices, ...], ...]
     target_tokens: int
     """Target tokens of all its micro-batches on all ranks: what the summed loss is divided by."""
 
 
-def training_plan(
-    lengths: NDArray[np.int64], batch_tokens: int, accumulate: int, seed: int, epoch: int, world_size: int
-) -> list[Update]:
-    """The updates of one epoch, each example in it exactly once.
+class Plan:
+    """The U updates of one epoch; each is K micro-batches on each of W ranks, each of those a slice of `order`."""
+
+    def __init__(self, lengths: Lengths, order: Indices, slices: NDArray[np.int64]) -> None:
+        """`order` (N,) holds every example once, `slices` (U, K, W, 2) begin and end of each micro-batch in it."""
+        self._order, self._slices = order, slices
+        sums = np.zeros(len(order) + 1, dtype=np.int64)
+        np.cumsum(lengths[order, 1], out=sums[1:])
+        self.target_tokens: NDArray[np.int64] = (sums[slices[..., 1]] - sums[slices[..., 0]]).sum(axis=(1, 2))
+        """(U,): target tokens of each update."""
+
+    def __len__(self) -> int:
+        return len(self._slices)
+
+    def __getitem__(self, number: int) -> Update:
+        rows = self._slices[number]
+        batches = tuple(tuple(self._order[begin:end] for begin, end in row) for row in rows)
+        return Update(batches, int(self.target_tokens[number]))
+
+    def __iter__(self) -> Iterator[Update]:
+        return (self[number] for number in range(len(self)))
+
+    @property
+    def batches(self) -> int:
+        """Micro-batches on each rank in the whole epoch."""
+        return len(self._slices) * int(self._slices.shape[1])
+
+    def batch(self, position: int, rank: int) -> tuple[Indices, int]:
+        """The examples of a rank's micro-batch, by its position in the epoch, and its update's target tokens."""
+        number, row = divmod(position, self._slices.shape[1])
+        begin, end = self._slices[number, row, rank]
+        return self._order[begin:end], int(self.target_tokens[number])
+
+
+def training_plan(lengths: Lengths, batch_tokens: int, accumulate: int, seed: int, epoch: int, world_size: int) -> Plan:
+    """Updates of `accumulate` full micro-batches on each rank, each example of an epoch exactly once.
 
     `lengths` is (N, 2): tokens of source and target. Micro-batches hold at most `batch_tokens` padded tokens, examples
     of similar length together; which ones, and in what order the batches come, changes with the epoch, their number
@@ -34,61 +72,67 @@ def training_plan(
     """
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(lengths))
-    binned = _binned(lengths)[order]
-    batches = [tuple(order[batch].tolist()) for batch in _cut(binned, np.lexsort(binned.T[::-1]), batch_tokens)]
-    batches = _fill(batches, accumulate * world_size)
-    shuffled = [batches[index] for index in generator.permutation(len(batches))]
-    return _updates(shuffled, lengths, accumulate, world_size)
+    order = order[_by_length(binned(lengths)[order])]
+    batches = _fill(_cut(binned(lengths[order]), batch_tokens), accumulate * world_size)
+    if len(batches) % (accumulate * world_size):
+        expected = f"{len(lengths)} examples cannot fill updates of {accumulate * world_size} batches, use fewer"
+        raise UserError("data.accumulate x devices", accumulate * world_size, expected)
+    slices = np.array(batches, dtype=np.int64)[generator.permutation(len(batches))]
+    return Plan(lengths, order, slices.reshape(-1, accumulate, world_size, 2))
 
 
-def evaluation_plan(lengths: NDArray[np.int64], batch_tokens: int, world_size: int) -> list[Update]:
+def evaluation_plan(lengths: Lengths, batch_tokens: int, world_size: int) -> Plan:
     """Batches sorted by length, longest first, each example once, the same number on every rank."""
-    order = np.lexsort(_binned(lengths).T[::-1])[::-1]
-    batches = [tuple(batch.tolist()) for batch in _cut(lengths, order, batch_tokens)]
-    return _updates(_fill(batches, world_size), lengths, 1, world_size)
+    order = _by_length(binned(lengths))[::-1]
+    batches = _fill(_cut(binned(lengths[order]), batch_tokens), world_size)
+    batches += [(len(order), len(order))] * (-len(batches) % world_size)
+    return Plan(lengths, order, np.array(batches, dtype=np.int64).reshape(-1, 1, world_size, 2))
 
 
-def _binned(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+def binned(lengths: Lengths) -> Lengths:
     """Lengths rounded up to whole bins: since every epoch sorts the same values, it cuts at the same places."""
-    bins = np.array([SOURCE_BIN, TARGET_BIN])
-    rounded: NDArray[np.int64] = -(-lengths // bins) * bins
+    bins = np.array([SOURCE_BIN, TARGET_BIN], dtype=lengths.dtype)
+    rounded: Lengths = -(-lengths // bins) * bins
     return rounded
 
 
-def _cut(lengths: NDArray[np.int64], order: NDArray[np.int64], batch_tokens: int) -> list[NDArray[np.int64]]:
-    """Cut `order` into runs whose padded size stays within the budget; a single example always passes."""
-    batches, start, longest = [], 0, np.zeros(2, dtype=np.int64)
-    for end, index in enumerate(order):
-        grown = np.maximum(longest, lengths[index])
-        if end > start and int(grown.sum()) * (end - start + 1) > batch_tokens:
-            batches.append(order[start:end])
-            start, grown = end, lengths[index]
-        longest = grown
-    if len(order):
-        batches.append(order[start:])
+def _by_length(lengths: Lengths) -> Indices:
+    """The order by source, then target, equal ones as they stand."""
+    source, target = lengths.T.astype(np.int64)
+    key = source // SOURCE_BIN * (target.max(initial=0) // TARGET_BIN + 1) + target // TARGET_BIN
+    return np.argsort(key.astype(np.uint16) if key.max(initial=0) < 2**16 else key, kind="stable")
+
+
+def _cut(lengths: Lengths, batch_tokens: int) -> list[tuple[int, int]]:
+    """Cut sorted lengths (N, 2) into slices whose padded size stays within the budget; one example always passes."""
+    changes = np.flatnonzero((lengths[1:] != lengths[:-1]).any(axis=1)) + 1
+    ends = [*changes.tolist(), len(lengths)] if len(lengths) else []
+    batches, start, position = [], 0, 0
+    longest_source = longest_target = 0
+    for end in ends:  # a run of equal lengths
+        source, target = lengths[end - 1].tolist()
+        while position < end:
+            grown = max(longest_source, source), max(longest_target, target)
+            room = max(1, batch_tokens // sum(grown)) - (position - start)
+            if room <= 0:
+                batches.append((start, position))
+                start, longest_source, longest_target = position, 0, 0
+                continue
+            longest_source, longest_target = grown
+            position = min(end, position + room)
+    if len(lengths):
+        batches.append((start, len(lengths)))
     return batches
 
 
-def _fill(batches: list[MicroBatch], multiple: int) -> list[MicroBatch]:
-    """Halve the batches with most examples until their number is a multiple."""
+def _fill(batches: list[tuple[int, int]], multiple: int) -> list[tuple[int, int]]:
+    """Halve the batches with most examples until their number is a multiple, as far as there are examples for that."""
     batches = list(batches)
     while len(batches) % multiple:
-        largest = max(range(len(batches)), key=lambda index: len(batches[index]))
-        batch = batches[largest]
-        if len(batch) == 1:
-            expected = f"{sum(map(len, batches))} examples cannot fill updates of {multiple} batches, use fewer"
-            raise UserError("data.accumulate x devices", multiple, expected)
-        middle = len(batch) // 2
-        batches[largest : largest + 1] = [batch[:middle], batch[middle:]]
+        largest = max(range(len(batches)), key=lambda index: batches[index][1] - batches[index][0])
+        begin, end = batches[largest]
+        if end - begin == 1:
+            break
+        middle = begin + (end - begin) // 2
+        batches[largest : largest + 1] = [(begin, middle), (middle, end)]
     return batches
-
-
-def _updates(batches: list[MicroBatch], lengths: NDArray[np.int64], accumulate: int, world_size: int) -> list[Update]:
-    size = accumulate * world_size
-    updates = []
-    for start in range(0, len(batches), size):
-        members = batches[start : start + size]
-        tokens = sum(int(lengths[list(batch), 1].sum()) for batch in members)
-        rows = tuple(tuple(members[i : i + world_size]) for i in range(0, size, world_size))
-        updates.append(Update(rows, tokens))
-    return updates

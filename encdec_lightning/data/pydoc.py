@@ -54,7 +54,7 @@ SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "testing",
 
 def pydoc(data_set: str, cache: Path) -> dict[str, list[Pair]]:
     """{"train", "validation", "test"} pairs of a data set; all are built once for each set of package versions."""
-    folder = cache / "pydoc" / _key(versions())
+    folder = cache / "pydoc" / pydoc_key()
     if not folder.is_dir():
         _build_once(folder)
     return {part: _read(folder / data_set / f"{part}.jsonl") for part in PARTS}
@@ -73,8 +73,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _key(found: dict[str, str]) -> str:
-    return hashlib.sha256(json.dumps([VERSION, found], sort_keys=True).encode()).hexdigest()[:16]
+def pydoc_key() -> str:
+    """A hash of all that the data sets are made from."""
+    return hashlib.sha256(json.dumps([VERSION, versions()], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _build_once(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,25 +12,47 @@ from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.records import Pair
 
 
-@dataclass(frozen=True)
-class Examples:
-    """Tokenized pairs: `sources[i]` and `targets[i]` are the ids of `pairs[i]`."""
-
-    pairs: Sequence[Pair]
-    sources: list[list[int]]
-    targets: list[list[int]]
+class Examples(Protocol):
+    """N tokenized pairs, in memory or on disk."""
 
     @property
-    def lengths(self) -> NDArray[np.int64]:
-        """(N, 2): tokens of source and target."""
-        counts = [(len(source), len(target)) for source, target in zip(self.sources, self.targets, strict=True)]
-        return np.array(counts, dtype=np.int64).reshape(-1, 2)
+    def lengths(self) -> NDArray[np.int32]:
+        """(N, 2): tokens of source and target as the model sees them."""
+        ...
+
+    def ids(self, number: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The token ids of an example's source, (S,), and target, (T,)."""
+        ...
+
+    def pair(self, number: int) -> Pair:
+        """An example's id and texts."""
+        ...
 
 
-def tokenize(pairs: Sequence[Pair], tokenizers: Tokenizers, max_source_length: int, max_target_length: int) -> Examples:
+class InMemory:
+    """Examples of a few pairs."""
+
+    def __init__(
+        self, pairs: Sequence[Pair], sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+    ) -> None:
+        self._pairs = pairs
+        self._ids = [(np.asarray(ids), np.asarray(other)) for ids, other in zip(sources, targets, strict=True)]
+        counts = [(len(source), len(target)) for source, target in self._ids]
+        self.lengths: NDArray[np.int32] = np.array(counts, dtype=np.int32).reshape(-1, 2)
+
+    def ids(self, number: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The token ids of an example's source, (S,), and target, (T,)."""
+        return self._ids[number]
+
+    def pair(self, number: int) -> Pair:
+        """An example's id and texts."""
+        return self._pairs[number]
+
+
+def tokenize(pairs: Sequence[Pair], tokenizers: Tokenizers, max_source_length: int, max_target_length: int) -> InMemory:
     """Ids of every pair, cut to the lengths given."""
-    return Examples(
-        pairs=pairs,
-        sources=tokenizers.encode_sources([pair.source for pair in pairs], max_source_length),
-        targets=tokenizers.encode_targets([pair.target for pair in pairs], max_target_length),
+    return InMemory(
+        pairs,
+        tokenizers.encode_sources([pair.source for pair in pairs], max_source_length),
+        tokenizers.encode_targets([pair.target for pair in pairs], max_target_length),
     )

@@ -15,7 +15,7 @@ from encdec_lightning.records import Prediction
 def predict(
     model: PreTrainedModel, tokenizers: Tokenizers, batch: Batch, generation: Generation, max_target_length: int
 ) -> list[Prediction]:
-    """One prediction for each pair of the batch, in its order. The model must be in evaluation mode."""
+    """One prediction for each pair of the batch, in its order, none for none. The model must be in evaluation mode."""
     generated = model.generate(
         input_ids=batch.source_ids,
         attention_mask=batch.source_mask,
@@ -23,5 +23,5 @@ def predict(
     )
     return [
         Prediction(pair.id, pair.source, pair.target, text)
-        for pair, text in zip(batch.pairs, tokenizers.decode(generated), strict=True)
+        for pair, text in zip(batch.pairs, tokenizers.decode(generated[: len(batch.pairs)]), strict=True)
     ]

@@ -26,6 +26,7 @@ from encdec_lightning.reporting.curves import draw_curves
 from encdec_lightning.reporting.results import write_results
 from encdec_lightning.run import Run
 from encdec_lightning.training.callbacks.throughput import Throughput
+from encdec_lightning.training.callbacks.validate_every import ValidateEvery
 from encdec_lightning.training.checkpoint import load_checkpoint
 from encdec_lightning.training.module import Seq2SeqModule
 
@@ -50,6 +51,7 @@ def train(run: Run) -> None:
     resumed = run.resumable()
     if config.init_from is not None and resumed is None:
         start_from(module, config.init_from)
+    data.prepare_data()  # before there are processes that would wait for it
     trainer = build_trainer(config, run)
     for logger in trainer.loggers:
         logger.log_hyperparams(asdict(config))
@@ -101,6 +103,8 @@ def build_trainer(config: Config, run: Run) -> lightning.Trainer:
     where = {"save_dir": run.logs, "id": f"{config.identity()[:8]}-{run.folder.name}"[:64], "name": config.name}
     loggers = [build(f"logger.{name}", each, LOGGER, **where) for name, each in _nodes(config.logger)]
     every = config.validate_every
+    if every is not None:
+        callbacks.append(ValidateEvery(every))
     trainer: lightning.Trainer = build(
         "trainer",
         node,
@@ -109,7 +113,7 @@ def build_trainer(config: Config, run: Run) -> lightning.Trainer:
         logger=loggers,
         default_root_dir=run.folder,
         accumulate_grad_batches=config.data.accumulate,
-        val_check_interval=None if every is None else every * config.data.accumulate,
+        val_check_interval=every,
         check_val_every_n_epoch=1 if every is None else None,
         use_distributed_sampler=False,
     )
@@ -152,10 +156,13 @@ def training_metrics(trainer: lightning.Trainer, module: Seq2SeqModule, data: Se
         "train/precision": str(trainer.precision),
         "train/devices": trainer.world_size,
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
-        "data/train_examples": len(data.examples("train").pairs),
-        "data/validation_examples": len(data.examples("validation").pairs),
-        "data/train_fingerprint": data.fingerprint("train"),
-        "data/validation_fingerprint": data.fingerprint("validation"),
+        **{
+            f"data/{split}_{name}": data.examples(split).meta[name]
+            for split in ("train", "validation")
+            for name in ("examples", "skipped", "fingerprint")
+        },
+        "data/train_too_long_dropped": data.examples("train").meta["too_long_dropped"],
+        "train/micro_batches": data.micro_batches,
         "python": platform.python_version(),
         **{f"version/{name}": version(name) for name in ("encdec_lightning", "torch", "transformers", "lightning")},
     }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from encdec_lightning.run import Run
 
 if TYPE_CHECKING:
     from encdec_lightning.composition.compatibility import ComposedModel
+    from encdec_lightning.data.pairs import Split
 
 
 def prepare(config: Config, in_sweep: bool = False) -> Run:
@@ -89,17 +92,14 @@ def _check_freeze(config: Config, model: ComposedModel) -> list[UserError]:
 
 def _check_files(config: Config) -> list[UserError]:
     """Problems of each data file as far as its first row shows them."""
-    from encdec_lightning.data.pydoc import DATA_SETS
-    from encdec_lightning.data.readers import read_jsonl
+    from encdec_lightning.cache import cache_folder
+    from encdec_lightning.data.sources import check_source
 
     found: list[UserError] = []
-    for split in ("train", "validation", "test"):
-        path = config.task.path(split)
-        if path in DATA_SETS or (split == "test" and config.task.test is None):
-            continue
+    splits: tuple[Split, ...] = ("train", "validation", "test")
+    for split in splits[: 2 if config.task.test is None else 3]:
         try:
-            if next(read_jsonl(f"task.{split}", path, config.task), None) is None:
-                found.append(UserError(f"task.{split}", path, "it holds no example"))
+            check_source(config.task, split, cache_folder(config.data.cache), config.data.on_bad_row == "skip")
         except UserError as problem:
             found.append(problem)
     return found
@@ -119,15 +119,16 @@ def _check_slots(config: Config) -> list[UserError]:
 
 def _check_names(config: Config) -> list[UserError]:
     """Metrics, baselines and preprocessing functions that do not exist, and the run to start from."""
-    from encdec_lightning.data.readers import preprocessing
+    from encdec_lightning.data.preprocessing import preprocessing
     from encdec_lightning.evaluation.baselines import baseline
     from encdec_lightning.evaluation.metric import load_metric
 
     found: list[UserError] = []
-    names = [
+    names: list[tuple[Callable[[str], object], list[str] | None]] = [
         (load_metric, config.task.metrics),
         (baseline, config.task.baselines),
-        (preprocessing, config.task.preprocess),
+        (partial(preprocessing, "task.preprocess"), config.task.preprocess),
+        (partial(preprocessing, "task.test_preprocess"), config.task.test_preprocess),
     ]
     for look_up, wanted in names:
         for name in wanted or []:

@@ -64,7 +64,8 @@ class TaskModule(lightning.LightningModule, ABC):
         that of the mean over all target tokens of the step, however they are spread.
         """
         total, tokens = self.loss(batch, self.training_options.label_smoothing)
-        self.log("train/loss", total.detach() / tokens, prog_bar=True, batch_size=tokens)
+        if tokens:  # a rank may be left without examples in an epoch's last step
+            self.log("train/loss", total.detach() / tokens, prog_bar=True, batch_size=tokens)
         return total * (self.trainer.accumulate_grad_batches * self.trainer.world_size / batch.update_tokens)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
@@ -109,9 +110,9 @@ class TaskModule(lightning.LightningModule, ABC):
 
     def on_fit_start(self) -> None:
         """Refuse a Trainer that accumulates otherwise than the data plan its steps."""
-        loading = getattr(getattr(self.trainer, "datamodule", None), "loading", None)
-        if loading is not None and loading.accumulate != self.trainer.accumulate_grad_batches:
-            expected = f"it must equal Loading.accumulate ({loading.accumulate})"
+        planned = getattr(getattr(self.trainer, "datamodule", None), "micro_batches", None)
+        if planned is not None and planned != self.trainer.accumulate_grad_batches:
+            expected = f"it must equal Loading.accumulate ({planned})"
             raise UserError("Trainer.accumulate_grad_batches", self.trainer.accumulate_grad_batches, expected)
 
     def configure_optimizers(self) -> Any:

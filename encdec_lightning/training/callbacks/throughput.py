@@ -32,10 +32,10 @@ class Throughput(lightning.Callback):
         seconds = time.perf_counter() - self._started
         self._seconds += seconds
         self._tokens += batch.tokens
-        self._examples += len(batch.pairs)
+        self._examples += batch.examples
         self.total_seconds += seconds
         self.total_tokens += batch.tokens
-        self.total_examples += len(batch.pairs)
+        self.total_examples += batch.examples
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (index + 1) % every == 0 or index == 0:
             ranks = trainer.world_size

@@ -1,0 +1,143 @@
+"""Where the rows of a split lie: embedded, on the Hub, in files here, in archives, or at a URL."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
+
+import pyarrow
+
+from encdec_lightning.data.download import download
+from encdec_lightning.data.pydoc import DATA_SETS
+from encdec_lightning.errors import UserError
+
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+FORMATS = (".jsonl", ".csv", ".tsv", ".parquet")
+KINDS = (
+    f"a {', '.join(FORMATS)} file, perhaps compressed ({', '.join(COMPRESSIONS)}), two text files `a+b`, a URL,"
+    f" `hub:<id>:<configuration>:<split>`, or {' or '.join(DATA_SETS)}"
+)
+DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError)
+
+
+@dataclass(frozen=True)
+class HubSplit:
+    """A split of a data set of the Hub, or of a folder laid out like one."""
+
+    dataset: str
+    revision: str | None
+    configuration: str | None
+    split: str
+
+
+@dataclass(frozen=True)
+class File:
+    """A file on this machine, or one inside a zip archive."""
+
+    path: Path
+    member: str | None = None
+
+    @property
+    def _endings(self) -> list[str]:
+        return [suffix.lower() for suffix in PurePosixPath(self.member or self.path.name).suffixes]
+
+    @property
+    def compression(self) -> str:
+        """The ending that tells the compression: .gz, or nothing."""
+        return next((suffix for suffix in self._endings[-1:] if suffix in COMPRESSIONS), "")
+
+    @property
+    def format(self) -> str:
+        """The ending that tells the format: .jsonl, or nothing."""
+        endings = self._endings[: -1 if self.compression else None]
+        return endings[-1] if endings else ""
+
+    @contextmanager
+    def open(self, field: str) -> Iterator[IO[bytes]]:
+        """The content, unpacked as it is read; raises `UserError` for a file that is broken off or damaged."""
+        if self.member is None and not self.compression:
+            with self.path.open("rb") as stream:
+                yield stream
+            return
+        try:
+            if self.member is None:
+                with self.path.open("rb") as packed, self._unpacked(packed) as stream:
+                    yield stream
+            else:
+                with zipfile.ZipFile(self.path) as archive, self._unpacked(archive.open(self.member)) as stream:
+                    yield stream
+        except DAMAGED as error:
+            kind = self.compression.removeprefix(".") or "zip"
+            raise UserError(field, str(self.path), f"the {kind} file is broken off or damaged") from error
+
+    def _unpacked(self, packed: IO[bytes]) -> IO[bytes]:
+        if self.compression == ".zst":
+            stream: Any = pyarrow.input_stream(packed, compression="zstd")
+            return cast(IO[bytes], io.BufferedReader(stream))
+        opened: Any = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(self.compression)
+        return packed if opened is None else cast(IO[bytes], opened(packed, "rb"))
+
+
+Location = str | HubSplit | tuple[File, ...]
+
+
+def locate(field: str, text: str, cache: Path) -> Location:
+    """What an option such as `task.train` names: an embedded data set, a Hub's split, a file, or two parallel ones.
+
+    A URL is downloaded into the cache first. Raises `UserError` for what does not exist.
+    """
+    if text in DATA_SETS:
+        return text
+    if text.startswith("hub:"):
+        parts = text.split(":", 3)
+        if len(parts) < 4 or not parts[1] or not parts[3]:
+            raise UserError(
+                field, text, "it must have the form hub:<id or folder>[@<revision>]:<configuration>:<split>"
+            )
+        dataset, _, revision = parts[1].partition("@")
+        return HubSplit(dataset, revision or None, parts[2] or None, parts[3])
+    parallel = "+" in text and not Path(text).is_file()  # a plus in a URL is written %2B
+    sides = text.split("+") if parallel else [text]
+    if len(sides) > 2:
+        raise UserError(field, text, "two text files belong together, not more")
+    files = tuple(_file(field, side, cache) for side in sides)
+    if not parallel and files[0].format not in FORMATS:
+        raise UserError(field, text, f"its name does not tell a format that can be read; give {KINDS}")
+    return files
+
+
+def _file(field: str, text: str, cache: Path) -> File:
+    """The file that a path or URL names, `archive.zip/member` included; raises `UserError` when there is none."""
+    at, member = _at_archive(text)
+    path = download(field, at, cache) if "://" in at else Path(at)
+    if not path.is_file():
+        raise UserError(field, text, f"there is no such file; give {KINDS}")
+    if path.suffix.lower() != ".zip":
+        return File(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [name for name in archive.namelist() if not name.endswith("/")]
+    except (zipfile.BadZipFile, OSError) as error:
+        raise UserError(field, text, "the zip file is broken off or damaged") from error
+    if member is None and len(members) == 1:
+        member = members[0]
+    if member not in members:
+        raise UserError(field, text, f"name a file inside the archive: {', '.join(members[:10]) or 'it is empty'}")
+    return File(path, member)
+
+
+def _at_archive(text: str) -> tuple[str, str | None]:
+    """A path or URL, and what follows `.zip/` in it."""
+    archive, separator, member = text.partition(".zip/")
+    if not separator or Path(text).is_file():
+        return text, None
+    return f"{archive}.zip", member

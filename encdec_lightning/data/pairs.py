@@ -1,0 +1,116 @@
+"""Rows in, `Pair`s out. An example's id is born here, once, and what is no example is said, or counted and listed."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal
+
+from encdec_lightning.data.options import Task
+from encdec_lightning.data.preprocessing import Preprocess, preprocessing
+from encdec_lightning.data.readers import Row, column
+from encdec_lightning.errors import UserError
+from encdec_lightning.records import Pair
+
+Split = Literal["train", "validation", "test"]
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class PairReader:
+    """Makes the pairs of one split: columns, ids, checks, preprocessing, the share and the number wanted.
+
+    `skip` takes the rows that are no examples; without it the first one is an error. `skipped` counts them, `dropped`
+    the pairs that preprocessing left out, and `not_drawn` those outside the share.
+    """
+
+    def __init__(self, task: Task, split: Split, skip: Callable[[int, UserError], None] | None = None) -> None:
+        self.skipped = self.dropped = self.not_drawn = 0
+        self.functions = _functions(task, split)
+        self._task, self._skip = task, skip
+        self._share = task.train_share if split == "train" else 1.0
+        self._limit: int | None = getattr(task, f"{split}_examples")
+
+    def read(self, rows: Iterable[Row | tuple[int, Pair]]) -> Iterator[tuple[int, Pair]]:
+        """(row's number, pair) of each example. Raises `UserError` for a row that is none, unless such are skipped."""
+        count = 0
+        for row in rows:
+            if count == self._limit:
+                return
+            try:
+                number, pair = (row.number, _pair(row, self._task)) if isinstance(row, Row) else row
+                if self._share < 1 and not drawn(pair.id, self._share):
+                    self.not_drawn += 1
+                    continue
+                made = self._preprocessed(pair)
+            except UserError as problem:
+                if self._skip is None or not isinstance(row, Row):
+                    raise
+                self._skip(row.number, problem)
+                self.skipped += 1
+                continue
+            if made is None:
+                self.dropped += 1
+            else:
+                count += 1
+                yield number, made
+
+    def _preprocessed(self, pair: Pair) -> Pair | None:
+        made: object = pair
+        for name, function in self.functions.items():
+            made = function(made)  # type: ignore[arg-type]
+            if made is None:
+                return None
+            if not isinstance(made, Pair) or not made.source.strip() or not made.target.strip():
+                expected = f"for the example {pair.id} it must return a Pair with texts that are not empty, or None"
+                raise UserError("task.preprocess", name, expected)
+        return made  # type: ignore[return-value]
+
+
+def _functions(task: Task, split: Split) -> dict[str, Preprocess]:
+    """The functions of a split, by name, in their order."""
+    found = {name: preprocessing("task.preprocess", name) for name in task.preprocess or []}
+    if split == "test":
+        found |= {name: preprocessing("task.test_preprocess", name) for name in task.test_preprocess or []}
+    return found
+
+
+def drawn(identity: str, share: float) -> bool:
+    """Whether an id belongs to a random share of all ids; a smaller share lies inside a larger one."""
+    return int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=8).digest()) < share * 2**64
+
+
+def _pair(row: Row, task: Task) -> Pair:
+    if row.problem is not None:
+        raise row.problem
+    identity = str(row.number) if task.id is None else _identity(row, task.id)
+    return Pair(identity, _text("task.source", row, task.source), _text("task.target", row, task.target))
+
+
+def _identity(row: Row, path: str) -> str:
+    value = column("task.id", row.place, row.values, path)
+    return str(value) if type(value) is int else _checked(row, path, value)
+
+
+def _text(option: str, row: Row, path: str) -> str:
+    """The text of a column, or of several ones `a+b`, joined by a space; some of those may be empty."""
+    if path in row.values or "+" not in path:
+        return _checked(row, path, column(option, row.place, row.values, path))
+    names = path.split("+")
+    values = [column(option, row.place, row.values, name) for name in names]
+    kept = [_checked(row, name, value) for name, value in zip(names, values, strict=True) if value not in ("", None)]
+    return " ".join(kept) if kept else _checked(row, path, "")
+
+
+def _checked(row: Row, path: str, value: object) -> str:
+    place = f"{row.place} column {path}"
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(place, _shortened(value), "it must be a text that is not empty")
+    if _SURROGATE.search(value):
+        raise UserError(place, _shortened(value), "it must be text: half a surrogate pair is none")
+    return value
+
+
+def _shortened(value: object) -> object:
+    return value if len(repr(value)) <= 60 else f"{str(value)[:60]}..."

@@ -1,0 +1,65 @@
+"""Preprocessing functions, `Pair -> Pair | None`, and how one of them, or a user's own, is found by its dotted path."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from encdec_lightning.errors import UserError
+from encdec_lightning.records import Pair
+
+Preprocess = Callable[[Pair], Pair | None]
+SPLIT_MARK = "<::::>"
+ASCII_QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "‘": "'", "’": "'", "‚": "'"})
+NYT50_WORDS = 50
+
+
+def join_split_sentences(pair: Pair) -> Pair:
+    """WikiSplit's target without the mark between its sentences."""
+    return replace(pair, target=" ".join(pair.target.replace(SPLIT_MARK, " ").split()))
+
+
+def swap(pair: Pair) -> Pair:
+    """Source and target the other way round: fusion from pairs made for splitting."""
+    return replace(pair, source=pair.target, target=pair.source)
+
+
+def ascii_quotes(pair: Pair) -> Pair:
+    """Typographic quotes as ASCII in both texts, as for the paper's translation scores (Rothe et al., section 4)."""
+    return replace(pair, source=pair.source.translate(ASCII_QUOTES), target=pair.target.translate(ASCII_QUOTES))
+
+
+def lower_case(pair: Pair) -> Pair:
+    """Both texts in lower case."""
+    return replace(pair, source=pair.source.lower(), target=pair.target.lower())
+
+
+def target_of_50_words(pair: Pair) -> Pair | None:
+    """Only pairs whose target has at least 50 words: the NYT50 test set (Durrett et al. 2016)."""
+    return pair if len(pair.target.split()) >= NYT50_WORDS else None
+
+
+def preprocessing(option: str, path: str) -> Preprocess:
+    """The function at a dotted path; raises `UserError` when there is none."""
+    module, _, name = path.rpartition(".")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        expected = f"it must be the dotted path of a function Pair -> Pair | None ({error})"
+        raise UserError(option, path, expected) from error
+    if not callable(function):
+        raise UserError(option, path, "it is not a function")
+    return function  # type: ignore[no-any-return]
+
+
+def code_hash(function: Preprocess) -> str:
+    """A hash of the file that defines a function: what it does may change with it."""
+    try:
+        source = Path(inspect.getfile(function)).read_bytes()
+    except (TypeError, OSError):  # made at a prompt, or by a class
+        source = repr(getattr(function, "__code__", None) and function.__code__.co_code).encode()
+    return hashlib.sha256(source).hexdigest()

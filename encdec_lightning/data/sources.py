@@ -1,0 +1,93 @@
+"""The rows of a split, wherever they lie, and a hash of their content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from encdec_lightning.data import hub
+from encdec_lightning.data.locations import HubSplit, locate
+from encdec_lightning.data.options import Task
+from encdec_lightning.data.pairs import PairReader, Split
+from encdec_lightning.data.pydoc import DATA_SETS, pydoc, pydoc_key
+from encdec_lightning.data.readers import Row, read_rows, table_rows
+from encdec_lightning.errors import UserError
+from encdec_lightning.records import Pair
+
+SETTLED = 2.0  # seconds since a file's last change, within which another change may leave its time as it is
+
+Rows = Iterable[Row | tuple[int, Pair]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows, read when they are iterated, and what tells their content."""
+
+    rows: Rows
+    files: tuple[Path, ...] = ()
+    also: tuple[str, ...] = ()
+
+    def content(self, cache: Path) -> str:
+        """A hash of the content; those of unchanged files are remembered in the cache."""
+        return hash_of([*(_file_hash(file, cache) for file in self.files), *self.also])
+
+
+def find_source(task: Task, split: Split, cache: Path) -> Source:
+    """Where the rows of a split come from. URLs and data sets of the Hub are downloaded if this machine lacks them."""
+    name, text = f"task.{split}", task.path(split)
+    place = locate(name, text, cache)
+    if isinstance(place, str):
+        return Source(_embedded(place, split, cache), also=(place, pydoc_key()))
+    if isinstance(place, HubSplit):
+        dataset = hub.load(name, place)
+        rows = table_rows(name, hub.rows(dataset))
+        return Source(rows, tuple(hub.files(dataset)), (place.split, str(len(dataset))))
+    rows = read_rows(name, place, task.columns, (task.source, task.target))
+    return Source(rows, tuple(file.path for file in place), tuple(str(file.member) for file in place))
+
+
+def check_source(task: Task, split: Split, cache: Path, skip_bad_rows: bool) -> None:
+    """Raise `UserError` for what is wrong with a local file as far as its first example shows it.
+
+    Nothing is downloaded for this, and no embedded data set is built.
+    """
+    text = task.path(split)
+    if text in DATA_SETS or text.startswith("hub:") or "://" in text:
+        return
+    reader = PairReader(task, split, (lambda row, problem: None) if skip_bad_rows else None)
+    if next(reader.read(find_source(task, split, cache).rows), None) is None:
+        raise UserError(f"task.{split}", text, "it holds no example")
+
+
+def _embedded(data_set: str, split: Split, cache: Path) -> Iterator[tuple[int, Pair]]:
+    yield from enumerate(pydoc(data_set, cache)[split], start=1)
+
+
+def _file_hash(file: Path, cache: Path) -> str:
+    """The sha256 of a file's content, remembered for as long as its size and time of change stay the same."""
+    state = file.stat()
+    seen = hash_of([str(file.resolve()), state.st_size, state.st_mtime_ns, state.st_ino])
+    remembered = cache / "hashes" / seen
+    if remembered.is_file():
+        return remembered.read_text(encoding="utf-8")
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if time.time() - state.st_mtime > SETTLED:
+        with suppress(OSError):  # it is only forgotten; building finds out that the cache cannot be written
+            remembered.parent.mkdir(parents=True, exist_ok=True)
+            temporary = remembered.with_name(f".{seen}-{os.getpid()}")
+            temporary.write_text(found, encoding="utf-8")
+            temporary.replace(remembered)
+    return found
+
+
+def hash_of(values: list[Any]) -> str:
+    """A hash of plain values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
