@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models lose time on thread
 os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", WANDB_SILENT="true", TOKENIZERS_PARALLELISM="false")
 
 import tiny
+
+from encdec_lightning.cache import cache_folder
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A cache of the tests' own; only what takes minutes to make stays where it is."""
+    own = Path(tempfile.mkdtemp(prefix="encdec_tests_"))
+    config.add_cleanup(lambda: shutil.rmtree(own))
+    for name in ("checkpoints", "pydoc"):
+        (cache_folder() / name).mkdir(parents=True, exist_ok=True)
+        (own / name).symlink_to((cache_folder() / name).resolve())
+    os.environ["ENCDEC_LIGHTNING_CACHE"] = str(own)
 
 
 @pytest.fixture(scope="session")

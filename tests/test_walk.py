@@ -23,9 +23,11 @@ from encdec_lightning import (
     compose,
 )
 from encdec_lightning.data.batch import Batch
+from encdec_lightning.data.locations import locate
+from encdec_lightning.data.pairs import PairReader
 from encdec_lightning.data.plan import Update, training_plan
-from encdec_lightning.data.readers import read_split
-from encdec_lightning.data.tokenization import Examples
+from encdec_lightning.data.readers import read_rows
+from encdec_lightning.data.store import OnDisk
 from encdec_lightning.evaluation.metric import load_metric, score
 from encdec_lightning.reporting.results import write_results
 from encdec_lightning.reporting.table import score_table
@@ -39,18 +41,20 @@ def test_one_pair_from_jsonl_to_rouge(files: tiny.Files, tmp_path: Path, decoder
                 id="key", max_source_length=40, max_target_length=12)  # fmt: skip
 
     # 1. readers: a row becomes a Pair, and its id is born
-    pair = {each.id: each for each in read_split(task, Loading(), "test")}[row["key"]]
+    rows = read_rows("task.test", locate("task.test", files.test, tmp_path), None, ("source", "target"))
+    pair = {each.id: each for _, each in PairReader(task, "test").read(rows)}[row["key"]]
     assert pair == Pair(row["key"], row["document"], row["summary"])
 
     # 2. tokenization: ids, by the special-token contract
     tokenizers = Tokenizers.from_pretrained(files.bert, getattr(files, decoder))
     data = Seq2SeqDataModule(task, tokenizers, Loading(batch_tokens=200))
     examples = data.examples("test")
-    assert isinstance(examples, Examples)
-    number = list(examples.pairs).index(pair)
-    assert examples.sources[number] == tokenizers.source(row["document"])["input_ids"]
-    assert examples.targets[number][-1] == tokenizers.end_id
-    assert tokenizers.decode(torch.tensor([examples.targets[number]])) == [row["summary"]]
+    assert isinstance(examples, OnDisk)
+    (number,) = [number for number in range(len(examples.lengths)) if examples.pair(number) == pair]
+    source_ids, target_ids = (ids.tolist() for ids in examples.ids(number))
+    assert source_ids == tokenizers.source(row["document"])["input_ids"]
+    assert target_ids[-1] == tokenizers.end_id
+    assert tokenizers.decode(torch.tensor([target_ids])) == [row["summary"]]
 
     # 3. plan: updates out of lengths alone
     updates = training_plan(examples.lengths, 200, accumulate=1, seed=0, epoch=0, world_size=1)
@@ -62,9 +66,9 @@ def test_one_pair_from_jsonl_to_rouge(files: tiny.Files, tmp_path: Path, decoder
     assert isinstance(batch, Batch)
     position = batch.pairs.index(pair)
     length = int(batch.target_lengths[position])
-    assert batch.target_ids[position, :length].tolist() == examples.targets[number]
+    assert batch.target_ids[position, :length].tolist() == target_ids
     assert batch.decoder_input_ids[position, 0] == tokenizers.start_id
-    assert batch.decoder_input_ids[position, 1:length].tolist() == examples.targets[number][:-1]
+    assert batch.decoder_input_ids[position, 1:length].tolist() == target_ids[:-1]
 
     # 5. module: (sum, tokens), and Predictions
     model = compose(files.bert, getattr(files, decoder), tokenizers=tokenizers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -92,7 +93,9 @@ class OnDisk:
         self._types = [np.dtype(self.meta[f"{side}_type"]) for side in SIDES]
         self._starts = [_starts(lengths) for lengths in self.lengths.T]
         self._text_starts = _starts(self.column("text_lengths"))
-        self._files = [(folder / f"{name}.bin").open("rb", buffering=0) for name in (*SIDES, "texts")]
+        self._files = [os.open(folder / f"{name}.bin", os.O_RDONLY) for name in (*SIDES, "texts")]
+        for file in self._files:
+            weakref.finalize(self, os.close, file)
 
     def __reduce__(self) -> tuple[type[OnDisk], tuple[Path]]:
         return OnDisk, (self.folder,)
@@ -110,12 +113,12 @@ class OnDisk:
     def _side_ids(self, side: int, number: int) -> NDArray[Any]:
         kind, starts = self._types[side], self._starts[side]
         begin, end = int(starts[number]) * kind.itemsize, int(starts[number + 1]) * kind.itemsize
-        return np.frombuffer(os.pread(self._files[side].fileno(), end - begin, begin), dtype=kind)
+        return np.frombuffer(os.pread(self._files[side], end - begin, begin), dtype=kind)
 
     def pair(self, number: int) -> Pair:
         """An example's id and texts."""
         begin, end = int(self._text_starts[number]), int(self._text_starts[number + 1])
-        return Pair(*json.loads(os.pread(self._files[-1].fileno(), end - begin, begin)))
+        return Pair(*json.loads(os.pread(self._files[-1], end - begin, begin)))
 
     def repeated_id(self) -> tuple[int, str] | None:
         """The row and the id of the first example whose id one before has, or None."""

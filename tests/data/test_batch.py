@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.data.batch import collate
-from encdec_lightning.data.tokenization import Examples, tokenize
+from encdec_lightning.data.tokenization import InMemory, tokenize
 from encdec_lightning.records import Pair
 
 START, PAD, SOURCE_PAD = 7, 3, 0
@@ -21,7 +21,7 @@ IDS = st.lists(st.integers(0, 9), min_size=1, max_size=8)
 
 def made(rows, indices, update_tokens=5):
     pairs = [Pair(str(number), "source", "target") for number in range(len(rows))]
-    examples = Examples(pairs, [source for source, _ in rows], [target for _, target in rows])
+    examples = InMemory(pairs, [source for source, _ in rows], [target for _, target in rows])
     return collate(examples, indices, CONTRACT, update_tokens)
 
 
@@ -50,6 +50,7 @@ def test_against_the_obvious_slow_way(data, rows):
             if real:
                 assert batch.decoder_input_ids[row, column] == (target[column - 1] if column else START)
     assert batch.tokens == sum(len(rows[index][0]) + len(rows[index][1]) for index in indices)
+    assert batch.examples == len(indices)
     assert batch.update_tokens == 99
     for name in ("source_ids", "decoder_input_ids", "target_ids", "source_mask", "source_lengths", "target_lengths"):
         assert getattr(batch, name).dtype == torch.int64
@@ -72,7 +73,7 @@ def test_with_tokenizers_whose_padding_may_be_the_end(kind):
     last = batch.target_lengths - 1
     assert batch.target_ids.gather(1, last[:, None]).flatten().tolist() == [tokenizers.end_id] * 4
     assert batch.decoder_input_ids[:, 0].tolist() == [tokenizers.start_id] * 4
-    assert batch.target_mask.sum(1).tolist() == [len(target) for target in examples.targets]
+    assert batch.target_mask.sum(1).tolist() == examples.lengths[:, 1].tolist()
     assert torch.equal(batch.source_mask.sum(1), batch.source_lengths)
 
 
@@ -89,3 +90,18 @@ def test_on_another_device():
     assert (moved.pairs, moved.tokens, moved.update_tokens) == (batch.pairs, batch.tokens, batch.update_tokens)
     with pytest.raises(AttributeError):
         batch.tokens = 3
+
+
+def test_a_batch_of_no_examples_has_one_row_without_a_target():
+    batch = made([([1, 2], [3])], [], update_tokens=9)
+    assert (batch.examples, batch.pairs, batch.tokens, batch.update_tokens) == (0, (), 0, 9)
+    assert batch.source_ids.tolist() == [[SOURCE_PAD]]
+    assert batch.source_mask.tolist() == [[1]]  # something to attend to
+    assert batch.decoder_input_ids.tolist() == [[START]]
+    assert batch.target_mask.tolist() == [[False]]
+
+
+def test_texts_only_where_they_are_wanted():
+    examples = InMemory([Pair("1", "a", "b")], [[1, 2]], [[3]])
+    assert collate(examples, [0], CONTRACT, 1, with_pairs=False).pairs == ()
+    assert collate(examples, [0], CONTRACT, 1).pairs == (Pair("1", "a", "b"),)

@@ -1,8 +1,11 @@
 """The DataModule: which loader holds what."""
 
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import tiny
 from hypothesis import example, given, settings
@@ -10,8 +13,9 @@ from hypothesis import strategies as st
 
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.data import datamodule
-from encdec_lightning.data.datamodule import Seq2SeqDataModule, fingerprint
+from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.data.options import Loading, Task
+from encdec_lightning.data.store import OnDisk, StoreWriter
 from encdec_lightning.errors import UserError
 from encdec_lightning.records import Pair
 
@@ -44,6 +48,18 @@ def new(task, tokenizers):
 
 
 def ids(loader):
+    """The ids of all examples; training batches carry none, so they are looked up."""
+    if not loader._with_pairs:
+        numbers = [
+            index
+            for position in range(len(loader))
+            for index in loader._plan(loader._epoch).batch(position, loader._rank)[0]
+        ]
+        return [loader.examples.pair(number).id for number in numbers]
+    return _ids(loader)
+
+
+def _ids(loader):
     return [pair.id for batch in loader for pair in batch.pairs]
 
 
@@ -67,7 +83,7 @@ def test_lengths_are_cut_and_batches_bounded(new):
             assert batch.target_ids.shape[1] <= 6
             assert rows * (width + batch.target_ids.shape[1]) <= 100
         assert max(sizes) > 1
-    assert {len(batch.pairs) for batch in new(Loading(batch_tokens=1)).test_dataloader()} == {1}
+    assert {batch.examples for batch in new(Loading(batch_tokens=1)).test_dataloader()} == {1}
 
 
 def test_without_test_file_validation_is_tested(new):
@@ -117,9 +133,9 @@ def test_too_few_examples(new):
         new(Loading(accumulate=3), train_examples=2).train_dataloader()
 
 
-def test_a_split_is_read_once_and_only_when_asked_for(new, monkeypatch):
-    read, asked = datamodule.read_split, []
-    monkeypatch.setattr(datamodule, "read_split", lambda *args: asked.append(args[-1]) or read(*args))
+def test_a_split_is_prepared_once_and_only_when_asked_for(new, monkeypatch):
+    prepare, asked = datamodule.prepared, []
+    monkeypatch.setattr(datamodule, "prepared", lambda *args: asked.append(args[2]) or prepare(*args))
     data = new(train="no/such/file.jsonl")
     assert asked == []
     data.val_dataloader()
@@ -133,6 +149,15 @@ def test_a_split_is_read_once_and_only_when_asked_for(new, monkeypatch):
 PAIRS = st.lists(st.builds(Pair, *[st.text("ab", min_size=1, max_size=3)] * 3), min_size=1, max_size=4)
 
 
+def fingerprint(pairs):
+    with tempfile.TemporaryDirectory() as name:
+        writer = StoreWriter(Path(name) / "store", (9, 9))
+        ids = [np.array([1], dtype=np.uint32)] * len(pairs)
+        writer.extend(range(len(pairs)), pairs, (ids, ids), np.ones((len(pairs), 2), dtype=np.int32))
+        writer.close()
+        return OnDisk(Path(name) / "store").meta["fingerprint"]
+
+
 @settings(deadline=None)
 @example(first=[Pair("a", "b", "ab")], second=[Pair("a", "ba", "b")])
 @given(first=PAIRS, second=PAIRS)
@@ -143,7 +168,7 @@ def test_the_fingerprint_is_that_of_the_content(first, second):
 def test_a_changed_character_changes_the_fingerprint_and_nothing_else_does(new, task, tmp_path):
     before = new().fingerprint("train")
     assert len(before) == 64
-    assert new().train_dataloader().fingerprint == before
+    assert new().train_dataloader().origin.data == before
     rows = tiny.pairs(30, 0)
     copy = str(tiny.write_rows(tmp_path / "copy.jsonl", rows))
     assert new(train=copy, max_source_length=10).fingerprint("train") == before

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import tiny
+import torch
 
 from encdec_lightning.composition.tokenizers import Tokenizers
-from encdec_lightning.data.loader import PlanLoader
+from encdec_lightning.data.loader import Origin, PlanLoader
 from encdec_lightning.data.plan import training_plan
 from encdec_lightning.data.tokenization import tokenize
 from encdec_lightning.errors import UserError
@@ -32,6 +33,9 @@ def new(data, request):
     return partial(PlanLoader, data.examples, data.tokenizers, plan, rank=world_size - 1)
 
 
+START = {"epoch": 0, "yielded": 0, "data": "", "plan": {}}
+
+
 def ids(batches):
     return [(tuple(pair.id for pair in batch.pairs), batch.update_tokens) for batch in batches]
 
@@ -42,14 +46,14 @@ def test_batches_of_the_plan_in_its_order(data):
     for rank in range(2):
         loader = PlanLoader(data.examples, data.tokenizers, lambda epoch: plan, rank=rank)
         expected = [
-            (tuple(data.examples.pairs[index].id for index in row[rank]), update.target_tokens)
+            (tuple(data.examples.pair(index).id for index in row[rank]), update.target_tokens)
             for update in plan
             for row in update.micro_batches
         ]
         assert ids(loader) == expected
         assert len(loader) == len(expected) == 2 * len(plan)
         seen += [one for batch in expected for one in batch[0]]
-    assert sorted(seen) == sorted(pair.id for pair in data.examples.pairs)
+    assert sorted(seen) == sorted(data.examples.pair(number).id for number in range(40))
 
 
 def test_every_position_continues_with_the_next_batch(new):
@@ -70,7 +74,7 @@ def test_every_position_continues_with_the_next_batch(new):
             batches = iter(stopped)
             for _ in range(position):
                 next(batches)
-            state = stopped.state_dict() if position else {"epoch": epoch, "yielded": 0, "fingerprint": ""}
+            state = stopped.state_dict() if position else START | {"epoch": epoch}
             resumed = new()
             resumed.load_state_dict(state)
             at = epoch + (position == length)  # at the end, Lightning goes on with the epoch after
@@ -97,7 +101,7 @@ def test_a_state_loaded_and_saved_at_once_is_the_same(new):
     next(batches)
     next(batches)
     resumed.load_state_dict(loader.state_dict())
-    assert resumed.state_dict() == loader.state_dict() == {"epoch": 0, "yielded": 2, "fingerprint": ""}
+    assert resumed.state_dict() == loader.state_dict() == START | {"yielded": 2}
 
 
 def test_the_position_counts_what_was_handed_out(new):
@@ -116,9 +120,50 @@ def test_lightning_sets_the_epoch_on_the_sampler(new):
 
 
 def test_other_data_are_refused(new):
-    state = new(fingerprint="a" * 64).state_dict()
-    same = new(fingerprint="a" * 64)
-    same.load_state_dict(state)
-    loader = new(fingerprint="b" * 64)
+    state = new(origin=Origin("a" * 64)).state_dict()
+    new(origin=Origin("a" * 64)).load_state_dict(state)
+    loader = new(origin=Origin("b" * 64))
     with pytest.raises(UserError, match=r"task.train is 'bbbbbbbbbbbb': .*other data \(aaaaaaaaaaaa\)"):
         loader.load_state_dict(state)
+
+
+def test_another_plan_is_refused_in_mid_epoch_alone(new):
+    loader, other = (new(origin=Origin(plan={"data.batch_tokens": tokens, "devices": 1})) for tokens in (150, 200))
+    other.load_state_dict(loader.state_dict())
+    next(iter(loader))
+    with pytest.raises(UserError, match=r"data.batch_tokens is 200: .* middle of an epoch planned with 150"):
+        other.load_state_dict(loader.state_dict())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing(new, workers):
+    alone, helped = new(), new(workers=workers)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    for epoch in range(2):
+        for loader in (alone, helped):
+            loader.set_epoch(epoch)
+        for one, other in zip(alone, helped, strict=True):
+            assert one.pairs == other.pairs
+            assert torch.equal(one.source_ids, other.source_ids)
+            assert torch.equal(one.decoder_input_ids, other.decoder_input_ids)
+            assert alone.state_dict() == helped.state_dict()  # what is fetched ahead is not yet handed out
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_state_of_other_workers_continues(new):
+    loader, resumed = new(workers=2), new(workers=1)
+    expected = ids(new())
+    batches = iter(loader)
+    assert ids([next(batches), next(batches)]) == expected[:2]
+    resumed.load_state_dict(loader.state_dict())
+    assert ids(resumed) == expected[2:]
+
+
+def test_a_state_of_an_epoch_that_was_cut_short_does_not_shorten_the_next(new):
+    """Trainer(limit_train_batches=1) saves at the end of its epoch, and goes on with the next."""
+    loader, resumed = new(), new()
+    next(iter(loader))
+    resumed.load_state_dict(loader.state_dict())
+    resumed.set_epoch(1)
+    assert len(ids(resumed)) == len(resumed)

@@ -198,9 +198,9 @@ def test_other_versions_are_another_cache(small, site, tmp_path, monkeypatch):
     set_version(site, "1.0")
     pydoc.pydoc("pydoc", tmp_path)
     assert len(small.calls) == 2
-    before = pydoc._key(pydoc.versions())
+    before = pydoc.pydoc_key()
     monkeypatch.setattr(pydoc, "VERSION", pydoc.VERSION + 1)
-    assert pydoc._key(pydoc.versions()) != before
+    assert pydoc.pydoc_key() != before
 
 
 def test_a_missing_package_is_named(small, tmp_path, monkeypatch):

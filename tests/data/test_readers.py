@@ -9,16 +9,24 @@ import types
 import pytest
 import tiny
 
+from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.data.options import Loading, Task
-from encdec_lightning.data.readers import read_split
+from encdec_lightning.data.prepared import prepared
 from encdec_lightning.errors import UserError
 from encdec_lightning.records import Pair
 
+TOKENIZERS = Tokenizers(tiny.byte_pairs(roberta=True))
 GOOD = [{"source": "one text", "target": "one"}, {"source": "zwei Wörter 文", "target": "zwei"}]
 
 
 def lines(*rows):
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def read_split(task, loading, split):
+    """All pairs of a split, through the cache."""
+    examples = prepared(task, loading, split, TOKENIZERS)
+    return [examples.pair(number) for number in range(len(examples.lengths))]
 
 
 @pytest.fixture
@@ -137,7 +145,7 @@ def test_values_that_are_no_id(refused, value):
 
 def test_the_same_id_twice(refused):
     rows = [row | {"key": key} for row, key in zip([*GOOD, GOOD[0]], ("a", "7", 7), strict=True)]
-    assert refused(lines(*rows), id="key") == "task.train line 3 is '7': an example before has the same id."
+    assert refused(lines(*rows), id="key") == "task.train row 3 is '7': an example before has the same id."
 
 
 def test_missing_columns_are_named_with_a_suggestion(refused):
@@ -153,7 +161,9 @@ def test_missing_columns_are_named_with_a_suggestion(refused):
 
 
 def test_no_such_file(refused, tmp_path):
-    assert "there is no such file; give a jsonl file, or pydoc or pydoc_names." in refused(None, "missing.jsonl")
+    sentence = refused(None, "missing.jsonl")
+    assert "there is no such file; give a .jsonl, .csv, .tsv, .parquet file" in sentence
+    assert sentence.endswith("or pydoc or pydoc_names.")
     assert "there is no such file" in refused(lines(*GOOD), train=str(tmp_path))
     assert refused(lines(*GOOD), split="test", test="nowhere.jsonl").startswith("task.test is 'nowhere.jsonl'")
 
@@ -164,7 +174,7 @@ def test_gzip_files_that_are_broken(refused):
     damaged = bytearray(whole)
     damaged[20:70] = b"\xff" * 50
     for content in (whole[: len(whole) // 2], whole[:-4], whole[:5], bytes(damaged), lines(*GOOD), whole + b"trailing"):
-        assert "gzip file is broken off or damaged" in refused(content, "rows.jsonl.gz")
+        assert "gz file is broken off or damaged" in refused(content, "rows.jsonl.gz")
 
 
 @pytest.fixture
@@ -221,7 +231,7 @@ def test_preprocessing_that_drops_everything(refused):
 def test_embedded_data_come_from_the_chosen_cache(monkeypatch, tmp_path, name):
     asked = []
     parts = {split: [Pair(split, "source", "target")] for split in ("train", "validation", "test")}
-    monkeypatch.setattr("encdec_lightning.data.readers.pydoc", lambda *args: asked.append(args) or parts)
+    monkeypatch.setattr("encdec_lightning.data.sources.pydoc", lambda *args: asked.append(args) or parts)
     task = Task(train=name, validation=name, test=name)
     for split, members in parts.items():
         assert read_split(task, Loading(cache=str(tmp_path)), split) == members
