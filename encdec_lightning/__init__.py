@@ -4,20 +4,23 @@ The map, from left to right; each room imports only from rooms to its left:
 
     records.py, errors.py      Pair and Prediction; a user's mistake, one sentence, exit code 2
     cache.py, run.py           where derived data lie; a run's folder
-    evaluation/                texts in, scores out: metric.py, rouge.py, exact_match.py, significance.py, baselines.py
+    evaluation/                texts in, scores out: metric.py, rouge.py, exact_match.py, sari.py, bleu.py,
+                               significance.py, baselines.py
     composition/               two checkpoints in, one model out: compose.py, compatibility.py, model.py, prefix.py,
                                sharing.py, architectures.py, initialization.py, checkpoints.py, parameters.py, paper.py,
-                               tokenizers.py, local_checkpoints.py, convert.py
-    data/                      text in, batches out: readers.py, pydoc.py, docstrings.py, splitting.py, tokenization.py,
-                               plan.py, batch.py, loader.py, datamodule.py
+                               tokenizers.py, encoding.py, local_checkpoints.py, convert.py
+    data/                      text in, batches out: locations.py, download.py, hub.py, readers.py, pairs.py,
+                               preprocessing.py, sources.py, pydoc.py, docstrings.py, splitting.py, tokenization.py,
+                               prepared.py, store.py, inspection.py, plan.py, updates.py, batch.py, loader.py,
+                               datamodule.py
     generation/                batches in, predictions out: predict.py
     training/                  batches in, checkpoints out: module.py, loss.py, freezing.py, optimizers.py,
                                schedules.py, checkpoint.py, callbacks/
-    reporting/                 runs in, tables and plots out: results.py, table.py, curves.py, composition.py
+    reporting/                 runs in, tables and plots out: results.py, table.py, curves.py, composition.py, data.py
     config.py                  the tree of options; composed values in, checked objects out
     launch/                    processes for run folders: presets.py, overrides.py, prepare.py, processes.py, worker.py,
-                               job.py, build.py, evaluation.py, prediction.py, sweep.py
-    cli/                       the commands: train.py, evaluate.py, predict.py, check.py, arguments.py
+                               job.py, build.py, fetching.py, evaluation.py, prediction.py, sweep.py
+    cli/                       the commands: train.py, evaluate.py, predict.py, check.py, prepare.py, arguments.py
 
 Each room's options are dataclasses in its options.py. The names below are stable, and loaded when first used.
 """

@@ -89,7 +89,7 @@ class Config:
     def identity(self) -> str:
         """A hash of all that changes the results: equal for two runs that would end equal."""
         kept = {name: value for name, value in asdict(self).items() if name not in NOT_OF_THE_RESULT}
-        del kept["data"]["cache"]
+        del kept["data"]["cache"], kept["data"]["workers"]
         kept["trainer"] = {key: value for key, value in self.trainer.items() if not key.startswith(("enable_", "log_"))}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 

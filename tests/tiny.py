@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,11 +54,16 @@ def corpus() -> list[str]:
 def wordpiece() -> PreTrainedTokenizerFast:
     """BERT's kind of tokenizer: [CLS] text [SEP]."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    words = sorted({word for text in corpus() for word in re.findall(r"\w+|[^\w\s]", text.lower())})
+    signs = sorted({sign for word in words for sign in word})
+    pieces = [*signs, *(f"##{sign}" for sign in signs)]
+    pieces += [part for word in words for part in ([word] if len(word) < 6 else [word[:3], f"##{word[3:]}"])]
+    # Not trained: the trainer breaks ties at random, so that one process in ten would get another vocabulary.
+    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys([*special, *pieces]))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    tokenizer.train_from_iterator(corpus(), trainers.WordPieceTrainer(vocab_size=150, special_tokens=special))
     cls, sep = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}

@@ -64,7 +64,7 @@ def parse_overrides(
     for folder in folders:
         if not folder.is_dir():
             raise UserError("--config-dir", str(folder), "there is no such folder")
-    given = {flag for flag in flags or RUN_FLAGS if getattr(found, flag.removeprefix("--"))}
+    given = {flag for flag in flags or RUN_FLAGS if getattr(found, flag.removeprefix("--").replace("-", "_"))}
     return Arguments(found.overrides, folders, "--multirun" in given, "--cfg" in given, frozenset(given))
 
 

@@ -8,12 +8,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from encdec_lightning.cli.arguments import Arguments, command, parse_overrides
+from encdec_lightning.config import Config
 from encdec_lightning.errors import UserError, UserErrors
 
-DESCRIPTION = "Check a job from configs alone: its problems, or the model it builds, with numbers of parameters."
+DESCRIPTION = (
+    "Check a job from configs alone: its problems, or the model it builds, with numbers of parameters; or its data."
+)
 FLAGS = {
     "--json": "print plain values for programs",
     "--variants": "count all variants of the paper with the chosen checkpoints",
+    "--data": "tokenize the task's data and show lengths, what is cut, unknown tokens, duplicates, leaks, examples",
 }
 
 
@@ -44,6 +48,9 @@ def _report(arguments: Arguments) -> None:
         _variants(arguments)
         return
     config = compose_config(arguments.overrides, arguments.config_dirs)
+    if "--data" in arguments.flags:
+        _data(config, plain="--json" in arguments.flags)
+        return
     from encdec_lightning.launch.prepare import check_all
 
     found = check_all(config)
@@ -60,6 +67,26 @@ def _report(arguments: Arguments) -> None:
         _print(describe(config.model, parameters, tokens))
     else:
         show_composition(config.model, parameters, tokens)
+
+
+def _data(config: Config, plain: bool) -> None:
+    """The task's data as the model will see them; they are in the cache afterwards."""
+    from encdec_lightning.cache import cache_folder
+    from encdec_lightning.data.inspection import inspect
+    from encdec_lightning.data.sources import hash_of
+    from encdec_lightning.launch.fetching import fetch
+    from encdec_lightning.reporting.data import describe_data, draw_lengths, show_data
+
+    tokenizers, splits = fetch(config, with_model=False)
+    statistics = inspect(splits)
+    if plain:
+        _print(describe_data(statistics))
+        return
+    show_data(splits, statistics, tokenizers)
+    name = hash_of([examples.folder.name for examples in splits.values()])[:12]
+    picture = cache_folder(config.data.cache) / "inspections" / f"lengths-{name}.png"
+    draw_lengths(splits, picture)
+    print(f"token lengths as a picture: {picture}")
 
 
 def _variants(arguments: Arguments) -> None:

@@ -28,7 +28,7 @@ class Encoder:
         self.prefix, self.suffix = (np.array(part, dtype=np.uint32) for part in (prefix, suffix))
         self.cuts_left = tokenizer.truncation_side == "left"
         self.unknown_id: int | None = tokenizer.unk_token_id
-        self._tokenizer = tokenizer
+        self._slow = tokenizer
         self._core = copy.deepcopy(tokenizer.backend_tokenizer) if tokenizer.is_fast else None
         if self._core is not None:
             self._core.no_truncation()
@@ -50,7 +50,7 @@ class Encoder:
         if self._core is not None:
             encoded = (each.ids for each in self._core.encode_batch_fast(list(texts), add_special_tokens=False))
         else:
-            called = self._tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)
+            called = self._slow(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)
             encoded = iter(called["input_ids"])
         return [np.concatenate([self.prefix, np.array(ids, dtype=np.uint32), self.suffix]) for ids in encoded]
 
@@ -70,9 +70,7 @@ class Encoder:
         if self._core is not None:
             rules = self._core.to_str()
         else:
-            kind = f"{type(self._tokenizer).__module__}.{type(self._tokenizer).__qualname__}"
-            rules = json.dumps(
-                [kind, sorted(self._tokenizer.get_vocab().items()), self._tokenizer.init_kwargs], default=str
-            )
+            kind = f"{type(self._slow).__module__}.{type(self._slow).__qualname__}"
+            rules = json.dumps([kind, sorted(self._slow.get_vocab().items()), self._slow.init_kwargs], default=str)
         around = [self.prefix.tolist(), self.suffix.tolist(), self.cuts_left, self.unknown_id]
         return hashlib.sha256(f"{rules}{around}".encode()).hexdigest()

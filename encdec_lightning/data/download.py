@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import fsspec
 from filelock import FileLock
+from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
 from encdec_lightning.errors import UserError
@@ -44,10 +45,9 @@ def download(field: str, url: str, cache: Path) -> Path:
 
 
 def _fetch(url: str, path: Path) -> None:
-    columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".fetching-") as name:
         part = Path(name) / "part"
-        with fsspec.open(url, "rb") as remote, part.open("wb") as local, Progress(*columns) as progress:
+        with fsspec.open(url, "rb") as remote, part.open("wb") as local, _progress() as progress:
             size = getattr(remote, "size", None)
             task = progress.add_task(path.name, total=size)
             while chunk := remote.read(CHUNK):
@@ -56,3 +56,9 @@ def _fetch(url: str, path: Path) -> None:
         if size is not None and part.stat().st_size != size:
             raise OSError(f"the connection broke off after {part.stat().st_size} of {size} bytes")
         part.rename(path)
+
+
+def _progress() -> Progress:
+    console = Console(stderr=True)
+    columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal)

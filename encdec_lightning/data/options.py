@@ -49,7 +49,7 @@ class Task:
     validation_generate: int = 0
     """Generate for the first so many validation pairs at every validation, and log `val/rouge1` and the like."""
     metrics: list[str] | None = None
-    """Metrics by name (rouge, exact_match) or the dotted path of a class of your own; none: rouge."""
+    """Metrics: rouge, exact_match, sari, bleu, bleu_uncased, or the dotted path of a class of your own; none: rouge."""
     baselines: list[str] | None = None
     """Baselines in the final table, such as lead_sentence, lead_8_words, copy; none: no baseline."""
     monitor: str = "val/loss"

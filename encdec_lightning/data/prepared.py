@@ -141,7 +141,8 @@ def _build(folder: Path, task: Task, loading: Loading, split: Split, tokenizers:
 def _chunks(pairs: Iterable[tuple[int, Pair]], description: str) -> Iterator[tuple[list[int], list[Pair]]]:
     """Chunks of rows' numbers and pairs, with a sign of life."""
     columns = (SpinnerColumn(), TextColumn("{task.description}: {task.completed:,} examples"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(description, total=None)
         remaining = iter(pairs)
         while chunk := list(islice(remaining, CHUNK)):

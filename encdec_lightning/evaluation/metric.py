@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encdec_lightning.errors import UserError, did_you_mean
+from encdec_lightning.evaluation.bleu import Bleu, uncased_bleu
 from encdec_lightning.evaluation.exact_match import ExactMatch
 from encdec_lightning.evaluation.rouge import Rouge
+from encdec_lightning.evaluation.sari import Sari
 from encdec_lightning.evaluation.significance import interval
 from encdec_lightning.records import Prediction
 
@@ -38,6 +40,9 @@ class Metric(Protocol):
 METRICS: dict[str, Callable[[], Metric]] = {
     "rouge": Rouge,
     "exact_match": ExactMatch,
+    "sari": Sari,
+    "bleu": Bleu,
+    "bleu_uncased": uncased_bleu,
 }
 
 

@@ -101,7 +101,8 @@ def _check_files(config: Config) -> list[UserError]:
         try:
             check_source(config.task, split, cache_folder(config.data.cache), config.data.on_bad_row == "skip")
         except UserError as problem:
-            found.append(problem)
+            if "preprocess" not in problem.field:  # `_check_names` finds those, once
+                found.append(problem)
     return found
 
 

@@ -1,0 +1,33 @@
+"""`encdec-prepare`: download and tokenize what a job needs, before it runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from encdec_lightning.cli.arguments import command, parse_overrides
+from encdec_lightning.launch.overrides import compose_config
+
+DESCRIPTION = (
+    "Download the checkpoints and data of a job and tokenize the data, on a login node say; takes encdec-train's"
+    " options. The job then needs no network (HF_HUB_OFFLINE=1)."
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    return command(lambda: _prepare(argv))
+
+
+def _prepare(argv: Sequence[str] | None) -> None:
+    arguments = parse_overrides("encdec-prepare", DESCRIPTION, argv, {"--no-model": "data only, no base weights"})
+    config = compose_config(arguments.overrides, arguments.config_dirs)
+    from encdec_lightning.launch.fetching import fetch
+    from encdec_lightning.reporting.data import show_prepared
+
+    _, splits = fetch(config, with_model="--no-model" not in arguments.flags)
+    show_prepared(splits)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

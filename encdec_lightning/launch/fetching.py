@@ -1,0 +1,34 @@
+"""All that a job needs, fetched and tokenized before it runs: on a login node, say, for a machine without a network."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import lightning
+
+from encdec_lightning.composition.compose import compose
+from encdec_lightning.composition.tokenizers import Tokenizers
+from encdec_lightning.config import Config
+from encdec_lightning.data.datamodule import Seq2SeqDataModule
+from encdec_lightning.data.pairs import Split
+from encdec_lightning.data.store import OnDisk
+from encdec_lightning.errors import UserErrors
+from encdec_lightning.launch.job import loading
+from encdec_lightning.launch.prepare import check_all
+
+
+def fetch(config: Config, with_model: bool = True) -> tuple[Tokenizers, dict[str, OnDisk]]:
+    """The tokenizers of a job and the examples of its splits, all of them and the base weights in the caches now.
+
+    Raises `UserErrors` for what is wrong with the job, its texts included.
+    """
+    found = check_all(config)
+    if found:
+        raise UserErrors(found)
+    tokenizers = Tokenizers.from_pretrained(*config.model.vocabularies)
+    if with_model:
+        with lightning.pytorch.utilities.seed.isolate_rng():
+            compose(**asdict(config.model), tokenizers=tokenizers)
+    data = Seq2SeqDataModule(config.task, tokenizers, loading(config))
+    splits: tuple[Split, ...] = ("train", "validation", "test")
+    return tokenizers, {split: data.examples(split) for split in splits[: 2 if config.task.test is None else 3]}
