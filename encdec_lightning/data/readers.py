@@ -8,13 +8,16 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pyarrow
 from pyarrow import parquet
 
 from encdec_lightning.data.locations import File
 from encdec_lightning.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 ROWS = 1000  # of a parquet file, read at once
 LONGEST_FIELD = 1 << 30  # characters of a csv field
@@ -44,7 +47,7 @@ def read_rows(name: str, files: tuple[File, ...], columns: list[str] | None, sid
     if file.format == ".parquet":
         yield from _parquet(name, file)
         return
-    read = {".jsonl": _jsonl, ".csv": _csv, ".tsv": _tsv}[file.format]
+    read = {".jsonl": _jsonl, ".csv": _comma_separated, ".tsv": _tab_separated}[file.format]
     with file.open(name) as stream:
         yield from read(name, stream, columns)
 
@@ -81,7 +84,7 @@ def _jsonl(name: str, stream: IO[bytes], columns: list[str] | None) -> Iterator[
             yield Row(row.number, row.place, values)
 
 
-def _tsv(name: str, stream: IO[bytes], columns: list[str] | None) -> Iterator[Row]:
+def _tab_separated(name: str, stream: IO[bytes], columns: list[str] | None) -> Iterator[Row]:
     """Fields between tabs. Quotes are text, as in the data sets of the papers."""
     for row, line in _lines(name, stream):
         fields = line.split("\t")
@@ -91,12 +94,15 @@ def _tsv(name: str, stream: IO[bytes], columns: list[str] | None) -> Iterator[Ro
             yield row if row.problem else _of_fields(row, columns or [], fields)
 
 
-def _csv(name: str, stream: IO[bytes], columns: list[str] | None) -> Iterator[Row]:
+def _comma_separated(name: str, stream: IO[bytes], columns: list[str] | None) -> Iterator[Row]:
     """Fields between commas, in double quotes where they hold commas, quotes or line ends (RFC 4180)."""
     csv.field_size_limit(LONGEST_FIELD)
     # A byte that is no UTF-8 becomes half a surrogate pair, which is found in its field.
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(text, strict=True)
+    with io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+        yield from _csv_rows(name, csv.reader(text, strict=True), columns)
+
+
+def _csv_rows(name: str, reader: Reader, columns: list[str] | None) -> Iterator[Row]:
     while True:
         number = reader.line_num + 1
         row = Row(number, f"{name} line {number}")

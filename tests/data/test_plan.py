@@ -94,7 +94,8 @@ def test_another_epoch_and_another_seed_are_another_order():
     plans = [plan_of(seed, epoch) for seed in range(3) for epoch in range(3)]
     assert len({tuple(examples_of(plan)) for plan in plans}) == 9
     partners = [
-        {frozenset(batch.tolist()) for update in plan for row in update.micro_batches for batch in row} for plan in plans
+        {frozenset(batch.tolist()) for update in plan for row in update.micro_batches for batch in row}
+        for plan in plans
     ]
     for one, other in pairwise(partners):
         assert len(one & other) < len(one) / 2  # not only the order: the batches are other ones, too
