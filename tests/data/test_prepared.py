@@ -1,0 +1,267 @@
+"""The cache of tokenized examples: built once, found again, never half, never stale."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from encdec_lightning import Loading, Seq2SeqDataModule, Task, Tokenizers
+from encdec_lightning.data import prepared as module
+from encdec_lightning.data.prepared import prepared
+from encdec_lightning.errors import UserError
+
+BERT, ROBERTA = Tokenizers(tiny.wordpiece()), Tokenizers(tiny.byte_pairs(roberta=True))
+
+
+@pytest.fixture
+def task(tmp_path):
+    file = str(tiny.write_rows(tmp_path / "train.jsonl", tiny.pairs(3000)))
+    return Task(train=file, validation=file, source="document", target="summary", id="key")
+
+
+@pytest.fixture
+def loading(tmp_path):
+    return Loading(cache=str(tmp_path / "cache"))
+
+
+def folders(loading):
+    return sorted(path.name for path in (Path(loading.cache) / "examples").iterdir() if not path.name.endswith(".lock"))
+
+
+def test_what_is_stored_is_what_the_tokenizers_give(task, loading):
+    both = Tokenizers(tiny.wordpiece(), tiny.byte_pairs(roberta=False))
+    task = replace(task, max_source_length=20, max_target_length=6)
+    examples = prepared(task, loading, "train", both)
+    rows = tiny.pairs(3000)
+    assert len(examples.lengths) == 3000
+    sources = both.encode_sources([row["document"] for row in rows], 20)
+    targets = both.encode_targets([row["summary"] for row in rows], 6)
+    whole = both.encode_sources([row["document"] for row in rows], 999)
+    for number in (0, 1, 999, 1000, 2999):
+        assert [ids.tolist() for ids in examples.ids(number)] == [sources[number], targets[number]]
+        assert examples.lengths[number].tolist() == [len(sources[number]), len(targets[number])]
+        assert examples.pair(number).id == rows[number]["key"]
+        assert (examples.pair(number).source, examples.pair(number).target) == (
+            rows[number]["document"],
+            rows[number]["summary"],
+        )
+    assert examples.column("whole_lengths")[:, 0].tolist() == [len(ids) for ids in whole]
+    assert examples.meta["truncated"][0] == sum(len(ids) > 20 for ids in whole) > 0
+    assert examples.column("rows").tolist() == list(range(1, 3001))
+
+
+def test_large_vocabularies_take_wider_numbers(task, loading, monkeypatch):
+    monkeypatch.setattr(type(BERT.source), "__len__", lambda self: 2**16 + 1)
+    examples = prepared(replace(task, train_examples=5), loading, "train", BERT)
+    assert examples.meta["source_type"] == "uint32"
+    assert examples.ids(3)[0].tolist() == BERT.encode_sources([tiny.pairs(4)[3]["document"]], 512)[0]
+
+
+def test_a_second_time_nothing_is_tokenized(task, loading, monkeypatch):
+    first = prepared(task, loading, "train", BERT)
+    monkeypatch.setattr(module, "_build", None)
+    assert prepared(task, loading, "train", BERT).folder == first.folder
+    same = Tokenizers(tiny.wordpiece())  # another object
+    assert prepared(task, loading, "train", same).folder == first.folder
+    assert prepared(replace(task, metrics=["rouge"], monitor="val/loss"), loading, "train", BERT).folder == first.folder
+    assert prepared(task, replace(loading, batch_tokens=77, seed=3), "train", BERT).folder == first.folder
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({name: 9} for name in ("max_source_length", "max_target_length", "train_examples")),
+        *({name: "summary"} for name in ("source",)),
+        {"id": None},
+        {"train_share": 0.5},
+        {"too_long": "drop"},
+        {"preprocess": ["encdec_lightning.data.preprocessing.lower_case"]},
+    ],
+    ids=str,
+)
+def test_what_changes_the_examples_makes_new_ones(changes, task, loading):
+    first = prepared(task, loading, "train", BERT)
+    assert prepared(replace(task, **changes), loading, "train", BERT).folder != first.folder
+
+
+def test_other_tokenizers_data_and_code_make_new_ones(task, loading, monkeypatch, tmp_path):
+    first = prepared(task, loading, "train", BERT).folder
+    found = {first, prepared(task, loading, "train", ROBERTA).folder}
+    found.add(prepared(task, loading, "train", Tokenizers(tiny.wordpiece(), tiny.byte_pairs(roberta=True))).folder)
+    monkeypatch.setattr(module, "VERSION", -1)
+    found.add(prepared(task, loading, "train", BERT).folder)
+    monkeypatch.undo()
+    content = Path(task.train).read_bytes()
+    Path(task.train).write_bytes(content.replace(b"matrix", b"matrox", 1))  # same size, at once
+    found.add(prepared(task, loading, "train", BERT).folder)
+    assert len(found) == 5
+    Path(task.train).write_bytes(content)
+    assert prepared(task, loading, "train", BERT).folder == first
+    os.utime(task.train, (1e9, 1e9))  # long ago: its hash may be remembered
+    assert prepared(task, loading, "train", BERT).folder == first
+    Path(task.train).write_bytes(content.replace(b"matrix", b"matrox", 1))
+    assert prepared(task, loading, "train", BERT).folder in found - {first}
+
+
+def test_a_changed_preprocessing_function_makes_new_ones(task, loading, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    file = tmp_path / "my_cleaning.py"
+    found = []
+    for sign in ("!", "?"):
+        file.write_text(
+            f"from dataclasses import replace\n\ndef end(pair):\n    return replace(pair, target=pair.target + '{sign}')\n"
+        )
+        sys.modules.pop("my_cleaning", None)
+        examples = prepared(replace(task, preprocess=["my_cleaning.end"]), loading, "train", BERT)
+        found.append((examples.folder, examples.pair(0).target[-1]))
+    assert found[0][0] != found[1][0]
+    assert [sign for _, sign in found] == ["!", "?"]
+
+
+BUILD = """
+import sys
+sys.path.insert(0, {tests!r})
+import tiny
+from encdec_lightning import Loading, Task, Tokenizers
+from encdec_lightning.data import prepared as module
+
+chunks, build = module._chunks, module._build
+def slow(*arguments):
+    for chunk in chunks(*arguments):
+        print("chunk", flush=True)
+        yield chunk
+        if {pause}:
+            import time
+            time.sleep({pause})
+def counted(*arguments):
+    print("build", flush=True)
+    build(*arguments)
+module._chunks, module._build = slow, counted
+task = Task(train={file!r}, validation={file!r}, source="document", target="summary", id="key")
+examples = module.prepared(task, Loading(cache={cache!r}), "train", Tokenizers(tiny.wordpiece()))
+print("done", len(examples.lengths), examples.folder.name, flush=True)
+"""
+
+
+def start(task, loading, pause=0.0):
+    """A process that prepares the training examples."""
+    code = BUILD.format(tests=str(Path(tiny.__file__).parent), file=task.train, cache=loading.cache, pause=pause)
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_killed_build_leaves_nothing_that_counts(task, loading):
+    process = start(task, loading, pause=60)
+    assert process.stdout.readline() == "build\n"
+    assert process.stdout.readline() == "chunk\n"
+    deadline = time.monotonic() + 30
+    while not any(name.startswith(".building-") for name in folders(loading)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    (left,) = folders(loading)
+    assert left.startswith(".building-")
+    examples = prepared(task, loading, "train", BERT)
+    assert len(examples.lengths) == 3000
+    assert folders(loading) == [examples.folder.name]  # what was left is gone
+
+
+def test_two_processes_build_once(task, loading):
+    processes = [start(task, loading, pause=1.0) for _ in range(2)]
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    said = [output.splitlines() for output, _ in outputs]
+    assert sorted(lines.count("build") for lines in said) == [0, 1]
+    assert said[0][-1] == said[1][-1] == f"done 3000 {folders(loading)[0]}"
+    assert sum("waiting for another process" in errors for _, errors in outputs) == 1
+
+
+def test_the_disk_is_full(task, loading):
+    """A file may not grow beyond what the limit allows: the system's own error, in the midst of writing."""
+    limited = f"ulimit -f 64; trap '' XFSZ; exec {sys.executable} -c \"$CODE\""
+    code = BUILD.format(tests=str(Path(tiny.__file__).parent), file=task.train, cache=loading.cache, pause=0.0)
+    result = subprocess.run(["bash", "-c", limited], env=os.environ | {"CODE": code}, capture_output=True, text=True, check=False)  # fmt: skip
+    assert f"data.cache is {loading.cache!r}: it cannot be written (File too large)" in result.stderr.splitlines()[-1]
+    assert folders(loading) == []
+    assert len(prepared(task, loading, "train", BERT).lengths) == 3000
+
+
+def test_a_cache_that_cannot_be_made(task, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"data.cache is .*file': it cannot be written \(.*\): free space there"):
+        prepared(task, Loading(cache=str(tmp_path / "file")), "train", BERT)
+
+
+def test_skipped_rows_are_counted_and_listed(task, loading):
+    with Path(task.train).open("a", encoding="utf-8") as stream:
+        stream.write('{"key": "bad", "document": "", "summary": "s"}\nno json\n')
+    with pytest.raises(UserError, match=r"task.train line 3001 column document is ''"):
+        prepared(task, loading, "train", BERT)
+    examples = prepared(task, replace(loading, on_bad_row="skip"), "train", BERT)
+    assert (len(examples.lengths), examples.meta["skipped"]) == (3000, 2)
+    listed = [json.loads(line) for line in (examples.folder / module.SKIPPED).read_text().splitlines()]
+    assert [each["row"] for each in listed] == [3001, 3002]
+    assert "must be one JSON object" in listed[1]["problem"]
+    with pytest.raises(
+        UserError, match=r"it holds no example: all rows were skipped, the first because task.source is 'x'"
+    ):
+        prepared(replace(task, source="x"), replace(loading, on_bad_row="skip"), "train", BERT)
+
+
+def test_too_long_pairs_by_their_rule(task, loading):
+    lengths = np.array([len(ids) for ids in BERT.encode_sources([row["document"] for row in tiny.pairs(3000)], 999)])
+    limit = int(np.median(lengths))
+    options = {"max_source_length": limit}
+    cut = prepared(replace(task, **options), loading, "train", BERT)
+    assert (len(cut.lengths), cut.lengths[:, 0].max(), cut.meta["too_long_dropped"]) == (3000, limit, 0)
+    dropped = prepared(replace(task, **options, too_long="drop"), loading, "train", BERT)
+    assert len(dropped.lengths) == (lengths <= limit).sum() == 3000 - dropped.meta["too_long_dropped"]
+    assert dropped.column("rows").tolist() == (np.flatnonzero(lengths <= limit) + 1).tolist()
+    assert dropped.pair(5).id == f"row-0-{np.flatnonzero(lengths <= limit)[5]}"  # ids do not shift
+    assert dropped.meta["truncated"] == [0, 0]
+    first = int(np.flatnonzero(lengths > limit)[0])
+    sentence = f"task.train row {first + 1} is '{lengths[first]} tokens': it must not exceed task.max_source_length \\({limit}\\)"
+    with pytest.raises(UserError, match=sentence):
+        prepared(replace(task, **options, too_long="error"), loading, "train", BERT)
+    with pytest.raises(UserError, match=r"task.max_target_length \(3\)"):
+        prepared(replace(task, max_target_length=3, too_long="error"), loading, "train", BERT)
+    for rule in ("drop", "error"):  # of training alone: a test set stays whole
+        assert len(prepared(replace(task, **options, too_long=rule), loading, "test", BERT).lengths) == 3000
+
+
+def test_everything_too_long(task, loading):
+    with pytest.raises(UserError, match=r"it holds no example"):
+        prepared(replace(task, max_source_length=3, too_long="drop"), loading, "train", BERT)
+
+
+def test_unknown_tokens_are_counted(tmp_path, loading):
+    rows = [
+        {"source": "matrix 文 tensor 文", "target": "graph"},
+        {"source": "graph", "target": "文"},
+        {"source": "path", "target": "文 文"},
+    ]
+    file = str(tiny.write_rows(tmp_path / "unknown.jsonl", rows))
+    meta = prepared(Task(train=file, validation=file), loading, "train", BERT).meta
+    assert (meta["unknown_tokens"], meta["with_unknown_tokens"]) == ([2, 3], [1, 2])
+
+
+def test_the_same_id_twice_is_found_however_far_apart(task, loading):
+    with Path(task.train).open("a", encoding="utf-8") as stream:
+        stream.write('{"key": "row-0-7", "document": "d", "summary": "s"}\n')
+    with pytest.raises(UserError, match=r"task.train row 3001 is 'row-0-7': an example before has the same id"):
+        prepared(task, loading, "train", BERT)
+    assert folders(loading) == []
+
+
+def test_a_whole_epoch_from_the_disk(task, loading):
+    data = Seq2SeqDataModule(task, BERT, replace(loading, batch_tokens=2000))
+    assert sum(batch.examples for batch in data.train_dataloader()) == 3000
