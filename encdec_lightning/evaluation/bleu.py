@@ -40,4 +40,4 @@ def uncased_bleu() -> Bleu:
 
 def _bleu(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     whole = [round(value) for value in sums.tolist()]
-    return np.array([BLEU.compute_bleu(whole[:4], whole[4:8], whole[8], whole[9]).score])
+    return np.array([BLEU.compute_bleu(whole[:4], whole[4:8], whole[8], whole[9], smooth_method="exp").score])

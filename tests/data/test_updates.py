@@ -62,14 +62,14 @@ def test_every_plan(shape, count, examples, batch_tokens, world_size, seed):
     assert [members(update) for update in again] == [members(update) for update in planner.plan(1)]
 
 
-def like_summaries() -> np.ndarray:
-    """5,000 lengths as of package descriptions and their synopses: medians 77 and 10, few of several hundred."""
+def like_summaries(count: int) -> np.ndarray:
+    """Lengths as of package descriptions and their synopses: medians 77 and 10, few of several hundred."""
     draw = np.random.default_rng(0)
-    source = np.clip(77 * np.exp(0.6 * draw.standard_normal(5000)), 10, 512)
-    return np.stack([source, np.clip(draw.normal(10, 4, 5000), 3, 30)], axis=1).astype(np.int32)
+    source = np.clip(77 * np.exp(0.6 * draw.standard_normal(count)), 10, 512)
+    return np.stack([source, np.clip(draw.normal(10, 4, count), 3, 30)], axis=1).astype(np.int32)
 
 
-LENGTHS = like_summaries()
+LENGTHS = like_summaries(5000)
 BUDGET = 4000
 
 
@@ -101,8 +101,9 @@ def test_epochs_and_seeds_differ_and_updates_mix_lengths():
 
 def test_partners_change():
     """Of those that share an update in one epoch, hardly any share one in the next."""
-    one, other = (UpdatePlanner(LENGTHS, BUDGET, 64, 0, 1).plan(epoch) for epoch in range(2))
-    place = np.zeros(len(LENGTHS), dtype=int)
+    lengths = like_summaries(40000)
+    one, other = (UpdatePlanner(lengths, BUDGET, 64, 0, 1).plan(epoch) for epoch in range(2))
+    place = np.zeros(len(lengths), dtype=int)
     for number, update in enumerate(other):
         place[members(update)] = number
     kept = [np.mean(place[group][:, None] == place[group]) for group in map(members, one)]

@@ -80,7 +80,7 @@ def message(name: str) -> str:
 
 
 def test_metrics_by_name() -> None:
-    assert list(METRICS) == ["rouge", "exact_match"]
+    assert list(METRICS) == ["rouge", "exact_match", "sari", "bleu", "bleu_uncased"]
     assert isinstance(load_metric("rouge"), Rouge)
     assert isinstance(load_metric("exact_match"), ExactMatch)
 
@@ -100,14 +100,14 @@ def test_the_path_of_a_metric_of_ours_works_too() -> None:
 
 def test_an_unknown_name() -> None:
     assert message("rogue") == (
-        "task.metrics is 'rogue': expected rouge, exact_match or the dotted path package.module.Class of your own "
+        "task.metrics is 'rogue': expected rouge, exact_match, sari, bleu, bleu_uncased or the dotted path package.module.Class of your own "
         "metric (did you mean 'rouge'?)."
     )
 
 
 @pytest.mark.parametrize("name", ["", ".", "rouge.", ".rouge", "a..b", "my-package.Metric", "path/to/metric.py"])
 def test_what_is_no_dotted_path_is_an_unknown_name(name: str) -> None:
-    assert "expected rouge, exact_match or the dotted path" in message(name)
+    assert "expected rouge, exact_match, sari, bleu, bleu_uncased or the dotted path" in message(name)
 
 
 def test_a_module_that_is_not_there() -> None:
@@ -165,7 +165,7 @@ def test_score_is_value_interval_and_signature_under_each_name() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(texts=st.lists(st.lists(st.sampled_from("abc"), min_size=2).map(" ".join), min_size=1, max_size=10))
+@given(texts=st.lists(st.lists(st.sampled_from("abc"), min_size=4).map(" ".join), min_size=1, max_size=10))
 @pytest.mark.parametrize("name", METRICS)
 def test_identical_texts_score_100_for_certain(name: str, texts: list[str]) -> None:
     for one in score(made(*zip(texts, texts, strict=True)), load_metric(name), samples=10).values():
