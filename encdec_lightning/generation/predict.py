@@ -23,5 +23,5 @@ def predict(
     )
     return [
         Prediction(pair.id, pair.source, pair.target, text)
-        for pair, text in zip(batch.pairs, tokenizers.decode(generated[: len(batch.pairs)]), strict=True)
+        for pair, text in zip(batch.pairs, tokenizers.decode(generated)[: len(batch.pairs)], strict=True)
     ]
