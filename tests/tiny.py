@@ -58,8 +58,9 @@ def wordpiece() -> PreTrainedTokenizerFast:
     signs = sorted({sign for word in words for sign in word})
     pieces = [*signs, *(f"##{sign}" for sign in signs)]
     pieces += [part for word in words for part in ([word] if len(word) < 6 else [word[:3], f"##{word[3:]}"])]
+    pieces += sorted({f"##{word[at : at + 2]}" for word in words for at in range(1, len(word) - 1)})
     # Not trained: the trainer breaks ties at random, so that one process in ten would get another vocabulary.
-    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys([*special, *pieces]))}
+    vocabulary = {piece: number for number, piece in enumerate(list(dict.fromkeys([*special, *pieces]))[:123])}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -33,11 +33,12 @@ def _check(argv: Sequence[str] | None) -> None:
         return
     try:
         _report(arguments)
-    except UserErrors as errors:
+    except (UserError, UserErrors) as error:
         from encdec_lightning.reporting.composition import problems
 
-        if errors.problems:  # else they are printed
-            _print(problems(errors.problems))
+        found = [error] if isinstance(error, UserError) else error.problems
+        if found:  # else they are printed
+            _print(problems(found))
         raise UserErrors([]) from None  # the exit code alone is left to say
 
 

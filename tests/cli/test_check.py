@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -172,3 +173,37 @@ def test_it_loads_no_weights_and_needs_no_hub():
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["parameters"]["by_the_paper"]["total"] == 433_340_416
+
+
+def test_the_data_as_the_model_sees_them(files, in_tmp, capsys):
+    options = [*files.overrides("variant=bert2gpt", "task.max_source_length=14"), f"data.cache={in_tmp / 'cache'}"]
+    code, out, err = answer(capsys, "--data", *options)
+    assert (code, err) == (0, "")
+    for words in (
+        "Examples",
+        "Tokens of train sources",
+        "p95",
+        "to 14",
+        "unknown tokens",
+        "in training",
+        "example row-1-0",
+    ):
+        assert words in out
+    assert "  source  [CLS] the " in out and "  decoder <|endoftext|> " in out
+    picture = Path(out.rpartition("token lengths as a picture: ")[2].strip())
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    code, out, err = answer(capsys, "--data", "--json", *options)
+    found = json.loads(out)
+    assert (code, err) == (0, "")
+    assert {split: each["examples"] for split, each in found.items()} == {"train": 64, "validation": 16, "test": 12}
+    assert found["train"]["source"]["truncated"] > 0
+
+
+def test_data_that_are_wrong_are_one_sentence(files, in_tmp, capsys):
+    (in_tmp / "bad.jsonl").write_text('{"key": "1", "document": "a", "summary": "b"}\n{}\n')
+    options = files.overrides(f"task.train={in_tmp / 'bad.jsonl'}")
+    code, out, err = answer(capsys, "--data", *options)
+    assert (code, out) == (2, "")
+    assert err.startswith("task.id is 'key': task.train line 2 has no such column") and err.count("\n") == 1
+    code, out, err = answer(capsys, "--data", "--json", *options)
+    assert (code, err, json.loads(out)["ok"]) == (2, "", False)

@@ -1,0 +1,106 @@
+"""A Hub of the tests' own: repositories are folders, served with as much of the Hub's API as its clients need here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Handler(BaseHTTPRequestHandler):
+    root: Path
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def do_POST(self) -> None:
+        length = int(self.headers.get("Content-Length", 0))
+        self._answer(body=True, sent=self.rfile.read(length))
+
+    def _answer(self, body: bool, sent: bytes = b"") -> None:
+        parts = unquote(urlsplit(self.path).path).strip("/").split("/")
+        if parts[0] == "api":
+            self._api(parts[1], "/".join(parts[2:4]), parts[4:], sent)
+            return
+        kind = parts.pop(0) if parts[0] == "datasets" else "models"
+        file = self.root / kind / "/".join(parts[:2]) / "/".join(parts[4:])  # owner, name, "resolve", revision, path
+        if parts[2:3] == ["resolve"] and file.is_file():
+            content = file.read_bytes()
+            self._send(200, content if body else b"", "application/octet-stream", content)
+        else:
+            self._send(404, b"", "text/plain", code="EntryNotFound" if file.parent.is_dir() else "RepoNotFound")
+
+    def _api(self, kind: str, name: str, rest: list[str], sent: bytes) -> None:
+        repository = self.root / kind / name
+        if not repository.is_dir():
+            self._send(404, b"{}", "application/json", code="RepoNotFound")
+            return
+        files = sorted(path.relative_to(repository).as_posix() for path in repository.rglob("*") if path.is_file())
+        if rest[:1] == ["tree"]:
+            folder = "/".join(rest[2:])
+            wanted = [file for file in files if file.startswith(f"{folder}/" if folder else "")]
+            self._json([self._entry(repository, file) for file in wanted])
+        elif rest[:1] == ["paths-info"]:
+            asked = json.loads(sent)["paths"] if sent.startswith(b"{") else []
+            found: list[dict[str, Any]] = [self._entry(repository, path) for path in asked if path in files]
+            folders = [path for path in asked if any(file.startswith(f"{path}/") for file in files)]
+            self._json(found + [{"type": "directory", "path": path, "oid": COMMIT, "size": 0} for path in folders])
+        elif not rest or rest[0] == "revision":
+            self._json({"id": name, "sha": COMMIT, "private": False, "tags": [], "siblings": [{"rfilename": file} for file in files]})  # fmt: skip
+        else:
+            self._send(404, b"{}", "application/json")
+
+    def _entry(self, repository: Path, file: str) -> dict[str, Any]:
+        return {
+            "type": "file",
+            "path": file,
+            "size": (repository / file).stat().st_size,
+            "oid": _oid(repository / file),
+        }
+
+    def _json(self, value: Any) -> None:
+        self._send(200, json.dumps(value).encode(), "application/json")
+
+    def _send(self, status: int, body: bytes, kind: str, content: bytes | None = None, code: str = "") -> None:
+        self.send_response(status)
+        whole = body if content is None else content
+        headers = {"Content-Length": str(len(whole)), "Content-Type": kind, "X-Repo-Commit": COMMIT}
+        headers |= {"ETag": f'"{hashlib.sha1(whole).hexdigest()}"'} if content is not None else {}
+        headers |= {"X-Error-Code": code} if code else {}
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+def _oid(file: Path) -> str:
+    return hashlib.sha1(file.read_bytes()).hexdigest()
+
+
+@contextmanager
+def serve(root: Path) -> Iterator[str]:
+    """The address of a Hub whose repositories are root/datasets/<owner>/<name> and root/models/<owner>/<name>."""
+    handler = type("Handler", (Handler,), {"root": root})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
