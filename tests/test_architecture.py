@@ -173,9 +173,9 @@ LIGHT = """
 import contextlib, io, sys
 import encdec_lightning
 import encdec_lightning.config
-from encdec_lightning.cli import check, evaluate, predict, train
+from encdec_lightning.cli import check, evaluate, predict, prepare, train
 
-for command in (check, train, evaluate, predict):
+for command in (check, train, evaluate, predict, prepare):
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
         command.main(["--help"])
     assert command.main(["runn=x"]) == 2
@@ -187,4 +187,4 @@ def test_a_help_text_and_a_mistyped_option_need_no_torch():
     result = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout == "[]\n"
-    assert result.stderr.count("did you mean") == 4
+    assert result.stderr.count("did you mean") == 5

@@ -10,7 +10,7 @@ import pytest
 import tiny
 from transformers import AutoTokenizer
 
-from encdec_lightning.cli import check, evaluate, predict, train
+from encdec_lightning.cli import check, evaluate, predict, prepare, train
 from encdec_lightning.composition.architectures import ARCHITECTURES
 from encdec_lightning.launch.presets import choices
 
@@ -21,6 +21,7 @@ COMMANDS = {
     "encdec-train": train.main,
     "encdec-evaluate": evaluate.main,
     "encdec-predict": predict.main,
+    "encdec-prepare": prepare.main,
 }
 
 
