@@ -11,8 +11,8 @@ The map, from left to right; each room imports only from rooms to its left:
                                tokenizers.py, encoding.py, local_checkpoints.py, convert.py
     data/                      text in, batches out: locations.py, download.py, hub.py, readers.py, pairs.py,
                                preprocessing.py, sources.py, pydoc.py, docstrings.py, splitting.py, tokenization.py,
-                               prepared.py, store.py, inspection.py, plan.py, updates.py, batch.py, loader.py,
-                               datamodule.py
+                               prepared.py, building.py, store.py, inspection.py, plan.py, updates.py, batch.py,
+                               loader.py, datamodule.py
     generation/                batches in, predictions out: predict.py
     training/                  batches in, checkpoints out: module.py, loss.py, freezing.py, optimizers.py,
                                schedules.py, checkpoint.py, callbacks/

@@ -103,6 +103,12 @@ class Tokenizers:
         """Ids of each target, cut to `max_length` tokens with the end token that is always last."""
         return [self.target_encoder.cut(ids, max_length).tolist() for ids in self.target_encoder(texts)]
 
+    @property
+    def vocabulary_sizes(self) -> tuple[int, int]:
+        """What every id of a source, and of a target, is less than."""
+        source, target = (max(each.get_vocab().values()) + 1 for each in (self.source, self.target))
+        return source, target
+
     def signature(self) -> str:
         """A hash of all that decides the ids of a pair."""
         return hashlib.sha256(

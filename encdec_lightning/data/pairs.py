@@ -45,16 +45,22 @@ class PairReader:
                     continue
                 made = self._preprocessed(pair)
             except UserError as problem:
-                if self._skip is None or not isinstance(row, Row):
+                if not isinstance(row, Row):
                     raise
-                self._skip(row.number, problem)
-                self.skipped += 1
+                self.refuse(row.number, problem)
                 continue
             if made is None:
                 self.dropped += 1
             else:
                 count += 1
                 yield number, made
+
+    def refuse(self, row: int, problem: UserError) -> None:
+        """Skip a row for a reason, or raise it where nothing may be skipped."""
+        if self._skip is None:
+            raise problem
+        self._skip(row, problem)
+        self.skipped += 1
 
     def _preprocessed(self, pair: Pair) -> Pair | None:
         made: object = pair

@@ -13,8 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from encdec_lightning.composition.tokenizers import Tokenizers
+from encdec_lightning.data.building import SKIPPED
 from encdec_lightning.data.inspection import PERCENTILES, SideStatistics, SplitStatistics, edges, histogram
-from encdec_lightning.data.prepared import SKIPPED
 from encdec_lightning.data.store import SIDES, OnDisk
 
 EXAMPLES = 5

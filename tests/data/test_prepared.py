@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from tokenizers import normalizers
 
 from encdec_lightning import Loading, Seq2SeqDataModule, Task, Tokenizers
+from encdec_lightning.data import building
 from encdec_lightning.data import prepared as module
 from encdec_lightning.data.prepared import prepared
 from encdec_lightning.errors import UserError
@@ -61,15 +63,15 @@ def test_what_is_stored_is_what_the_tokenizers_give(task, loading):
 
 
 def test_large_vocabularies_take_wider_numbers(task, loading, monkeypatch):
-    monkeypatch.setattr(type(BERT.source), "__len__", lambda self: 2**16 + 1)
+    monkeypatch.setattr(Tokenizers, "vocabulary_sizes", (2**16 + 1, 2**16))
     examples = prepared(replace(task, train_examples=5), loading, "train", BERT)
-    assert examples.meta["source_type"] == "uint32"
+    assert (examples.meta["source_type"], examples.meta["target_type"]) == ("uint32", "uint16")
     assert examples.ids(3)[0].tolist() == BERT.encode_sources([tiny.pairs(4)[3]["document"]], 512)[0]
 
 
 def test_a_second_time_nothing_is_tokenized(task, loading, monkeypatch):
     first = prepared(task, loading, "train", BERT)
-    monkeypatch.setattr(module, "_build", None)
+    monkeypatch.setattr(module, "build", None)
     assert prepared(task, loading, "train", BERT).folder == first.folder
     same = Tokenizers(tiny.wordpiece())  # another object
     assert prepared(task, loading, "train", same).folder == first.folder
@@ -133,9 +135,11 @@ import sys
 sys.path.insert(0, {tests!r})
 import tiny
 from encdec_lightning import Loading, Task, Tokenizers
+from encdec_lightning.data import building
+from encdec_lightning.data import building
 from encdec_lightning.data import prepared as module
 
-chunks, build = module._chunks, module._build
+chunks, build = building._chunks, module.build
 def slow(*arguments):
     for chunk in chunks(*arguments):
         print("chunk", flush=True)
@@ -143,10 +147,10 @@ def slow(*arguments):
         if {pause}:
             import time
             time.sleep({pause})
-def counted(*arguments):
+def counted(*arguments, **options):
     print("build", flush=True)
-    build(*arguments)
-module._chunks, module._build = slow, counted
+    build(*arguments, **options)
+building._chunks, module.build = slow, counted
 task = Task(train={file!r}, validation={file!r}, source="document", target="summary", id="key")
 examples = module.prepared(task, Loading(cache={cache!r}), "train", Tokenizers(tiny.wordpiece()))
 print("done", len(examples.lengths), examples.folder.name, flush=True)
@@ -208,7 +212,7 @@ def test_skipped_rows_are_counted_and_listed(task, loading):
         prepared(task, loading, "train", BERT)
     examples = prepared(task, replace(loading, on_bad_row="skip"), "train", BERT)
     assert (len(examples.lengths), examples.meta["skipped"]) == (3000, 2)
-    listed = [json.loads(line) for line in (examples.folder / module.SKIPPED).read_text().splitlines()]
+    listed = [json.loads(line) for line in (examples.folder / building.SKIPPED).read_text().splitlines()]
     assert [each["row"] for each in listed] == [3001, 3002]
     assert "must be one JSON object" in listed[1]["problem"]
     with pytest.raises(
@@ -252,6 +256,20 @@ def test_unknown_tokens_are_counted(tmp_path, loading):
     file = str(tiny.write_rows(tmp_path / "unknown.jsonl", rows))
     meta = prepared(Task(train=file, validation=file), loading, "train", BERT).meta
     assert (meta["unknown_tokens"], meta["with_unknown_tokens"]) == ([2, 3], [1, 2])
+
+
+def test_a_source_without_tokens_is_a_bad_row(tmp_path, loading):
+    """Where a tokenizer drops signs and adds no special tokens, nothing may be left."""
+    gpt2 = tiny.byte_pairs(roberta=False)
+    gpt2.backend_tokenizer.normalizer = normalizers.Replace("~", "")
+    rows = [{"source": "one", "target": "~"}, {"source": "~~", "target": "two"}, {"source": "two", "target": "two"}]
+    file = str(tiny.write_rows(tmp_path / "rows.jsonl", rows))
+    task, tokenizers = Task(train=file, validation=file), Tokenizers(gpt2)
+    with pytest.raises(UserError, match=r"task.train row 2 is '~~': the tokenizer makes no token of this source"):
+        prepared(task, loading, "train", tokenizers)
+    examples = prepared(task, replace(loading, on_bad_row="skip"), "train", tokenizers)
+    assert (len(examples.lengths), examples.meta["skipped"]) == (2, 1)
+    assert examples.lengths[0, 1] == 1  # a target of nothing but its end
 
 
 def test_the_same_id_twice_is_found_however_far_apart(task, loading):

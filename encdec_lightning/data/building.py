@@ -1,0 +1,160 @@
+"""Rows of a split in, its store on disk out: read, tokenized in chunks, cut, counted, written, in one pass."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from encdec_lightning.composition.encoding import Ids
+from encdec_lightning.composition.tokenizers import Tokenizers
+from encdec_lightning.data.options import Task
+from encdec_lightning.data.pairs import PairReader, Split
+from encdec_lightning.data.sources import Rows
+from encdec_lightning.data.store import SIDES, OnDisk, StoreWriter
+from encdec_lightning.errors import UserError
+from encdec_lightning.records import Pair
+
+CHUNK = 1000  # pairs tokenized together
+SKIPPED = "skipped.jsonl"
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+def build(folder: Path, task: Task, split: Split, tokenizers: Tokenizers, rows: Rows, skip_bad_rows: bool) -> None:
+    """Write the examples of a split into a new folder, and beside them a list of the rows that were skipped.
+
+    Raises `UserError` naming the first row that is wrong, unless such are skipped, or saying that there is no example.
+    """
+    name, location = f"task.{split}", task.path(split)
+    writer = StoreWriter(folder, tokenizers.vocabulary_sizes)
+    with (folder / SKIPPED).open("w", encoding="utf-8") as listed:
+
+        def skip(row: int, problem: UserError) -> None:
+            listed.write(json.dumps({"row": row, "problem": str(problem)}, ensure_ascii=False) + "\n")
+
+        reader = PairReader(task, split, skip if skip_bad_rows else None)
+        keeper = _Keeper(task, split, tokenizers, reader)
+        try:
+            chunks = _chunks(reader.read(rows), f"{name}: tokenizing {location}")
+            for (numbers, pairs), whole in _ahead(lambda chunk: (chunk, keeper.encoded(chunk[1])), chunks):
+                keeper.keep(numbers, pairs, whole, writer)
+        finally:
+            writer.abandon()
+    if writer.count == 0:
+        with (folder / SKIPPED).open(encoding="utf-8") as lines:
+            first = next(lines, None)
+        reason = f": all rows were skipped, the first because {json.loads(first)['problem']}" if first else ""
+        raise UserError(name, location, f"it holds no example{reason.rstrip('.')}")
+    writer.close(split=split, location=location, **keeper.counts())
+    repeated = OnDisk(folder).repeated_id() if task.id is not None else None
+    if repeated is not None:
+        raise UserError(f"{name} row {repeated[0]}", repeated[1], "an example before has the same id")
+
+
+class _Keeper:
+    """Tokenizes pairs, applies the rules of length, and counts what happens."""
+
+    def __init__(self, task: Task, split: Split, tokenizers: Tokenizers, reader: PairReader) -> None:
+        self._name, self._reader = f"task.{split}", reader
+        self._too_long = task.too_long if split == "train" else "truncate"
+        self._encoders = (tokenizers.source_encoder, tokenizers.target_encoder)
+        self._limits = np.array([task.max_source_length, task.max_target_length])
+        self._truncated, self._unknown, self._with_unknown = (np.zeros(2, dtype=np.int64) for _ in range(3))
+        self._dropped = 0
+
+    def encoded(self, pairs: list[Pair]) -> list[list[Ids]]:
+        """Ids of all sources and of all targets, whole."""
+        texts = [pair.source for pair in pairs], [pair.target for pair in pairs]
+        return [encoder(side) for encoder, side in zip(self._encoders, texts, strict=True)]
+
+    def keep(self, rows: list[int], pairs: list[Pair], whole: list[list[Ids]], writer: StoreWriter) -> None:
+        """Write those pairs that the rules of length let through, cut."""
+        lengths = np.array([[len(ids) for ids in side] for side in whole], dtype=np.int32).T
+        over = lengths > self._limits
+        if self._too_long == "error" and over.any():
+            number, side = np.argwhere(over)[0]
+            expected = f"it must not exceed task.max_{SIDES[side]}_length ({self._limits[side]}); see task.too_long"
+            raise UserError(f"{self._name} row {rows[number]}", f"{lengths[number, side]} tokens", expected)
+        fits = ~over.any(axis=1) | (self._too_long != "drop")
+        self._dropped += int((~fits).sum())
+        kept = [
+            number
+            for number in np.flatnonzero(fits).tolist()
+            if self._has_tokens(rows[number], pairs[number], lengths[number])
+        ]
+        if not kept:
+            return
+        cut = [
+            [encoder.cut(side[number], int(limit)) for number in kept]
+            for encoder, side, limit in zip(self._encoders, whole, self._limits, strict=True)
+        ]
+        self._truncated += over[kept].sum(axis=0)
+        for side, (encoder, ids) in enumerate(zip(self._encoders, cut, strict=True)):
+            found = _occurrences(encoder.unknown_id, ids)
+            self._unknown[side] += found.sum()
+            self._with_unknown[side] += np.count_nonzero(found)
+        writer.extend([rows[each] for each in kept], [pairs[each] for each in kept], cut, lengths[kept])
+
+    def _has_tokens(self, row: int, pair: Pair, lengths: NDArray[np.int32]) -> bool:
+        """Whether the tokenizer makes anything of the source: a model cannot read nothing."""
+        if lengths[0]:
+            return True
+        problem = UserError(f"{self._name} row {row}", pair.source[:60], "the tokenizer makes no token of this source")
+        self._reader.refuse(row, problem)
+        return False
+
+    def counts(self) -> dict[str, object]:
+        """What became of all rows."""
+        return {
+            "skipped": self._reader.skipped,
+            "dropped_by_preprocessing": self._reader.dropped,
+            "not_drawn": self._reader.not_drawn,
+            "too_long_dropped": self._dropped,
+            "limits": self._limits.tolist(),
+            "truncated": self._truncated.tolist(),
+            "unknown_tokens": self._unknown.tolist(),
+            "with_unknown_tokens": self._with_unknown.tolist(),
+        }
+
+
+def _chunks(pairs: Iterable[tuple[int, Pair]], description: str) -> Iterator[tuple[list[int], list[Pair]]]:
+    """Chunks of rows' numbers and pairs, with a sign of life."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}: {task.completed:,} examples"), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(description, total=None)
+        remaining = iter(pairs)
+        while chunk := list(islice(remaining, CHUNK)):
+            yield [number for number, _ in chunk], [pair for _, pair in chunk]
+            progress.advance(task, len(chunk))
+
+
+def _ahead(work: Callable[[Given], Made], given: Iterable[Given]) -> Iterator[Made]:
+    """What `work` makes of each, in order, done ahead in a thread: tokenizers in Rust leave Python free meanwhile."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        waiting: deque[Future[Made]] = deque()
+        for each in given:
+            waiting.append(pool.submit(work, each))
+            if len(waiting) > 2:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _occurrences(token: int | None, texts: list[Ids]) -> NDArray[np.int64]:
+    """How often a token occurs in each of some texts, none of them empty."""
+    if token is None:
+        return np.zeros(len(texts), dtype=np.int64)
+    starts = np.cumsum([0, *(len(ids) for ids in texts[:-1])])
+    return np.add.reduceat(np.concatenate(texts) == token, starts, dtype=np.int64)
