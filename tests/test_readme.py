@@ -52,7 +52,7 @@ def test_commands(files: tiny.Files, folder: Path, capsys: pytest.CaptureFixture
         if command == "make":
             assert f"\n{arguments[0]}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
             continue
-        if command == "encdec-train" and not any(each.startswith("run=") for each in arguments):
+        if any(each.startswith("task.train=") for each in arguments):
             arguments = [each.replace("max_steps=1000", "max_steps=1") for each in [*arguments, *small, *roles]]
         assert COMMANDS[command](arguments) == 0, (line, capsys.readouterr().err)
         ran += 1

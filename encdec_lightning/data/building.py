@@ -52,10 +52,7 @@ def build(folder: Path, task: Task, split: Split, tokenizers: Tokenizers, rows: 
         finally:
             writer.abandon()
     if writer.count == 0:
-        with (folder / SKIPPED).open(encoding="utf-8") as lines:
-            first = next(lines, None)
-        reason = f": all rows were skipped, the first because {json.loads(first)['problem']}" if first else ""
-        raise UserError(name, location, f"it holds no example{reason.rstrip('.')}")
+        raise reader.no_example(location)
     writer.close(split=split, location=location, **keeper.counts())
     repeated = OnDisk(folder).repeated_id() if task.id is not None else None
     if repeated is not None:

@@ -28,7 +28,8 @@ class PairReader:
     def __init__(self, task: Task, split: Split, skip: Callable[[int, UserError], None] | None = None) -> None:
         self.skipped = self.dropped = self.not_drawn = 0
         self.functions = _functions(task, split)
-        self._task, self._skip = task, skip
+        self._task, self._skip, self._name = task, skip, f"task.{split}"
+        self._first_problem: UserError | None = None
         self._share = task.train_share if split == "train" else 1.0
         self._limit: int | None = getattr(task, f"{split}_examples")
 
@@ -60,7 +61,18 @@ class PairReader:
         if self._skip is None:
             raise problem
         self._skip(row, problem)
+        self._first_problem = self._first_problem or problem
         self.skipped += 1
+
+    def no_example(self, location: str) -> UserError:
+        """The mistake of a split without examples: what became of its rows."""
+        told = {
+            f"skipped, the first because {str(self._first_problem).rstrip('.')}": self.skipped,
+            "left out by preprocessing": self.dropped,
+            "outside task.train_share": self.not_drawn,
+        }
+        fates = "; ".join(f"{count:,} rows were {fate}" for fate, count in told.items() if count)
+        return UserError(self._name, location, "it holds no example" + (f": {fates}" if fates else ""))
 
     def _preprocessed(self, pair: Pair) -> Pair | None:
         made: object = pair

@@ -18,7 +18,6 @@ from encdec_lightning.data.options import Task
 from encdec_lightning.data.pairs import PairReader, Split
 from encdec_lightning.data.pydoc import DATA_SETS, pydoc, pydoc_key
 from encdec_lightning.data.readers import Row, read_rows, table_rows
-from encdec_lightning.errors import UserError
 from encdec_lightning.records import Pair
 
 SETTLED = 2.0  # seconds since a file's last change, within which another change may leave its time as it is
@@ -63,7 +62,7 @@ def check_source(task: Task, split: Split, cache: Path, skip_bad_rows: bool) -> 
         return
     reader = PairReader(task, split, (lambda row, problem: None) if skip_bad_rows else None)
     if next(reader.read(find_source(task, split, cache).rows), None) is None:
-        raise UserError(f"task.{split}", text, "it holds no example")
+        raise reader.no_example(text)
 
 
 def _embedded(data_set: str, split: Split, cache: Path) -> Iterator[tuple[int, Pair]]:

@@ -184,6 +184,7 @@ def quiet() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # a run continues
+    warnings.filterwarnings("ignore", message="Precision .* is not supported by the model summary.*")
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # the module gathers by itself
 
 

@@ -216,7 +216,7 @@ def test_skipped_rows_are_counted_and_listed(task, loading):
     assert [each["row"] for each in listed] == [3001, 3002]
     assert "must be one JSON object" in listed[1]["problem"]
     with pytest.raises(
-        UserError, match=r"it holds no example: all rows were skipped, the first because task.source is 'x'"
+        UserError, match=r"it holds no example: 3,002 rows were skipped, the first because task.source is 'x'"
     ):
         prepared(replace(task, source="x"), replace(loading, on_bad_row="skip"), "train", BERT)
 

@@ -224,7 +224,9 @@ def test_preprocessing_that_is_no_such_function(refused, path, said):
 
 @pytest.mark.usefixtures("functions")
 def test_preprocessing_that_drops_everything(refused):
-    assert "it holds no example" in refused(lines(*GOOD), preprocess=["my_functions.nothing"])
+    sentence = refused(lines(*GOOD), preprocess=["my_functions.nothing"])
+    assert sentence.endswith("it holds no example: 2 rows were left out by preprocessing.")
+    assert "outside task.train_share" in refused(lines(*GOOD), train_share=1e-9)
 
 
 @pytest.mark.parametrize("name", ["pydoc", "pydoc_names"])
