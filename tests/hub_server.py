@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+def commit(revision: str) -> str:
+    """The commit that a revision names."""
+    return hashlib.sha1(revision.encode()).hexdigest()
 
 
 class Handler(BaseHTTPRequestHandler):
     root: Path
     protocol_version = "HTTP/1.1"
+    _commit = commit("main")
 
     def do_HEAD(self) -> None:
         self._answer(body=False)
@@ -35,16 +39,27 @@ class Handler(BaseHTTPRequestHandler):
             self._api(parts[1], "/".join(parts[2:4]), parts[4:], sent)
             return
         kind = parts.pop(0) if parts[0] == "datasets" else "models"
-        file = self.root / kind / "/".join(parts[:2]) / "/".join(parts[4:])  # owner, name, "resolve", revision, path
+        repository = self._repository(kind, "/".join(parts[:2]), parts[3] if len(parts) > 3 else "main")
+        file = (repository or self.root / "none") / "/".join(parts[4:])  # owner, name, "resolve", revision, path
         if parts[2:3] == ["resolve"] and file.is_file():
             content = file.read_bytes()
             self._send(200, content if body else b"", "application/octet-stream", content)
         else:
             self._send(404, b"", "text/plain", code="EntryNotFound" if file.parent.is_dir() else "RepoNotFound")
 
+    def _repository(self, kind: str, name: str, revision: str) -> Path | None:
+        """The folder `name`, or `name@revision`, that a revision or a commit names."""
+        folder = self.root / kind / name
+        for each in folder.parent.glob(f"{folder.name}*") if folder.parent.is_dir() else []:
+            known = each.name.removeprefix(folder.name).removeprefix("@") or "main"
+            if revision in (known, commit(known)):
+                self._commit = commit(known)
+                return each
+        return None
+
     def _api(self, kind: str, name: str, rest: list[str], sent: bytes) -> None:
-        repository = self.root / kind / name
-        if not repository.is_dir():
+        repository = self._repository(kind, name, rest[1] if len(rest) > 1 else "main")
+        if repository is None:
             self._send(404, b"{}", "application/json", code="RepoNotFound")
             return
         files = sorted(path.relative_to(repository).as_posix() for path in repository.rglob("*") if path.is_file())
@@ -56,9 +71,11 @@ class Handler(BaseHTTPRequestHandler):
             asked = json.loads(sent)["paths"] if sent.startswith(b"{") else []
             found: list[dict[str, Any]] = [self._entry(repository, path) for path in asked if path in files]
             folders = [path for path in asked if any(file.startswith(f"{path}/") for file in files)]
-            self._json(found + [{"type": "directory", "path": path, "oid": COMMIT, "size": 0} for path in folders])
+            self._json(
+                found + [{"type": "directory", "path": path, "oid": self._commit, "size": 0} for path in folders]
+            )
         elif not rest or rest[0] == "revision":
-            self._json({"id": name, "sha": COMMIT, "private": False, "tags": [], "siblings": [{"rfilename": file} for file in files]})  # fmt: skip
+            self._json({"id": name, "sha": self._commit, "private": False, "tags": [], "siblings": [{"rfilename": file} for file in files]})  # fmt: skip
         else:
             self._send(404, b"{}", "application/json")
 
@@ -76,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
     def _send(self, status: int, body: bytes, kind: str, content: bytes | None = None, code: str = "") -> None:
         self.send_response(status)
         whole = body if content is None else content
-        headers = {"Content-Length": str(len(whole)), "Content-Type": kind, "X-Repo-Commit": COMMIT}
+        headers = {"Content-Length": str(len(whole)), "Content-Type": kind, "X-Repo-Commit": self._commit}
         headers |= {"ETag": f'"{hashlib.sha1(whole).hexdigest()}"'} if content is not None else {}
         headers |= {"X-Error-Code": code} if code else {}
         for name, value in headers.items():
@@ -94,7 +111,7 @@ def _oid(file: Path) -> str:
 
 @contextmanager
 def serve(root: Path) -> Iterator[str]:
-    """The address of a Hub whose repositories are root/datasets/<owner>/<name> and root/models/<owner>/<name>."""
+    """The address of a Hub whose repositories are root/(datasets|models)/<owner>/<name>, other revisions <name>@<revision>."""
     handler = type("Handler", (Handler,), {"root": root})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)

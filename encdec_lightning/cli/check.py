@@ -45,6 +45,8 @@ def _check(argv: Sequence[str] | None) -> None:
 def _report(arguments: Arguments) -> None:
     from encdec_lightning.launch.overrides import compose_config
 
+    if {"--variants", "--data"} <= arguments.flags:
+        raise UserError("--data", "--variants", "one of them can be shown, not both")
     if "--variants" in arguments.flags:
         _variants(arguments)
         return

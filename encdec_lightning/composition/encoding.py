@@ -28,11 +28,13 @@ class Encoder:
         self.prefix, self.suffix = (np.array(part, dtype=np.uint32) for part in (prefix, suffix))
         self.cuts_left = tokenizer.truncation_side == "left"
         self.unknown_id: int | None = tokenizer.unk_token_id
+        self._splits_special_tokens = bool(getattr(tokenizer, "split_special_tokens", False))
         self._slow = tokenizer
         self._core = copy.deepcopy(tokenizer.backend_tokenizer) if tokenizer.is_fast else None
         if self._core is not None:
             self._core.no_truncation()
             self._core.no_padding()
+            self._core.encode_special_tokens = self._splits_special_tokens
 
     @classmethod
     def with_special_tokens(cls, tokenizer: PreTrainedTokenizerBase) -> Encoder:
@@ -72,5 +74,11 @@ class Encoder:
         else:
             kind = f"{type(self._slow).__module__}.{type(self._slow).__qualname__}"
             rules = json.dumps([kind, sorted(self._slow.get_vocab().items()), self._slow.init_kwargs], default=str)
-        around = [self.prefix.tolist(), self.suffix.tolist(), self.cuts_left, self.unknown_id]
+        around = [
+            self.prefix.tolist(),
+            self.suffix.tolist(),
+            self.cuts_left,
+            self.unknown_id,
+            self._splits_special_tokens,
+        ]
         return hashlib.sha256(f"{rules}{around}".encode()).hexdigest()

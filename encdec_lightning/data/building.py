@@ -41,7 +41,7 @@ def build(folder: Path, task: Task, split: Split, tokenizers: Tokenizers, rows: 
     with (folder / SKIPPED).open("w", encoding="utf-8") as listed:
 
         def skip(row: int, problem: UserError) -> None:
-            listed.write(json.dumps({"row": row, "problem": str(problem)}, ensure_ascii=False) + "\n")
+            listed.write(json.dumps({"row": row, "problem": str(problem)}) + "\n")
 
         reader = PairReader(task, split, skip if skip_bad_rows else None)
         keeper = _Keeper(task, split, tokenizers, reader)
@@ -53,7 +53,7 @@ def build(folder: Path, task: Task, split: Split, tokenizers: Tokenizers, rows: 
             writer.abandon()
     if writer.count == 0:
         raise reader.no_example(location)
-    writer.close(split=split, location=location, **keeper.counts())
+    writer.close(location=location, **keeper.counts())
     repeated = OnDisk(folder).repeated_id() if task.id is not None else None
     if repeated is not None:
         raise UserError(f"{name} row {repeated[0]}", repeated[1], "an example before has the same id")
@@ -104,12 +104,13 @@ class _Keeper:
         writer.extend([rows[each] for each in kept], [pairs[each] for each in kept], cut, lengths[kept])
 
     def _has_tokens(self, row: int, pair: Pair, lengths: NDArray[np.int32]) -> bool:
-        """Whether the tokenizer makes anything of the source: a model cannot read nothing."""
-        if lengths[0]:
-            return True
-        problem = UserError(f"{self._name} row {row}", pair.source[:60], "the tokenizer makes no token of this source")
-        self._reader.refuse(row, problem)
-        return False
+        """Whether the tokenizers make anything of both texts."""
+        for encoder, name, text, length in zip(self._encoders, SIDES, (pair.source, pair.target), lengths, strict=True):
+            if length <= len(encoder.prefix) + len(encoder.suffix):
+                expected = f"the tokenizer makes no token of this {name}"
+                self._reader.refuse(row, UserError(f"{self._name} row {row}", text[:60], expected))
+                return False
+        return True
 
     def counts(self) -> dict[str, object]:
         """What became of all rows."""

@@ -12,11 +12,12 @@ from lightning.pytorch.trainer.states import TrainerFn
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.data.loader import Origin, PlanLoader
 from encdec_lightning.data.options import Loading, Task
-from encdec_lightning.data.pairs import Split
+from encdec_lightning.data.pairs import SPLITS, Split
 from encdec_lightning.data.plan import Plan, evaluation_plan, training_plan
 from encdec_lightning.data.prepared import prepared
 from encdec_lightning.data.store import OnDisk
 from encdec_lightning.data.updates import UpdatePlanner, examples_for
+from encdec_lightning.errors import UserError
 
 
 class Seq2SeqDataModule(lightning.LightningDataModule):
@@ -45,15 +46,13 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
     def prepare_data(self) -> None:
         """Tokenize what the cache lacks of the splits that are needed: of several processes one does, others wait.
 
-        Before a fit those are all that the task names, so that a bad test row is found before the training. Called
-        before the Trainer, it keeps long work out of the time when processes of a group wait for one another.
+        Before a fit those are all of them, so that a bad test row is found before the training. Called before the
+        Trainer, it keeps long work out of the time when processes of a group wait for one another.
         """
         fitting = self.trainer is None or self.trainer.state.fn in (None, TrainerFn.FITTING)
         validating = self.trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING
-        splits: list[Split] = ["train", "validation"] if fitting else ["validation" if validating else "test"]
-        if fitting and self.task.test is not None:
-            splits.append("test")
-        for split in splits:
+        needed: tuple[Split, ...] = ("validation",) if validating else ("test",)
+        for split in SPLITS if fitting else needed:
             self.examples(split)
 
     def setup(self, stage: str) -> None:
@@ -70,7 +69,8 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
         """This rank's share of every epoch's updates."""
         names = ("batch_tokens", "accumulate", "update_examples", "update_target_tokens", "seed")
         plan = {f"data.{name}": getattr(self.loading, name) for name in names} | {"devices": self._world()[1]}
-        origin = Origin(self.fingerprint("train"), plan)
+        meta = self.examples("train").meta
+        origin = Origin(f"{meta['fingerprint'][:32]}{meta['tokens'][:32]}", plan)
         return self._loader("train", self._training_plan, origin, with_pairs=False)
 
     def val_dataloader(self) -> list[PlanLoader]:
@@ -99,9 +99,14 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
         """The plan of updates of a fixed size, made once for a number of devices."""
         loading, lengths, world_size = self.loading, self.examples("train").lengths, self._world()[1]
         if world_size not in self._planners:
+            field = "update_examples" if loading.update_examples else "update_target_tokens"
             size = loading.update_examples or examples_for(loading.update_target_tokens or 1, lengths)
-            planner = UpdatePlanner(lengths, loading.batch_tokens, size, loading.seed, world_size)
-            self._planners[world_size] = planner
+            if min(size, len(lengths)) < world_size:
+                expected = (
+                    f"each of {world_size} devices needs at least one of the {len(lengths):,} examples for an update"
+                )
+                raise UserError(f"data.{field}", getattr(loading, field), expected)
+            self._planners[world_size] = UpdatePlanner(lengths, loading.batch_tokens, size, loading.seed, world_size)
         return self._planners[world_size]
 
     def _training_plan(self, epoch: int) -> Plan:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -24,12 +23,18 @@ def download(field: str, url: str, cache: Path) -> Path:
     It gets its name when it is whole; a cached one is not asked for again. Raises `UserError` when it cannot be had.
     """
     folder = cache / "downloads" / hashlib.sha256(url.encode()).hexdigest()[:16]
-    path = folder / (PurePosixPath(urlsplit(url).path).name or "file")
+    try:
+        path = folder / (PurePosixPath(urlsplit(url).path).name or "file")
+    except ValueError as error:
+        raise UserError(field, url, f"it is no URL ({error})") from error
     if path.is_file():
         return path
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise UserError(field, url, "it is not in the cache, and HF_HUB_OFFLINE is set; run encdec-prepare before")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError("data.cache", str(cache), f"it cannot be written ({error.strerror})") from error
     with FileLock(folder / ".lock"):
         if not path.is_file():
             try:
@@ -45,8 +50,8 @@ def download(field: str, url: str, cache: Path) -> Path:
 
 
 def _fetch(url: str, path: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".fetching-") as name:
-        part = Path(name) / "part"
+    part = path.with_name(".part")  # what a killed process has left there is overwritten: the caller holds the lock
+    try:
         with fsspec.open(url, "rb") as remote, part.open("wb") as local, _progress() as progress:
             size = getattr(remote, "size", None)
             task = progress.add_task(path.name, total=size)
@@ -56,6 +61,8 @@ def _fetch(url: str, path: Path) -> None:
         if size is not None and part.stat().st_size != size:
             raise OSError(f"the connection broke off after {part.stat().st_size} of {size} bytes")
         part.rename(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _progress() -> Progress:

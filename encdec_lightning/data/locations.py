@@ -64,10 +64,6 @@ class File:
     @contextmanager
     def open(self, field: str) -> Iterator[IO[bytes]]:
         """The content, unpacked as it is read; raises `UserError` for a file that is broken off or damaged."""
-        if self.member is None and not self.compression:
-            with self.path.open("rb") as stream:
-                yield stream
-            return
         try:
             if self.member is None:
                 with self.path.open("rb") as packed, self._unpacked(packed) as stream:
@@ -76,6 +72,8 @@ class File:
                 with zipfile.ZipFile(self.path) as archive, self._unpacked(archive.open(self.member)) as stream:
                     yield stream
         except DAMAGED as error:
+            if isinstance(error, OSError) and error.strerror:
+                raise UserError(field, str(self.path), f"it cannot be read ({error.strerror})") from error
             kind = self.compression.removeprefix(".") or "zip"
             raise UserError(field, str(self.path), f"the {kind} file is broken off or damaged") from error
 
@@ -103,13 +101,15 @@ def locate(field: str, text: str, cache: Path) -> Location:
             raise UserError(
                 field, text, "it must have the form hub:<id or folder>[@<revision>]:<configuration>:<split>"
             )
-        dataset, _, revision = parts[1].partition("@")
+        dataset, _, revision = (parts[1], "", "") if Path(parts[1]).is_dir() else parts[1].partition("@")
         return HubSplit(dataset, revision or None, parts[2] or None, parts[3])
-    parallel = "+" in text and not Path(text).is_file()  # a plus in a URL is written %2B
+    parallel = "+" in text and not _exists(text)  # a plus in a URL is written %2B
     sides = text.split("+") if parallel else [text]
     if len(sides) > 2:
         raise UserError(field, text, "two text files belong together, not more")
     files = tuple(_file(field, side, cache) for side in sides)
+    if parallel and any(file.format in FORMATS for file in files):
+        raise UserError(field, text, "only plain text files are read side by side")
     if not parallel and files[0].format not in FORMATS:
         raise UserError(field, text, f"its name does not tell a format that can be read; give {KINDS}")
     return files
@@ -119,7 +119,7 @@ def _file(field: str, text: str, cache: Path) -> File:
     """The file that a path or URL names, `archive.zip/member` included; raises `UserError` when there is none."""
     at, member = _at_archive(text)
     path = download(field, at, cache) if "://" in at else Path(at)
-    if not path.is_file():
+    if "://" not in at and not _exists(at):
         raise UserError(field, text, f"there is no such file; give {KINDS}")
     if path.suffix.lower() != ".zip":
         return File(path)
@@ -135,9 +135,18 @@ def _file(field: str, text: str, cache: Path) -> File:
     return File(path, member)
 
 
+def _exists(text: str) -> bool:
+    """Whether a path, or the archive of `archive.zip/member`, is a file."""
+    archive, member = _at_archive(text)
+    try:
+        return Path(archive).is_file() and "+" not in (member or "")
+    except (OSError, ValueError):  # too long, or with a zero byte
+        return False
+
+
 def _at_archive(text: str) -> tuple[str, str | None]:
     """A path or URL, and what follows `.zip/` in it."""
     archive, separator, member = text.partition(".zip/")
-    if not separator or Path(text).is_file():
+    if not separator or ("://" not in text and Path(text).is_file()):
         return text, None
     return f"{archive}.zip", member

@@ -14,6 +14,7 @@ from encdec_lightning.errors import UserError
 from encdec_lightning.records import Pair
 
 Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -39,16 +40,15 @@ class PairReader:
         for row in rows:
             if count == self._limit:
                 return
+            number = row.number if isinstance(row, Row) else row[0]
             try:
-                number, pair = (row.number, _pair(row, self._task)) if isinstance(row, Row) else row
+                pair = _pair(row, self._task) if isinstance(row, Row) else row[1]
                 if self._share < 1 and not drawn(pair.id, self._share):
                     self.not_drawn += 1
                     continue
                 made = self._preprocessed(pair)
             except UserError as problem:
-                if not isinstance(row, Row):
-                    raise
-                self.refuse(row.number, problem)
+                self.refuse(number, problem)
                 continue
             if made is None:
                 self.dropped += 1
@@ -75,23 +75,32 @@ class PairReader:
         return UserError(self._name, location, "it holds no example" + (f": {fates}" if fates else ""))
 
     def _preprocessed(self, pair: Pair) -> Pair | None:
-        made: object = pair
-        for name, function in self.functions.items():
-            made = function(made)  # type: ignore[arg-type]
+        """What the functions make of a pair, which keeps its id."""
+        for name, function in self.functions:
+            try:
+                made: object = function(pair)
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}"
+                raise UserError("task.preprocess", name, f"it fails for the example {pair.id} ({reason})") from error
             if made is None:
                 return None
-            if not isinstance(made, Pair) or not made.source.strip() or not made.target.strip():
+            if not isinstance(made, Pair) or not all(_is_text(text) for text in (made.source, made.target)):
                 expected = f"for the example {pair.id} it must return a Pair with texts that are not empty, or None"
                 raise UserError("task.preprocess", name, expected)
-        return made  # type: ignore[return-value]
+            pair = Pair(pair.id, made.source, made.target)
+        return pair
 
 
-def _functions(task: Task, split: Split) -> dict[str, Preprocess]:
-    """The functions of a split, by name, in their order."""
-    found = {name: preprocessing("task.preprocess", name) for name in task.preprocess or []}
+def _functions(task: Task, split: Split) -> list[tuple[str, Preprocess]]:
+    """The functions of a split and their names, in their order."""
+    found = [(name, preprocessing("task.preprocess", name)) for name in task.preprocess or []]
     if split == "test":
-        found |= {name: preprocessing("task.test_preprocess", name) for name in task.test_preprocess or []}
+        found += [(name, preprocessing("task.test_preprocess", name)) for name in task.test_preprocess or []]
     return found
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and not _SURROGATE.search(value)
 
 
 def drawn(identity: str, share: float) -> bool:

@@ -17,11 +17,11 @@ from encdec_lightning.data.options import Loading, Task
 from encdec_lightning.data.pairs import PairReader, Split
 from encdec_lightning.data.preprocessing import code_hash
 from encdec_lightning.data.sources import Rows, find_source, hash_of
-from encdec_lightning.data.store import META, OnDisk
+from encdec_lightning.data.store import OnDisk
 from encdec_lightning.errors import UserError
 
-VERSION = 1  # of what a row becomes and of the store's files: part of every fingerprint
-READ_FIELDS = ("source", "target", "id", "columns", "preprocess", "max_source_length", "max_target_length")
+VERSION = 2  # of what a row becomes and of the store's files: part of every fingerprint
+READ_FIELDS = ("source", "target", "id", "columns", "max_source_length", "max_target_length")
 
 
 def prepared(task: Task, loading: Loading, split: Split, tokenizers: Tokenizers) -> OnDisk:
@@ -34,27 +34,36 @@ def prepared(task: Task, loading: Loading, split: Split, tokenizers: Tokenizers)
     cache = cache_folder(loading.cache)
     source = find_source(task, split, cache)
     folder = cache / "examples" / _key(task, loading, split, tokenizers, source.content(cache))
-    if not (folder / META).is_file():
-        try:
-            _build_once(folder, task, loading, split, tokenizers, source.rows)
-        except OSError as error:
-            expected = f"it cannot be written ({error.strerror or error}): free space there or choose another folder"
-            raise UserError("data.cache", str(cache), expected) from error
-    return OnDisk(folder)
+    try:
+        return _whole(folder) or _build_once(folder, task, loading, split, tokenizers, source.rows)
+    except OSError as error:
+        expected = f"it cannot be written ({error.strerror or error}): free space there or choose another folder"
+        raise UserError("data.cache", str(cache), expected) from error
 
 
-def _build_once(folder: Path, task: Task, loading: Loading, split: Split, tokenizers: Tokenizers, rows: Rows) -> None:
+def _whole(folder: Path) -> OnDisk | None:
+    """The examples of a folder, or None if it is not there or lacks something."""
+    try:
+        return OnDisk(folder)
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _build_once(folder: Path, task: Task, loading: Loading, split: Split, tokenizers: Tokenizers, rows: Rows) -> OnDisk:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _lock(folder):
-        if (folder / META).is_file():
-            return
+        built = _whole(folder)  # by the process that this one has waited for
+        if built is not None:
+            return built
         building = folder.with_name(f".building-{folder.name}")
         shutil.rmtree(building, ignore_errors=True)  # what a killed process has left
         try:
             build(building, task, split, tokenizers, rows, skip_bad_rows=loading.on_bad_row == "skip")
+            shutil.rmtree(folder, ignore_errors=True)
             building.rename(folder)
         finally:
             shutil.rmtree(building, ignore_errors=True)
+    return OnDisk(folder)
 
 
 def _lock(folder: Path) -> AcquireReturnProxy[FileLock]:
@@ -70,11 +79,9 @@ def _lock(folder: Path) -> AcquireReturnProxy[FileLock]:
 def _key(task: Task, loading: Loading, split: Split, tokenizers: Tokenizers, content: str) -> str:
     """The fingerprint of what the examples of a split are made from."""
     fields: dict[str, Any] = {name: getattr(task, name) for name in READ_FIELDS}
-    fields |= {"split": split, "examples": getattr(task, f"{split}_examples"), "on_bad_row": loading.on_bad_row}
+    fields |= {"examples": getattr(task, f"{split}_examples"), "on_bad_row": loading.on_bad_row}
     if split == "train":
         fields |= {"too_long": task.too_long, "share": task.train_share}
-    if split == "test":
-        fields["test_preprocess"] = task.test_preprocess
-    code = [code_hash(function) for function in PairReader(task, split).functions.values()]
+    code = [(name, code_hash(function)) for name, function in PairReader(task, split).functions]
     versions = [VERSION, version("tokenizers")]
     return hash_of([fields, code, versions, tokenizers.signature(), content])[:32]

@@ -57,9 +57,12 @@ def preprocessing(option: str, path: str) -> Preprocess:
 
 
 def code_hash(function: Preprocess) -> str:
-    """A hash of the file that defines a function: what it does may change with it."""
+    """A hash of the file that defines a function, with which its work may change; of an object, of its state too."""
+    plain = inspect.unwrap(function)
+    is_object = not (inspect.isroutine(plain) or inspect.isclass(plain))
     try:
-        source = Path(inspect.getfile(function)).read_bytes()
-    except (TypeError, OSError):  # made at a prompt, or by a class
-        source = repr(getattr(function, "__code__", None) and function.__code__.co_code).encode()
-    return hashlib.sha256(source).hexdigest()
+        source = Path(inspect.getfile(type(plain) if is_object else plain)).read_bytes()
+    except (TypeError, OSError):  # built in, or made at a prompt
+        source = repr(plain).encode()
+    state = repr(plain) + repr(getattr(plain, "__dict__", None)) if is_object else ""
+    return hashlib.sha256(source + state.encode()).hexdigest()

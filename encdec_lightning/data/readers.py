@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import IO, TYPE_CHECKING, Any
 
 import pyarrow
@@ -34,18 +35,19 @@ class Row:
     problem: UserError | None = None
 
 
-def read_rows(name: str, files: tuple[File, ...], columns: list[str] | None, sides: tuple[str, str]) -> Iterator[Row]:
-    """The rows of a file, or of two text files side by side, whose lines then are the columns `sides`.
+def read_rows(name: str, files: tuple[File, ...], columns: list[str] | None, wanted: list[str]) -> Iterator[Row]:
+    """The rows of a file, or of two text files side by side.
 
     `name` is the option that names the file. `columns` are the names of a csv or tsv file's columns; without them its
-    first line names them. Raises `UserError` for a file that cannot be read on.
+    first line names them. `wanted` are the columns that will be asked for, source and target first, which is what the
+    lines of text files are called. Raises `UserError` for a file that cannot be read on.
     """
     if len(files) == 2:
-        yield from _parallel(name, files, sides)
+        yield from _parallel(name, files, wanted)
         return
     (file,) = files
     if file.format == ".parquet":
-        yield from _parquet(name, file)
+        yield from _parquet(name, file, wanted)
         return
     read = {".jsonl": _jsonl, ".csv": _comma_separated, ".tsv": _tab_separated}[file.format]
     with file.open(name) as stream:
@@ -88,7 +90,9 @@ def _tab_separated(name: str, stream: IO[bytes], columns: list[str] | None) -> I
     """Fields between tabs. Quotes are text, as in the data sets of the papers."""
     for row, line in _lines(name, stream):
         fields = line.split("\t")
-        if columns is None and row.problem is None:
+        if columns is None:
+            if row.problem:
+                raise row.problem
             columns = _header(row.place, fields)
         else:
             yield row if row.problem else _of_fields(row, columns or [], fields)
@@ -111,6 +115,10 @@ def _csv_rows(name: str, reader: Reader, columns: list[str] | None) -> Iterator[
         except StopIteration:
             return
         except csv.Error as error:
+            if "unexpected end" in str(error):  # a quote that is never closed: the rest of the file is lost
+                raise UserError(
+                    row.place, '"', "a quote is opened here that the rest of the file does not close"
+                ) from error
             yield Row(number, row.place, problem=UserError(row.place, str(error), "it must be a row of csv"))
             continue
         if columns is None:
@@ -136,37 +144,68 @@ def _of_fields(row: Row, columns: list[str], fields: list[str]) -> Row:
     return Row(row.number, row.place, dict(zip(columns, fields, strict=True)))
 
 
-def _parallel(name: str, files: tuple[File, ...], sides: tuple[str, str]) -> Iterator[Row]:
-    with files[0].open(name) as first, files[1].open(name) as second:
-        lines = [_lines(name, first), _lines(name, second)]
-        number = 0
-        while True:
-            pair = [next(each, None) for each in lines]
-            if pair[0] is None and pair[1] is None:
-                return
-            if pair[0] is None or pair[1] is None:
-                short, long = (files[pair[0] is not None], files[pair[0] is None])
-                expected = f"it has {number} lines, {long.member or long.path} has more; they must be parallel"
-                raise UserError(name, short.member or str(short.path), expected)
-            number += 1
-            problem = pair[0][0].problem or pair[1][0].problem
-            yield Row(number, f"{name} line {number}", dict(zip(sides, (pair[0][1], pair[1][1]), strict=True)), problem)
+def _parallel(name: str, files: tuple[File, ...], sides: list[str]) -> Iterator[Row]:
+    def lines(file: File) -> Iterator[tuple[Row, str]]:
+        with file.open(name) as stream:
+            yield from _lines(name, stream)
+
+    first, second = files
+    for number, (one, other) in enumerate(zip_longest(lines(first), lines(second)), start=1):
+        if one is None or other is None:
+            short, long = (first, second) if one is None else (second, first)
+            expected = f"it has {number - 1} lines, {long.member or long.path} has more; they must be parallel"
+            raise UserError(name, short.member or str(short.path), expected)
+        values = {sides[0]: one[1], sides[1]: other[1]}
+        yield Row(number, f"{name} line {number}", values, one[0].problem or other[0].problem)
 
 
-def _parquet(name: str, file: File) -> Iterator[Row]:
+def _parquet(name: str, file: File, wanted: list[str]) -> Iterator[Row]:
     if file.member is not None or file.compression:
         raise UserError(name, str(file.path), "a parquet file is read as it is: unpack it first")
     try:
         with parquet.ParquetFile(file.path) as content:
-            yield from table_rows(name, (row for batch in content.iter_batches(ROWS) for row in batch.to_pylist()))
+            columns = wanted_columns(content.schema_arrow.names, wanted)
+            yield from table_rows(name, content.iter_batches(ROWS, columns=columns))
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(name, str(file.path), "the parquet file is broken off or damaged") from error
 
 
-def table_rows(name: str, values: Iterable[dict[str, Any]]) -> Iterator[Row]:
-    """Rows of a table, by number."""
-    for number, each in enumerate(values, start=1):
-        yield Row(number, f"{name} row {number}", each)
+def wanted_columns(names: list[str], wanted: list[str]) -> list[str]:
+    """Those of a table's columns that will be asked for; all, if one is lacking, so that the error can name them."""
+    needed = {
+        path if path in names else part for path in wanted for part in ([path] if path in names else _roots(path))
+    }
+    return [name for name in names if name in needed] if needed <= set(names) else names
+
+
+def _roots(path: str) -> list[str]:
+    """The columns in which the parts of `a.b+c` lie."""
+    return [part.partition(".")[0] for part in path.split("+")]
+
+
+def table_rows(name: str, batches: Iterable[Any]) -> Iterator[Row]:
+    """Rows of a table's batches, by number; a value that Python cannot take is said with its row."""
+    number = 0
+    for batch in batches:
+        try:
+            found = batch.to_pylist()
+        except (ValueError, OverflowError):
+            found = [_row_of(batch.slice(at, 1)) for at in range(len(batch))]
+        for values in found:
+            number += 1
+            place = f"{name} row {number}"
+            if isinstance(values, dict):
+                yield Row(number, place, values)
+            else:
+                yield Row(number, place, problem=UserError(place, str(values)[:60], "its values must be UTF-8 texts"))
+
+
+def _row_of(batch: Any) -> dict[str, Any] | Exception:
+    try:
+        (values,) = batch.to_pylist()
+    except (ValueError, OverflowError) as error:
+        return error
+    return values  # type: ignore[no-any-return]
 
 
 def column(option: str, place: str, values: dict[str, Any], path: str) -> object:

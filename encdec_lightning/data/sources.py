@@ -17,7 +17,8 @@ from encdec_lightning.data.locations import HubSplit, locate
 from encdec_lightning.data.options import Task
 from encdec_lightning.data.pairs import PairReader, Split
 from encdec_lightning.data.pydoc import DATA_SETS, pydoc, pydoc_key
-from encdec_lightning.data.readers import Row, read_rows, table_rows
+from encdec_lightning.data.readers import Row, read_rows, table_rows, wanted_columns
+from encdec_lightning.errors import UserError
 from encdec_lightning.records import Pair
 
 SETTLED = 2.0  # seconds since a file's last change, within which another change may leave its time as it is
@@ -35,21 +36,29 @@ class Source:
 
     def content(self, cache: Path) -> str:
         """A hash of the content; those of unchanged files are remembered in the cache."""
-        return hash_of([*(_file_hash(file, cache) for file in self.files), *self.also])
+        try:
+            return hash_of([*(_file_hash(file, cache) for file in self.files), *self.also])
+        except OSError as error:
+            raise UserError("task", str(error.filename), f"it cannot be read ({error.strerror})") from error
 
 
 def find_source(task: Task, split: Split, cache: Path) -> Source:
     """Where the rows of a split come from. URLs and data sets of the Hub are downloaded if this machine lacks them."""
     name, text = f"task.{split}", task.path(split)
+    options = [task.source, task.target, *([task.id] if task.id is not None else [])]
     place = locate(name, text, cache)
+    if task.columns is not None and not (isinstance(place, tuple) and place[0].format in (".csv", ".tsv")):
+        raise UserError("task.columns", task.columns, f"{name} ({text}) is no csv or tsv file, its columns have names")
     if isinstance(place, str):
-        return Source(_embedded(place, split, cache), also=(place, pydoc_key()))
+        return Source(_embedded(place, split, cache), also=(place, split, pydoc_key()))
     if isinstance(place, HubSplit):
-        dataset = hub.load(name, place)
-        rows = table_rows(name, hub.rows(dataset))
+        dataset = hub.load(name, place, cache)
+        wanted = wanted_columns(dataset.column_names, options)
+        rows = table_rows(name, hub.batches(dataset.select_columns(wanted)))
         return Source(rows, tuple(hub.files(dataset)), (place.split, str(len(dataset))))
-    rows = read_rows(name, place, task.columns, (task.source, task.target))
-    return Source(rows, tuple(file.path for file in place), tuple(str(file.member) for file in place))
+    rows = read_rows(name, place, task.columns, options)
+    formats = tuple(f"{file.member} {file.format} {file.compression}" for file in place)
+    return Source(rows, tuple(file.path for file in place), formats)
 
 
 def check_source(task: Task, split: Split, cache: Path, skip_bad_rows: bool) -> None:

@@ -38,7 +38,7 @@ class StoreWriter:
         self._folder = folder
         self._types = [np.dtype(np.uint16 if size <= 2**16 else np.uint32) for size in vocabularies]
         self._files = {name: (folder / f"{name}.bin").open("wb") for name in (*SIDES, "texts", *COLUMNS)}
-        self._digest = hashlib.sha256()
+        self._digest, self._tokens = hashlib.sha256(), hashlib.sha256()
         self.count = 0
 
     def extend(
@@ -49,24 +49,27 @@ class StoreWriter:
         entries = [json.dumps(text, ensure_ascii=False).encode() for text in texts]
         self._files["texts"].write(b"".join(entries))
         for side, each, kind in zip(SIDES, ids, self._types, strict=True):
-            self._files[side].write(np.concatenate(each).astype(kind).tobytes())
+            content = np.concatenate(each).astype(kind).tobytes()
+            self._files[side].write(content)
+            self._tokens.update(content)
         values = {
             "lengths": [[len(source), len(target)] for source, target in zip(*ids, strict=True)],
             "whole_lengths": whole_lengths,
-            "text_hashes": [[_hash(text) for text in (source, target)] for _, source, target in texts],
+            "text_hashes": [[_hash(_words(text)) for text in (source, target)] for _, source, target in texts],
             "text_lengths": [len(entry) for entry in entries],
-            "id_hashes": [_hash(identity) for identity, _, _ in texts],
+            "id_hashes": [_hash(pair.id.encode()) for pair in pairs],
             "rows": rows,
         }
         for name, value in values.items():
             self._files[name].write(np.asarray(value, dtype=COLUMNS[name][0]).tobytes())
+        self._tokens.update(np.asarray(values["lengths"], dtype=np.int32).tobytes())
         self._digest.update("".join(f"{part}\0" for text in texts for part in text).encode())
         self.count += len(pairs)
 
     def close(self, **meta: Any) -> None:
         """Write everything to the disk itself, and beside it what is known of all examples together."""
         self.abandon()
-        meta |= {"examples": self.count, "fingerprint": self._digest.hexdigest()}
+        meta |= {"examples": self.count, "fingerprint": self._digest.hexdigest(), "tokens": self._tokens.hexdigest()}
         meta |= {f"{side}_type": kind.name for side, kind in zip(SIDES, self._types, strict=True)}
         (self._folder / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
         for file in self._folder.iterdir():
@@ -140,7 +143,11 @@ def _starts(lengths: NDArray[np.int32]) -> NDArray[np.int64]:
     return starts
 
 
-def _hash(text: str) -> int:
-    """64 bits, the same for texts that differ in case and white space alone."""
-    words = " ".join(text.lower().split())
-    return int.from_bytes(hashlib.blake2b(words.encode(), digest_size=8).digest(), "little")
+def _words(text: str) -> bytes:
+    """The same for texts that differ in case and white space alone."""
+    return " ".join(text.lower().split()).encode()
+
+
+def _hash(content: bytes) -> int:
+    """64 bits."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encdec_lightning.data.plan import SOURCE_BIN, Indices, Lengths, Plan, binned
-from encdec_lightning.errors import UserError
 
 
 class UpdatePlanner:
@@ -21,12 +20,7 @@ class UpdatePlanner:
     """
 
     def __init__(self, lengths: Lengths, batch_tokens: int, examples: int, seed: int, world_size: int) -> None:
-        """`lengths` is (N, 2): tokens of source and target; micro-batches hold at most `batch_tokens` padded ones.
-
-        Raises `UserError` if an update has fewer examples than there are devices.
-        """
-        if min(examples, len(lengths)) < world_size:
-            raise UserError("data.update_examples", examples, f"each of {world_size} devices needs at least one")
+        """`lengths` is (N, 2): tokens of source and target; micro-batches hold at most `batch_tokens` padded ones."""
         self._lengths, self._seed, self._world_size = lengths, seed, world_size
         self._keys = _keys(binned(lengths))
         profile = binned(lengths[np.argsort(self._keys, kind="stable")])

@@ -10,7 +10,7 @@ from encdec_lightning.composition.compose import compose
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.config import Config
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
-from encdec_lightning.data.pairs import Split
+from encdec_lightning.data.pairs import SPLITS
 from encdec_lightning.data.store import OnDisk
 from encdec_lightning.errors import UserErrors
 from encdec_lightning.launch.job import loading
@@ -30,5 +30,4 @@ def fetch(config: Config, with_model: bool = True) -> tuple[Tokenizers, dict[str
         with lightning.pytorch.utilities.seed.isolate_rng():
             compose(**asdict(config.model), tokenizers=tokenizers)
     data = Seq2SeqDataModule(config.task, tokenizers, loading(config))
-    splits: tuple[Split, ...] = ("train", "validation", "test")
-    return tokenizers, {split: data.examples(split) for split in splits[: 2 if config.task.test is None else 3]}
+    return tokenizers, {split: data.examples(split) for split in SPLITS}

@@ -30,6 +30,7 @@ from encdec_lightning.training.callbacks.validate_every import ValidateEvery
 from encdec_lightning.training.checkpoint import load_checkpoint
 from encdec_lightning.training.module import Seq2SeqModule
 
+DATA_COUNTS = ("skipped", "dropped_by_preprocessing", "too_long_dropped")
 TRAINER, CALLBACK, LOGGER, OPTIMIZER = lightning.Trainer, lightning.Callback, Logger, torch.optim.Optimizer
 
 
@@ -75,7 +76,9 @@ def test(run: Run, config: Config, trainer: lightning.Trainer, data: Seq2SeqData
     if trainer.is_global_zero:
         metrics, baselines = config.task.metrics or ["rouge"], config.task.baselines or []
         write_results(run, module.predictions, module.scores, metrics, baselines)
-        run.write_metrics({**run.metrics(), "data/test_fingerprint": data.fingerprint("test")})
+        meta = data.examples("test").meta
+        told = {f"data/test_{name}": meta[name] for name in ("fingerprint", *DATA_COUNTS)}
+        run.write_metrics({**run.metrics(), **told})
         if config.export:
             with run.replacing_model() as folder:
                 module.export(folder)
@@ -159,9 +162,8 @@ def training_metrics(trainer: lightning.Trainer, module: Seq2SeqModule, data: Se
         **{
             f"data/{split}_{name}": data.examples(split).meta[name]
             for split in ("train", "validation")
-            for name in ("examples", "skipped", "fingerprint")
+            for name in ("examples", "fingerprint", *DATA_COUNTS)
         },
-        "data/train_too_long_dropped": data.examples("train").meta["too_long_dropped"],
         "train/micro_batches": data.micro_batches,
         "python": platform.python_version(),
         **{f"version/{name}": version(name) for name in ("encdec_lightning", "torch", "transformers", "lightning")},

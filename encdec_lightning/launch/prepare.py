@@ -15,7 +15,6 @@ from encdec_lightning.run import Run
 
 if TYPE_CHECKING:
     from encdec_lightning.composition.compatibility import ComposedModel
-    from encdec_lightning.data.pairs import Split
 
 
 def prepare(config: Config, in_sweep: bool = False) -> Run:
@@ -93,15 +92,19 @@ def _check_freeze(config: Config, model: ComposedModel) -> list[UserError]:
 def _check_files(config: Config) -> list[UserError]:
     """Problems of each data file as far as its first row shows them."""
     from encdec_lightning.cache import cache_folder
+    from encdec_lightning.data.pairs import SPLITS
     from encdec_lightning.data.sources import check_source
 
     found: list[UserError] = []
-    splits: tuple[Split, ...] = ("train", "validation", "test")
-    for split in splits[: 2 if config.task.test is None else 3]:
+    task = config.task
+    for split in SPLITS:
+        if split == "test" and task.test is None and task.test_preprocess is None:
+            continue  # the same pairs as for validation
         try:
             check_source(config.task, split, cache_folder(config.data.cache), config.data.on_bad_row == "skip")
         except UserError as problem:
-            if "preprocess" not in problem.field:  # `_check_names` finds those, once
+            unknown_function = problem.field in ("task.preprocess", "task.test_preprocess")
+            if not unknown_function:  # `_check_names` says so, once
                 found.append(problem)
     return found
 

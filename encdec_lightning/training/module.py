@@ -109,11 +109,15 @@ class TaskModule(lightning.LightningModule, ABC):
         return self.predict(batch)
 
     def on_fit_start(self) -> None:
-        """Refuse a Trainer that accumulates otherwise than the data plan its steps."""
+        """Refuse a Trainer that accumulates, or ends an epoch, otherwise than the data plan its steps."""
         planned = getattr(getattr(self.trainer, "datamodule", None), "micro_batches", None)
         if planned is not None and planned != self.trainer.accumulate_grad_batches:
             expected = f"it must equal Loading.accumulate ({planned})"
             raise UserError("Trainer.accumulate_grad_batches", self.trainer.accumulate_grad_batches, expected)
+        limit = self.trainer.limit_train_batches
+        if planned is not None and isinstance(limit, int) and limit % planned:
+            expected = f"it must be a multiple of the {planned} micro-batches of an optimizer step"
+            raise UserError("Trainer.limit_train_batches", limit, expected)
 
     def configure_optimizers(self) -> Any:
         """The optimizer over groups by learning rate and decay, and the schedule, stepped every optimizer step."""

@@ -55,6 +55,30 @@ def test_prepared_on_a_machine_with_a_network_and_trained_without(hub, in_tmp):
     assert sorted(each.id for each in Run.open("run").predictions()) == [f"row-3-{number}" for number in range(6)]
 
 
+def test_without_a_network_a_revision_is_that_revision_or_refused(hub, in_tmp, files):
+    """`datasets` alone would offer whatever revision it has used last."""
+    for revision, count in (("v1", 5), ("v2", 9)):
+        rows = {split: tiny.pairs(count) for split in ("train", "validation")}
+        originals.hub_folder(hub / "datasets" / "owner" / f"texts@{revision}", "plain", rows)
+
+    def prepare(revision, **environment):
+        places = [f"task.{split}=hub:owner/texts@{revision}:plain:{split}" for split in ("train", "validation")]
+        options = [*files.overrides(*places, "task.test=null", "data.batch_tokens=500"), "--no-model"]
+        return run("encdec-prepare", options, in_tmp, HF_ENDPOINT=address, **environment)
+
+    with serve(hub) as address:
+        for revision, count in (("v1", 5), ("v2", 9)):
+            made = prepare(revision)
+            assert f"│ train      │        {count} │" in made.stdout, made.stderr
+    found = {revision: prepare(revision, HF_HUB_OFFLINE="1") for revision in ("v1", "v2", "v3")}
+    assert sorted(each.returncode for each in found.values()) == [0, 2, 2]
+    for revision, each in found.items():
+        if each.returncode:
+            assert f"hub:owner/texts@{revision}': without a network `datasets` offers another revision" in each.stderr
+    right = next(each for each in found.values() if each.returncode == 0)
+    assert "│        9 │" in right.stdout if right is found["v2"] else "│        5 │" in right.stdout
+
+
 def test_data_alone_and_what_is_wrong_with_them(files, in_tmp, capsys):
     assert main([*files.overrides("data.batch_tokens=500"), "--no-model", f"data.cache={in_tmp / 'cache'}"]) == 0
     captured = capsys.readouterr()

@@ -168,10 +168,12 @@ def test_the_fingerprint_is_that_of_the_content(first, second):
 def test_a_changed_character_changes_the_fingerprint_and_nothing_else_does(new, task, tmp_path):
     before = new().fingerprint("train")
     assert len(before) == 64
-    assert new().train_dataloader().origin.data == before
+    assert new().train_dataloader().origin.data.startswith(before[:32])
     rows = tiny.pairs(30, 0)
     copy = str(tiny.write_rows(tmp_path / "copy.jsonl", rows))
     assert new(train=copy, max_source_length=10).fingerprint("train") == before
+    with pytest.raises(UserError, match="other data"):  # the same texts, but other tokens of them
+        new(max_source_length=10).train_dataloader().load_state_dict(new().train_dataloader().state_dict())
     assert new(train_examples=29).fingerprint("train") != before
     for column in ("key", "document", "summary"):
         changed = [*rows[:-1], rows[-1] | {column: rows[-1][column] + "s"}]

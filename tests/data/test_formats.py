@@ -91,9 +91,33 @@ def test_parallel_text_files(tmp_path):
 
 
 def test_a_plus_in_a_name_is_no_pair(tmp_path):
-    file = tmp_path / "c++.jsonl"
+    (tmp_path / "c++").mkdir()
+    file = tmp_path / "c++" / "c++.jsonl"
     file.write_bytes(jsonl(ROWS))
     assert read(file, tmp_path) == PAIRS
+    with zipfile.ZipFile(tmp_path / "c++" / "x.zip", "w") as archive:
+        archive.writestr("rows.jsonl", jsonl(ROWS))
+    assert read(tmp_path / "c++" / "x.zip" / "rows.jsonl", tmp_path) == PAIRS
+    (tmp_path / "a.jsonl").write_bytes(jsonl(ROWS))
+    location = f"{tmp_path / 'a.jsonl'}+{tmp_path / 'a.jsonl'}"
+    assert "only plain text files are read side by side" in refused(location, tmp_path)
+
+
+def test_of_two_files_the_damaged_one_is_named(tmp_path):
+    whole, broken = tmp_path / "whole.gz", tmp_path / "broken.gz"
+    lines = b"".join(b"%d\n" % (number * 7919) for number in range(20000))
+    whole.write_bytes(gzip.compress(lines))
+    broken.write_bytes(gzip.compress(lines)[:20000])
+    for location in (f"{whole}+{broken}", f"{broken}+{whole}"):
+        assert f"task.train is '{broken}': the gz file is broken off" in refused(location, tmp_path)
+
+
+def test_the_format_belongs_to_the_content(tmp_path):
+    """The same bytes are other rows in another format."""
+    for ending in (".csv", ".tsv"):
+        (tmp_path / f"rows{ending}").write_bytes(b"a\tb,c\n")
+    found = {find_source(Task(train=str(tmp_path / f"rows{ending}"), validation="-"), "train", tmp_path).content(tmp_path) for ending in (".csv", ".tsv")}  # fmt: skip
+    assert len(found) == 2
 
 
 @pytest.mark.parametrize("packer", [*PACKERS, ".zst"])
@@ -188,8 +212,9 @@ def test_csv_with_quotes_and_lines_inside(tmp_path):
     assert read(file, tmp_path) == [Pair("2", 'a, "b"\r\nc', "t"), Pair("4", "d", "u")]
     file.write_bytes(b'source,target\na,b\n"x"y,t\n')
     assert "line 3" in refused(file, tmp_path)
-    file.write_bytes(b'source,target\na,b\n"never closed,t\n')
-    assert "line 3" in refused(file, tmp_path)
+    file.write_bytes(b'source,target\na,b\n"never closed,t\n' + b"c,d\n" * 1000)
+    with pytest.raises(UserError, match=r"line 3 is .*: a quote is opened here"):
+        read(file, tmp_path, skip=lambda row, problem: None)  # it would be a thousand rows
 
 
 def test_tables_with_values_that_are_no_texts(tmp_path):
@@ -256,3 +281,16 @@ def test_any_text_survives(rows, ending, tmp_path_factory):
     (folder / f"rows{ending}").write_bytes(WRITERS[ending](rows))
     found = read(folder / f"rows{ending}", folder)
     assert [(pair.source, pair.target) for pair in found] == rows
+
+
+def test_tables_with_texts_that_are_no_utf8(tmp_path):
+    file = tmp_path / "rows.parquet"
+    texts = pyarrow.array([b"good", b"\xff\xfe", b"fine"]).view(pyarrow.binary()).cast(pyarrow.binary())
+    strings = pyarrow.StringArray.from_buffers(3, texts.buffers()[1], texts.buffers()[2])
+    times = pyarrow.array([2**40] * 3, pyarrow.timestamp("s"))  # beyond what Python knows, and not asked for
+    parquet.write_table(pyarrow.table({"source": strings, "target": ["t"] * 3, "when": times}), file)
+    assert refused(file, tmp_path).startswith("task.train row 2 is ")
+    listed = []
+    found = read(file, tmp_path, skip=lambda row, problem: listed.append(row))
+    assert [pair.id for pair in found] == ["1", "3"]
+    assert listed == [2]

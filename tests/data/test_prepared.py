@@ -258,18 +258,18 @@ def test_unknown_tokens_are_counted(tmp_path, loading):
     assert (meta["unknown_tokens"], meta["with_unknown_tokens"]) == ([2, 3], [1, 2])
 
 
-def test_a_source_without_tokens_is_a_bad_row(tmp_path, loading):
+def test_a_text_without_tokens_is_a_bad_row(tmp_path, loading):
     """Where a tokenizer drops signs and adds no special tokens, nothing may be left."""
     gpt2 = tiny.byte_pairs(roberta=False)
     gpt2.backend_tokenizer.normalizer = normalizers.Replace("~", "")
-    rows = [{"source": "one", "target": "~"}, {"source": "~~", "target": "two"}, {"source": "two", "target": "two"}]
+    rows = [{"source": "one", "target": "one"}, {"source": "~~", "target": "two"}, {"source": "two", "target": "~"}]
     file = str(tiny.write_rows(tmp_path / "rows.jsonl", rows))
     task, tokenizers = Task(train=file, validation=file), Tokenizers(gpt2)
     with pytest.raises(UserError, match=r"task.train row 2 is '~~': the tokenizer makes no token of this source"):
         prepared(task, loading, "train", tokenizers)
     examples = prepared(task, replace(loading, on_bad_row="skip"), "train", tokenizers)
-    assert (len(examples.lengths), examples.meta["skipped"]) == (2, 1)
-    assert examples.lengths[0, 1] == 1  # a target of nothing but its end
+    assert (len(examples.lengths), examples.meta["skipped"]) == (1, 2)
+    assert "no token of this target" in (examples.folder / building.SKIPPED).read_text()
 
 
 def test_the_same_id_twice_is_found_however_far_apart(task, loading):
@@ -283,3 +283,20 @@ def test_the_same_id_twice_is_found_however_far_apart(task, loading):
 def test_a_whole_epoch_from_the_disk(task, loading):
     data = Seq2SeqDataModule(task, BERT, replace(loading, batch_tokens=2000))
     assert sum(batch.examples for batch in data.train_dataloader()) == 3000
+
+
+@pytest.mark.parametrize("damage", ["lengths.bin", "meta.json", "texts.bin"])
+def test_a_store_that_lacks_something_is_built_anew(damage, task, loading):
+    folder = prepared(task, loading, "train", BERT).folder
+    (folder / damage).unlink()
+    assert prepared(task, loading, "train", BERT).pair(2999).id == "row-0-2999"
+    (folder / "meta.json").write_text("{")
+    assert len(prepared(task, loading, "train", BERT).lengths) == 3000
+
+
+def test_without_a_test_file_validation_is_prepared_once(task, loading):
+    found = {prepared(task, loading, split, BERT).folder for split in ("validation", "test")}
+    assert len(found) == 1
+    rule = ["encdec_lightning.data.preprocessing.target_of_50_words"]
+    with pytest.raises(UserError, match=r"task.test is .*: it holds no example: 3,000 rows were left out"):
+        prepared(replace(task, test_preprocess=rule), loading, "test", BERT)

@@ -188,6 +188,10 @@ def functions(monkeypatch):
     module.emptied = lambda pair: Pair(pair.id, pair.source, " ")
     module.nothing = lambda pair: None
     module.number = 3
+    module.fails = lambda pair: {}["key"]
+    module.half = lambda pair: Pair(pair.id, "\ud800", pair.target)
+    module.numbers = lambda pair: Pair(pair.id, 3, pair.target)
+    module.renamed = lambda pair: Pair("x", pair.source, pair.target)
     monkeypatch.setitem(sys.modules, "my_functions", module)
 
 
@@ -214,6 +218,9 @@ def test_preprocessing_in_order_and_before_the_limit(read):
         ("my_functions.number", "it is not a function"),
         ("my_functions.text", "the example 1 it must return a Pair"),
         ("my_functions.emptied", "the example 1 it must return a Pair"),
+        ("my_functions.half", "the example 1 it must return a Pair"),
+        ("my_functions.numbers", "the example 1 it must return a Pair"),
+        ("my_functions.fails", "it fails for the example 1 (KeyError: 'key')"),
     ],
 )
 def test_preprocessing_that_is_no_such_function(refused, path, said):
@@ -238,3 +245,35 @@ def test_embedded_data_come_from_the_chosen_cache(monkeypatch, tmp_path, name):
     for split, members in parts.items():
         assert read_split(task, Loading(cache=str(tmp_path)), split) == members
     assert asked == [(name, tmp_path)] * 3
+
+
+@pytest.mark.usefixtures("functions")
+def test_a_function_may_come_twice_and_changes_no_id(read):
+    twice = read(lines(GOOD[0]), preprocess=["my_functions.exclaim", "my_functions.upper", "my_functions.exclaim"])
+    assert twice == [Pair("1", "ONE TEXT!!", "one")]
+    swap = "encdec_lightning.data.preprocessing.swap"
+    assert read(lines(GOOD[0]), split="test", preprocess=[swap], test_preprocess=[swap]) == [
+        Pair("1", "one text", "one")
+    ]
+    assert [pair.id for pair in read(lines(*GOOD), preprocess=["my_functions.renamed"])] == ["1", "2"]
+
+
+@pytest.mark.parametrize("ids", [["a", "A", "a"], ["a", "b", "c", "a"]])
+def test_ids_are_compared_as_they_are(ids, refused, read):
+    rows = [row | {"key": key} for row, key in zip([*GOOD, *GOOD], ids, strict=False)]
+    assert refused(lines(*rows), id="key") == f"task.train row {len(ids)} is 'a': an example before has the same id."
+    assert [pair.id for pair in read(lines(*rows[:2]), id="key")] == ids[:2]
+
+
+def test_a_row_with_half_a_surrogate_pair_as_a_column_is_skipped(tmp_path):
+    (tmp_path / "rows.jsonl").write_bytes(b'{"\\ud800": 1}\n' + lines(GOOD[0]))
+    task = Task(train=str(tmp_path / "rows.jsonl"), validation="-")
+    examples = prepared(task, Loading(cache=str(tmp_path), on_bad_row="skip"), "train", TOKENIZERS)
+    assert examples.meta["skipped"] == 1
+
+
+def test_paths_that_no_system_takes(refused, tmp_path):
+    assert "there is no such file" in refused(None, train="x" * 300 + ".jsonl")
+    assert "there is no such file" in refused(None, train="a\0b.jsonl")
+    assert "it is no URL" in refused(None, train="http://[::1/x.jsonl")
+    assert "is no csv or tsv file, its columns have names" in refused(lines(*GOOD), columns=["source", "target"])

@@ -107,10 +107,10 @@ CASES = {  # {preset: (training pairs, test pairs, metrics, lengths)}
     "gigaword": (GIGAWORD, GIGAWORD, ["rouge"], (128, 32)),
     "cnn_dailymail": (CNN, CNN, ["rouge"], (512, 128)),
     "xsum": (*2 * ([Pair("3501", "The river rose.\nPeople left.", "A river rose.")],), ["rouge"], (512, 64)),
-    "wmt14_en_de": (WMT, ASCII, ["bleu_uncased"], (128, 128)),
-    "wmt14_de_en": (turned(WMT), turned(ASCII), ["bleu_uncased"], (128, 128)),
-    "wmt14_en_de_newstest2016": (WMT, LATER, ["bleu_uncased"], (128, 128)),
-    "wmt14_de_en_newstest2016": (turned(WMT), turned(LATER), ["bleu_uncased"], (128, 128)),
+    "wmt14_en_de": (ASCII, ASCII, ["bleu_uncased"], (128, 128)),
+    "wmt14_de_en": (turned(ASCII), turned(ASCII), ["bleu_uncased"], (128, 128)),
+    "wmt14_en_de_newstest2016": (ASCII, LATER, ["bleu_uncased"], (128, 128)),
+    "wmt14_de_en_newstest2016": (turned(ASCII), turned(LATER), ["bleu_uncased"], (128, 128)),
     "nyt": (NYT, NYT[1:], ["rouge"], (800, 140)),
 }
 

@@ -115,6 +115,13 @@ def test_accumulation_is_token_exact(files: tiny.Files, tmp_path: Path) -> None:
         torch.testing.assert_close(pieces[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
+def test_a_trainer_that_ends_an_epoch_within_a_step_is_refused(files: tiny.Files, tmp_path: Path) -> None:
+    module, data = parts(files, accumulate=2)
+    arguments = {"accumulate_grad_batches": 2, "limit_train_batches": 3}
+    with pytest.raises(UserError, match=r"limit_train_batches is 3: it must be a multiple of the 2 micro-batches"):
+        trainer(tmp_path, **arguments).fit(module, data)
+
+
 def test_a_trainer_that_accumulates_otherwise_is_refused(files: tiny.Files, tmp_path: Path) -> None:
     module, data = parts(files, accumulate=2)
     with pytest.raises(UserError, match="accumulate"):
