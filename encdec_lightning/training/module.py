@@ -9,6 +9,8 @@ from typing import Any, Self
 
 import lightning
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.utilities.enums import GradClipAlgorithmType
 from torch import Tensor, distributed
 
 from encdec_lightning.composition.compatibility import ComposedModel
@@ -118,6 +120,23 @@ class TaskModule(lightning.LightningModule, ABC):
         if planned is not None and isinstance(limit, int) and limit % planned:
             expected = f"it must be a multiple of the {planned} micro-batches of an optimizer step"
             raise UserError("Trainer.limit_train_batches", limit, expected)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the Trainer says, also with a fused optimizer in bf16.
+
+        Lightning refuses that pair for the sake of the gradient scaler, which only fp16 has.
+        """
+        plugin = self.trainer.precision_plugin
+        if isinstance(plugin, MixedPrecision) and plugin.scaler is None:
+            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or GradClipAlgorithmType.NORM)
+            Precision.clip_gradients(plugin, optimizer, gradient_clip_val or 0.0, algorithm)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def configure_optimizers(self) -> Any:
         """The optimizer over groups by learning rate and decay, and the schedule, stepped every optimizer step."""

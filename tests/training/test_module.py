@@ -115,6 +115,33 @@ def test_accumulation_is_token_exact(files: tiny.Files, tmp_path: Path) -> None:
         torch.testing.assert_close(pieces[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_are_clipped_in_every_precision(precision, algorithm, files: tiny.Files, tmp_path: Path) -> None:
+    """The default optimizer is fused."""
+    before: list[float] = []
+    stepped: list[float] = []
+
+    class Look(lightning.Callback):
+        def on_train_start(self, trainer, module) -> None:
+            trainer.optimizers[0].register_step_post_hook(lambda *_: stepped.append(size(module)))
+
+        def on_before_optimizer_step(self, trainer, module, optimizer) -> None:
+            before.append(size(module))
+
+    def size(module) -> float:
+        gradients = [each.grad.flatten() for each in module.parameters() if each.grad is not None]
+        return torch.cat(gradients).norm(p=2 if algorithm == "norm" else torch.inf).item()
+
+    limit = {"norm": 0.1, "value": 0.01}[algorithm]
+    module, data = parts(files)
+    clipping = {"gradient_clip_val": limit, "gradient_clip_algorithm": algorithm, "precision": precision}
+    trainer(tmp_path, max_steps=2, limit_val_batches=0, callbacks=[Look()], **clipping).fit(module, data)
+    assert min(before) > limit
+    assert len(stepped) == 2
+    assert max(stepped) <= limit * 1.001
+
+
 def test_a_trainer_that_ends_an_epoch_within_a_step_is_refused(files: tiny.Files, tmp_path: Path) -> None:
     module, data = parts(files, accumulate=2)
     arguments = {"accumulate_grad_batches": 2, "limit_train_batches": 3}
