@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-import lightning
-
 from encdec_lightning.composition.compose import compose
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.config import Config
@@ -27,7 +25,6 @@ def fetch(config: Config, with_model: bool = True) -> tuple[Tokenizers, dict[str
         raise UserErrors(found)
     tokenizers = Tokenizers.from_pretrained(*config.model.vocabularies)
     if with_model:
-        with lightning.pytorch.utilities.seed.isolate_rng():
-            compose(**asdict(config.model), tokenizers=tokenizers)
+        compose(**asdict(config.model), tokenizers=tokenizers)
     data = Seq2SeqDataModule(config.task, tokenizers, loading(config))
     return tokenizers, {split: data.examples(split) for split in SPLITS}
