@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 ROWS = 1000  # of a parquet file, read at once
 LONGEST_FIELD = 1 << 30  # characters of a csv field
+
+_UNDECODED = re.compile("[\udc80-\udcff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +77,18 @@ def _jsonl(name: str, stream: IO[bytes], columns: list[str] | None) -> Iterator[
             continue
         try:
             values = json.loads(line)
-            reason = "" if isinstance(values, dict) else " "
         except json.JSONDecodeError as error:
-            values, reason = None, f" ({error.msg})"
+            yield _no_object(row, line, f" ({error.msg})")
+            continue
         except (ValueError, RecursionError):  # a number of thousands of digits, thousands of brackets
-            values, reason = None, " that Python can read"
-        if reason:
-            problem = UserError(row.place, line[:60].rstrip(), f"it must be one JSON object{reason.rstrip()}")
-            yield Row(row.number, row.place, problem=problem)
-        else:
-            yield Row(row.number, row.place, values)
+            yield _no_object(row, line, " that Python can read")
+            continue
+        yield Row(row.number, row.place, values) if isinstance(values, dict) else _no_object(row, line)
+
+
+def _no_object(row: Row, line: str, why: str = "") -> Row:
+    problem = UserError(row.place, line[:60].rstrip(), f"it must be one JSON object{why}")
+    return Row(row.number, row.place, problem=problem)
 
 
 def _tab_separated(name: str, stream: IO[bytes], columns: list[str] | None) -> Iterator[Row]:
@@ -123,7 +128,7 @@ def _csv_rows(name: str, reader: Reader, columns: list[str] | None) -> Iterator[
             continue
         if columns is None:
             columns = _header(row.place, fields)
-        elif any("\udc80" <= sign <= "\udcff" for each in fields for sign in each):
+        elif any(_UNDECODED.search(each) for each in fields):
             bad = ",".join(fields).encode(errors="surrogateescape")
             yield Row(number, row.place, problem=UserError(row.place, excerpt(bad), "it must be UTF-8"))
         else:
