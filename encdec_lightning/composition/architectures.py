@@ -43,6 +43,8 @@ class Architecture:
     """Prefixes of parameters that are no checkpoint's and not trained, since they are computed (sinusoids)."""
     unused: tuple[str, ...] = ()
     """Parts of the names of parameters that no output here depends on."""
+    mixes_dtypes: bool = False
+    """Whether its code brings fp32 into a model of another dtype, so that only autocast runs it in mixed precision."""
     reads_padding: bool = False
     """Whether a token's embedding depends on its neighbour's, so that the padding token's must be zero."""
 
@@ -134,7 +136,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
     "smollm3": _LLAMA,
-    "xglm": replace(_LLAMA, decodes=True),
+    "xglm": replace(_LLAMA, decodes=True, mixes_dtypes=True),
 }
 
 _PADDING = "its output changes with the padding of a batch"

@@ -22,10 +22,11 @@ from encdec_lightning.errors import UserError
 from encdec_lightning.evaluation.metric import Score, load_metric, score
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.predict import predict
+from encdec_lightning.kernels.attention import use_attention
 from encdec_lightning.records import Prediction
 from encdec_lightning.training.checkpoint import load_checkpoint, pack_folder, unpack_folder
 from encdec_lightning.training.freezing import freeze
-from encdec_lightning.training.loss import token_losses
+from encdec_lightning.training.loss import TrainingLoss, token_losses
 from encdec_lightning.training.optimizers import OptimizerFactory, default_optimizer, parameter_groups
 from encdec_lightning.training.options import Training
 from encdec_lightning.training.schedules import schedule
@@ -197,9 +198,13 @@ class Seq2SeqModule(TaskModule):
         self.generation = generation or Generation()
         self.tokenizers = tokenizers
         tokenizers.configure(model)
+        use_attention(model)
+        self._training_loss = TrainingLoss(model)
 
     def loss(self, batch: Batch, label_smoothing: float = 0.0) -> tuple[Tensor, int]:
         """Summed cross-entropy, (), and the number of target tokens."""
+        if torch.is_grad_enabled():
+            return self._training_loss(batch, label_smoothing), int(batch.target_lengths.sum())
         losses = token_losses(self.model, batch, label_smoothing)
         return losses.sum(), losses.numel()
 

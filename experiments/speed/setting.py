@@ -1,0 +1,112 @@
+"""What every runner of the benchmark shares: the same weights, the same examples, the same clock."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, BertConfig, BertModel
+
+from encdec_lightning.composition.local_checkpoints import MINILM, local_or_hub
+
+HERE = Path(__file__).resolve().parent
+PAIRS, SOURCE, TARGET = 32, 192, 24  # of the peer's update; at most so many tokens
+RATE, CLIP = 1e-4, 1.0
+BASE = dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072)
+FEED_FORWARD = {"minilm": (2048, 384, 1536), "base": (2048, 768, 3072)}
+
+
+def prepare(folder: Path, size: str) -> None:
+    """Write the checkpoint (for `base` random weights of BERT-base's shape) and texts with debsum's lengths."""
+    checkpoint = local_or_hub(MINILM)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    (folder / "checkpoint").mkdir(parents=True)
+    if size == "base":
+        torch.manual_seed(0)
+        BertModel(BertConfig(vocab_size=len(tokenizer), **BASE)).save_pretrained(folder / "checkpoint")
+        tokenizer.save_pretrained(folder / "checkpoint")
+    else:
+        for file in Path(checkpoint).iterdir():
+            (folder / "checkpoint" / file.name).symlink_to(file.resolve())
+    words = sorted(word for word in tokenizer.get_vocab() if word.isascii() and word.isalpha() and word.islower())
+    lengths, chosen = json.loads((HERE / "lengths.json").read_text()), random.Random(0)
+    with (folder / "pairs.jsonl").open("w") as file:
+        for source, target in zip(lengths["source"], lengths["target"], strict=True):
+            # a word is a token; the source gets two special ones and the target its end
+            pair = (" ".join(chosen.choices(words, k=count)) for count in (source - 2, target - 1))
+            file.write(json.dumps(dict(zip(("source", "target"), pair, strict=True))) + "\n")
+
+
+class Clock:
+    """Wall-clock from the end of the last warm-up update to the end of the last update, data included."""
+
+    def __init__(self, warm_up: int, updates: int) -> None:
+        self.warm_up, self.updates = warm_up, updates
+        self.done = self.source = self.target = self.examples = 0
+        self.marks: list[float] = []
+
+    def count(self, source: int, target: int, examples: int) -> None:
+        """A batch that is about to be learnt from: its real tokens."""
+        if self.done >= self.warm_up:
+            self.source, self.target = self.source + source, self.target + target
+            self.examples += examples
+
+    def update(self) -> None:
+        """An update is done."""
+        self.done += 1
+        if self.done == self.warm_up:
+            reset_peak_memory()
+        if self.done >= self.warm_up:
+            self.marks.append(time.perf_counter())
+
+    def report(self, **more: Any) -> None:
+        """One line for the driver."""
+        seconds = self.marks[-1] - self.marks[0]
+        steps = [after - before for before, after in zip(self.marks, self.marks[1:], strict=False)]
+        print(json.dumps({"seconds": seconds, "tokens": self.source + self.target, "source": self.source,
+                          "target": self.target, "examples": self.examples, "updates": len(steps),
+                          "median_step": statistics.median(steps), **more}), flush=True)  # fmt: skip
+
+
+def reset_peak_memory() -> None:
+    """Forget the peak of resident memory so far; what a process needed to start is no part of a step."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def memory(name: str) -> int:
+    """Bytes by /proc/self/status: `VmHWM` peak, `VmRSS` now."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024
+
+
+def matrix_peak(size: str, seconds: float = 1.0) -> float:
+    """FLOP/s of a bf16 matrix product of the feed-forward's shape, the best of many."""
+    rows, inner, outer = FEED_FORWARD[size]
+    left, right = torch.randn(rows, inner).bfloat16(), torch.randn(outer, inner).bfloat16()
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        started = time.perf_counter()
+        torch.nn.functional.linear(left, right)
+        best = min(best, time.perf_counter() - started)
+    return 2 * rows * inner * outer / best
+
+
+def read_pairs(folder: Path) -> Iterator[dict[str, str]]:
+    """The texts of `prepare`."""
+    with (folder / "pairs.jsonl").open() as file:
+        yield from map(json.loads, file)
+
+
+def quiet() -> None:
+    """Before anything is imported that reads these."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
