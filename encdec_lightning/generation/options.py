@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from encdec_lightning.errors import require
+from encdec_lightning.errors import UserError, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,21 +14,39 @@ class Generation:
 
     num_beams: int = 1
     """Beams of the search; 1 is greedy."""
+    num_return_sequences: int = 1
+    """Targets for each source: the best of the beams, or so many draws."""
     max_length: int | None = None
     """Most tokens generated, the end token included; none: the task's max_target_length."""
     min_length: int = 0
     """Fewest tokens generated before the end token."""
     length_penalty: float = 1.0
     """Exponent of the length by which a beam's log-probability is divided; above 1 favours longer texts."""
+    length_normalization: Literal["length", "wu"] = "length"
+    """What is raised to that power: the length, as transformers does, or (5 + length) / 6 (Wu et al. 2016, equation 14)."""
+    early_stopping: bool | Literal["never"] = False
+    """When a beam search ends that has `num_beams` finished candidates: at once (true), when the best running one would
+    not be better if it ended now (false), or not at any length, for a positive `length_penalty` ("never")."""
     no_repeat_ngram_size: int = 0
-    """No n-gram of this size occurs twice in one text; 0: any may."""
-    early_stopping: bool = False
-    """End a beam search as soon as there are `num_beams` finished candidates."""
+    """No n-gram of this size occurs twice in one text; 0: any may. 3 is the trigram blocking of Paulus et al. 2017."""
+    do_sample: bool = False
+    """Draw each token from the model's distribution, with one beam."""
+    temperature: float = 1.0
+    """What the logits are divided by before a draw."""
+    top_k: int = 0
+    """Draw from so many likeliest tokens; 0: from all."""
+    top_p: float = 1.0
+    """Draw from the fewest likeliest tokens that hold this probability, after `top_k`; 1: from all."""
 
     def __post_init__(self) -> None:
-        longest = self.max_length
+        longest, returned = self.max_length, self.num_return_sequences
+        beams = "" if self.do_sample else f" without do_sample: it must be at most num_beams ({self.num_beams})"
+        only_drawn = "it needs do_sample=true"
         require(
             ("num_beams", self.num_beams, self.num_beams >= 1, "it must be at least 1"),
+            ("num_beams", self.num_beams, not self.do_sample or self.num_beams <= 1, "do_sample has one beam"),
+            ("num_return_sequences", returned, returned >= 1, "it must be at least 1"),
+            ("num_return_sequences", returned, self.do_sample or returned <= max(1, self.num_beams), beams.strip()),
             ("max_length", longest, longest is None or longest >= 1, "it must be at least 1"),
             (
                 "min_length",
@@ -42,14 +60,39 @@ class Generation:
                 self.no_repeat_ngram_size >= 0,
                 "it must not be negative",
             ),
+            ("temperature", self.temperature, self.temperature > 0, "it must be above 0"),
+            ("temperature", self.temperature, self.do_sample or self.temperature == 1, only_drawn),
+            ("top_k", self.top_k, self.top_k >= 0, "it must not be negative"),
+            ("top_k", self.top_k, self.do_sample or self.top_k == 0, only_drawn),
+            ("top_p", self.top_p, 0 < self.top_p <= 1, "it must lie above 0, and not above 1"),
+            ("top_p", self.top_p, self.do_sample or self.top_p == 1, only_drawn),
         )
 
+    @property
+    def rows(self) -> int:
+        """Targets of one source that a model works on at once."""
+        return max(self.num_beams, self.num_return_sequences)
+
+    def penalty(self, length: int) -> float:
+        """What the summed log-probability of a target of so many tokens is divided by."""
+        base = float(length) if self.length_normalization == "length" else (5 + length) / 6
+        return base**self.length_penalty if base else 1.0
+
     def arguments(self, max_target_length: int) -> dict[str, Any]:
-        """Keyword arguments of `transformers.GenerationMixin.generate`."""
-        arguments = asdict(self)
+        """Keyword arguments of `transformers.GenerationMixin.generate`. Raises `UserError` for what it cannot do."""
+        if self.length_normalization != "length" and self.num_beams > 1 and self.length_penalty != 0:
+            raise UserError("length_normalization", self.length_normalization, "transformers' generate knows length only")
         # transformers counts the start token in neither of these two.
-        arguments["max_new_tokens"] = arguments.pop("max_length") or max_target_length
-        arguments["min_new_tokens"] = arguments.pop("min_length")
-        if self.num_beams == 1:  # transformers warns when a greedy search is given the options of beams
-            del arguments["length_penalty"], arguments["early_stopping"]
-        return {**arguments, "do_sample": False}
+        arguments: dict[str, Any] = {
+            "max_new_tokens": self.max_length or max_target_length,
+            "min_new_tokens": self.min_length,
+            "num_beams": self.num_beams,
+            "num_return_sequences": self.num_return_sequences,
+            "no_repeat_ngram_size": self.no_repeat_ngram_size,
+            "do_sample": self.do_sample,
+        }
+        if self.num_beams > 1:  # transformers warns when a greedy search is given the options of beams, or of draws
+            arguments |= {"length_penalty": self.length_penalty, "early_stopping": self.early_stopping}
+        if self.do_sample:
+            arguments |= {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p}
+        return arguments

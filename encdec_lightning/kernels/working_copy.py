@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -42,3 +43,17 @@ def _cast_outputs(tables: list[nn.Embedding], dtype: torch.dtype) -> Iterator[No
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def copy_in(dtype: torch.dtype | None, model: nn.Module) -> Any:
+    """A copy of `model` whose weights are cast to `dtype`, once, for many calls; without one they are the model's own.
+
+    What is one parameter stays one. Buffers are the model's own.
+    """
+    kept: dict[int, Any] = {id(buffer): buffer for buffer in model.buffers()}
+    for parameter in model.parameters():
+        value = parameter.detach()
+        kept[id(parameter)] = nn.Parameter(
+            value.to(dtype) if dtype is not None and value.is_floating_point() else value, requires_grad=False
+        )
+    return copy.deepcopy(model, kept)

@@ -1,0 +1,169 @@
+"""The key-value cache of a search: keys of a source once, and nothing that a beam keeps is moved.
+
+A source's K beams are K queries over one row of keys. The keys of the target stay in the column where they were first
+written; a table says which columns are the past of which beam (`search.py`), and reordering beams is reordering that
+table, a few numbers a beam instead of all its keys and values. So every key is held once, whatever beams share it.
+
+Columns of self-attention, for a source read as a prefix of S tokens (beside an encoder S is 0) and a target of at most T
+tokens: `[S of the prefix, right-aligned | start | K of token 1 | K of token 2 | ... | K of token T - 1]`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import EncoderDecoderCache
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+
+class SharedCache(EncoderDecoderCache):  # type: ignore[misc]
+    """Self-attention and cross-attention of at most N sources with K beams each, which come and go.
+
+    After `admit` a forward pass is one over new sources alone, (M, 1) start tokens or (M, S + 1) with their prefixes.
+    After `advance` it is one over a token of each beam of the first n sources, (n, K) or (n * K, 1) tokens.
+    """
+
+    def __init__(self, layers: int, sources: int, beams: int, max_length: int) -> None:
+        self.sources, self.beams, self.slots = sources, beams, 1 + beams * (max_length - 1)
+        self.rows: Tensor | None = None
+        self.prefix = 0
+        """Columns kept for sources read as prefixes."""
+        self.active = self.source_width = self.steps = 0
+        """Of the forward pass: sources, columns of the longest source, tokens of the longest target after its start."""
+        self.first_slot: int | Tensor = 0
+        """Where the token of each source's first beam is written, after its prefix: (n, 1) if not all at the same."""
+        own = [SelfLayer(self) for _ in range(layers)]
+        cross = [CrossLayer(self) for _ in range(layers)]
+        super().__init__(Cache(layers=own), Cache(layers=cross))
+        self._cross_is_there = dict.fromkeys(range(layers), True)
+
+    def admit(self, rows: Tensor, prefix: int) -> None:
+        """The next forward pass is one over new sources for the rows (M,), with prefixes of so many columns."""
+        self.rows, self.is_updated = rows, {}
+        missing, self.prefix = prefix - self.prefix, max(prefix, self.prefix)
+        if missing > 0:
+            for layer in self.self_attention_cache.layers:
+                layer.widen(missing, 0)
+
+    def advance(self, active: int, source_width: int, steps: int, first_slot: int | Tensor) -> None:
+        """The next forward pass is one over a token of each beam of the first `active` sources."""
+        self.rows, self.is_updated = None, self._cross_is_there
+        self.active, self.source_width, self.steps, self.first_slot = active, source_width, steps, first_slot
+        for layer in self.cross_attention_cache.layers:
+            layer.show()
+
+    def move(self, into: Tensor, out_of: Tensor) -> None:
+        """The sources of the rows `out_of` (M,) go into the rows `into`."""
+        for layer in (*self.self_attention_cache.layers, *self.cross_attention_cache.layers):
+            if layer.is_initialized:
+                for stored in (layer.stored_keys, layer.stored_values):
+                    stored[into] = stored[out_of]
+
+
+class SharedLayer(CacheLayerMixin):  # type: ignore[misc]
+    """What both kinds of layers do: keep (N, G, C, D) keys and values, with room for more columns."""
+
+    stored_keys: Tensor
+    stored_values: Tensor
+    is_sliding = False
+
+    def __init__(self, cache: SharedCache) -> None:
+        super().__init__()
+        self.cache = cache
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Allocate for states like these."""
+        self.dtype, self.device = key_states.dtype, key_states.device
+        shapes = [(self.cache.sources, each.shape[1], self.room, each.shape[3]) for each in (key_states, value_states)]
+        self.stored_keys, self.stored_values = (key_states.new_zeros(shape) for shape in shapes)
+        self.is_initialized = True
+
+    @property
+    def room(self) -> int:
+        """Columns to allocate."""
+        return 0
+
+    def widen(self, before: int, after: int) -> None:
+        """Add columns."""
+        if self.is_initialized:
+            self.stored_keys = functional.pad(self.stored_keys, (0, 0, before, after))
+            self.stored_values = functional.pad(self.stored_values, (0, 0, before, after))
+
+    def get_max_length(self) -> int:
+        """No maximum that transformers should see."""
+        return -1
+
+
+class SelfLayer(SharedLayer):
+    """The past of the target, and of a source that is its prefix."""
+
+    @property
+    def room(self) -> int:
+        """Prefix and target."""
+        return self.cache.prefix + self.cache.slots
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Write what is new, (M, G, S + 1, D) of new sources or a token of each beam; give what is to be attended to."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        cache = self.cache
+        if cache.rows is not None:
+            first, after = cache.prefix + 1 - key_states.shape[2], cache.prefix + 1
+            self.stored_keys[cache.rows, :, first:after] = key_states
+            self.stored_values[cache.rows, :, first:after] = value_states
+            return key_states, value_states
+        self._write(self.stored_keys, key_states)
+        self._write(self.stored_values, value_states)
+        columns = slice(cache.prefix - min(cache.prefix, cache.source_width), cache.prefix + 1 + cache.beams * cache.steps)
+        return self.stored_keys[: cache.active, :, columns], self.stored_values[: cache.active, :, columns]
+
+    def _write(self, stored: Tensor, states: Tensor) -> None:
+        """States (n, G, K, D), or (n * K, G, 1, D), into the columns of this step."""
+        active, beams = self.cache.active, self.cache.beams
+        if states.shape[2] != beams:  # a row for each beam
+            states = states.view(active, beams, states.shape[1], states.shape[3]).transpose(1, 2)
+        first = self.cache.prefix + self.cache.first_slot
+        if isinstance(first, int):
+            stored[:active, :, first : first + beams] = states
+        else:
+            sources = torch.arange(active, device=states.device)[:, None]
+            stored[sources, :, first + torch.arange(beams, device=states.device)] = states.transpose(1, 2)
+
+    def get_seq_length(self) -> int:
+        """The position of the next token; of use where all sources are at the same."""
+        return 0 if self.cache.rows is not None else self.cache.steps
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Asked for new sources only: targets under way come with their mask."""
+        return query_length, 0
+
+
+class CrossLayer(SharedLayer):
+    """The source, as its encoder left it."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Write the keys and values of new sources, (M, G, S, D)."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        width = key_states.shape[2]
+        self.widen(0, max(0, width - self.stored_keys.shape[2]))
+        self.stored_keys[self.cache.rows, :, :width] = key_states
+        self.stored_values[self.cache.rows, :, :width] = value_states
+        return key_states, value_states
+
+    def show(self) -> None:
+        """Make `keys` and `values`, which decoders read, those of the active sources."""
+        if self.is_initialized:
+            shown = slice(0, self.cache.active), slice(None), slice(0, self.cache.source_width)
+            self.keys, self.values = self.stored_keys[shown], self.stored_values[shown]
+
+    def get_seq_length(self) -> int:
+        """Columns shown."""
+        return 0 if self.keys is None else int(self.keys.shape[2])
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """As transformers' own layers."""
+        return self.get_seq_length() + query_length, 0

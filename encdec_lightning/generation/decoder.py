@@ -1,0 +1,151 @@
+"""The model as a search sees it: sources in, then one token of each beam at a time, and the logits of the next."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from encdec_lightning.composition.architectures import architecture_of
+from encdec_lightning.generation.cache import SharedCache
+from encdec_lightning.generation.candidates import Head, pieces_of
+from encdec_lightning.kernels.attention import use_attention
+from encdec_lightning.kernels.working_copy import copy_in
+
+Pieces = Sequence[Callable[[], Tensor]]
+"""What computes the logits of R rows, in pieces (R, C) of the vocabulary."""
+
+
+class Decoder:
+    """A copy of a composed model, its weights cast at most once, with the cache of the sources under way.
+
+    There is room for N sources, of which the first n are active. A source's K beams are K tokens of one row where the
+    family takes positions from its caller, and K rows where it counts them itself: then all targets under way must have
+    the same length.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, sources: int, beams: int, max_length: int, dtype: torch.dtype | None = None
+    ) -> None:
+        self.model = copy_in(dtype, model).eval()
+        use_attention(self.model)
+        self.device, self.beams = self.model.device, beams
+        config = self.model.config.decoder
+        architecture = architecture_of(config)
+        self.takes_positions = takes_positions(self.model)
+        self._reads_prefix = not hasattr(model.config, "encoder")
+        self._first_position = architecture.positions_before_first
+        self._start = int(model.generation_config.decoder_start_token_id)
+        self._pad = getattr(config, "pad_token_id", None)
+        self._source_pad = int(getattr(getattr(model.config, "encoder", config), "pad_token_id", None) or 0)
+        self.cache = SharedCache(int(getattr(config, architecture.depth)), sources, beams, max_length)
+        self._widths = [0] * sources  # columns of the source of each row
+        self._lengths = torch.zeros(sources, dtype=torch.long, device=self.device)
+        self._hidden_from_all = torch.finfo(self.model.dtype).min
+        # What is added to scores: (N, S) of sources, on the left beside an encoder, on the right of prefixes;
+        # (N, K, 1 + (T - 1) K) of targets, 0 where a column is a beam's past
+        self._source_bias = torch.zeros(sources, 0, dtype=self.model.dtype, device=self.device)
+        self._target_bias = torch.zeros(sources, beams, self.cache.slots, dtype=self.model.dtype, device=self.device)
+        self._head: Head | None = None
+        self._given_to_head: list[Tensor] = []
+        head = self.model.get_output_embeddings()
+        if type(head) is nn.Linear:
+            head.register_forward_pre_hook(self._catch)
+
+    def admit(self, rows: Sequence[int], sources: Sequence[Tensor]) -> Pieces:
+        """Read sources (S,) of similar lengths into these rows, and the start token after each; the logits of M rows."""
+        at = torch.tensor(rows, device=self.device)
+        lengths = torch.tensor([len(each) for each in sources], device=self.device)
+        width = max(len(each) for each in sources)
+        ids = nn.utils.rnn.pad_sequence(list(sources), batch_first=True, padding_value=self._source_pad).to(self.device)
+        mask = torch.arange(width, device=self.device) < lengths[:, None]
+        missing = max(0, width - self._source_bias.shape[1])
+        self._source_bias = functional.pad(self._source_bias, (missing, 0) if self._reads_prefix else (0, missing))
+        columns = slice(self._source_bias.shape[1] - width, None) if self._reads_prefix else slice(0, width)
+        self._source_bias[at] = self._hidden_from_all
+        self._source_bias[at, columns] = self._hidden_from_all * (~mask).to(self._source_bias.dtype)
+        self._target_bias[at] = self._hidden_from_all
+        self._target_bias[at, :, 0] = 0
+        self._lengths[at] = lengths
+        for row in rows:
+            self._widths[row] = width
+        self.cache.admit(at, width if self._reads_prefix else 0)
+        start = torch.full((len(ids), 1), self._start, device=self.device)
+        output = self.model(
+            input_ids=ids,
+            attention_mask=mask.long(),
+            decoder_input_ids=start,
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        return self._pieces(output.logits, len(ids))
+
+    def step(self, tokens: Tensor, numbers: Sequence[int]) -> Pieces:
+        """The logits of n * K rows after `tokens` (n, K), which are their targets' n-th, counted from 1: `numbers` (n,)."""
+        active, steps, same = len(tokens), max(numbers), min(numbers) == max(numbers)
+        width = max(self._widths[:active])
+        number = torch.tensor([steps] if same else list(numbers), device=self.device)[:, None]
+        first = 1 + self.beams * (number - 1)
+        self.cache.advance(active, width, steps, 1 + self.beams * (steps - 1) if same else first)
+        own = (first + torch.arange(self.beams, device=self.device)).expand(active, -1)
+        self._target_bias[:active].scatter_(2, own[..., None], 0)
+        bias = self._target_bias[:active, :, : 1 + self.beams * steps]
+        given: dict[str, Any] = {"use_cache": True}
+        if self.takes_positions:
+            position = number + (self._lengths[:active, None] if self._reads_prefix else self._first_position)
+            position = position.expand(active, self.beams)
+            if self._first_position:  # families whose padding token has a position of its own, before the first
+                position = torch.where(tokens == self._pad, self._first_position - 1, position)
+            given["position_ids"] = position.contiguous()
+        else:
+            tokens = tokens.reshape(-1, 1)
+        if self._reads_prefix:
+            source = self._source_bias[:active, None, self._source_bias.shape[1] - width :]
+            bias = torch.cat([source.expand(-1, self.beams, -1), bias], dim=2)
+            given["past_key_values"] = self.cache.self_attention_cache
+        else:
+            given["past_key_values"] = self.cache
+            given["encoder_attention_mask"] = self._source_bias[:active, None, None, :width].expand(-1, 1, self.beams, -1)
+            given["encoder_hidden_states"] = bias.new_zeros(len(tokens), 1, 1)  # asked for, and not read
+        output = self.model.decoder(tokens, attention_mask=bias[:, None], **given)
+        return self._pieces(output.logits, active * self.beams)
+
+    def reorder(self, parents: Tensor) -> None:
+        """Beam k of each of the first n sources goes on from what was beam `parents[:, k]`, (n, K)."""
+        bias = self._target_bias[: len(parents)]
+        bias.copy_(bias.gather(1, parents[..., None].expand_as(bias)))
+
+    def move(self, into: Sequence[int], out_of: Sequence[int]) -> None:
+        """The sources of some rows go into others, whose own are done."""
+        to, of = torch.tensor(into, device=self.device), torch.tensor(out_of, device=self.device)
+        for tensor in (self._lengths, self._source_bias, self._target_bias):
+            tensor[to] = tensor[of]
+        for row, other in zip(into, out_of, strict=True):
+            self._widths[row] = self._widths[other]
+        self.cache.move(to, of)
+
+    def _catch(self, head: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Keep what the LM head is given; once its product is known to be the logits, give it nothing."""
+        self._given_to_head.append(given[0])
+        return given if self._head is None else (given[0][:, :0],)
+
+    def _pieces(self, logits: Tensor, rows: int) -> Pieces:
+        if self._given_to_head:
+            hidden = self._given_to_head.pop().reshape(rows, -1)
+            if self._head is not None:
+                return self._head.pieces(hidden)
+            head = self.model.get_output_embeddings()
+            expected = functional.linear(hidden, head.weight, head.bias)
+            if torch.equal(logits.reshape(rows, -1), expected):  # nothing scaled, capped or added after
+                self._head = Head(head.weight, head.bias)
+        return pieces_of(logits.reshape(rows, -1))
+
+
+def takes_positions(model: PreTrainedModel) -> bool:
+    """Whether the decoder's positions can be given, so that the beams of a source can be tokens of one row."""
+    return "position_ids" in inspect.signature(model.decoder.forward).parameters

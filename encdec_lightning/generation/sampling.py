@@ -1,0 +1,93 @@
+"""One token after another: the likeliest, or drawn from the distribution, cut to its likely part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from encdec_lightning.generation.candidates import all_logits, candidates
+from encdec_lightning.generation.decoder import Pieces
+from encdec_lightning.generation.options import Generation
+from encdec_lightning.generation.search import Hypothesis, Move, Rows, Search
+
+
+class Sampling(Search):
+    """`num_return_sequences` targets of each source, drawn one by one; without `do_sample` the likeliest token, once.
+
+    Draws come from `generator`, or torch's global one, and from nothing else.
+    """
+
+    def __init__(
+        self, options: Generation, sources: int, max_length: int, start: int, end: Sequence[int], device: torch.device,
+        generator: torch.Generator | None = None, scores: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(options, sources, options.num_return_sequences, max_length, start, end, device)
+        self.generator, self.with_scores = generator, scores
+        self.ended = torch.zeros_like(self.scores, dtype=torch.bool)
+        self.ended_lengths = torch.zeros_like(self.scores, dtype=torch.long)
+
+    @property
+    def state(self) -> list[Tensor]:
+        """All tensors with a row for each source."""
+        return [*super().state, self.ended, self.ended_lengths]
+
+    def begin(self, rows: Tensor, pieces: Pieces) -> Move:
+        """The first tokens of new sources in these rows, from the logits of M rows."""
+        self.lengths[rows] = self.ended_lengths[rows] = 0
+        self.scores[rows] = 0
+        self.ended[rows] = False
+        return self._advance(rows, 0, pieces, beams=1)
+
+    def step(self, active: int, longest: int, pieces: Pieces) -> Move:
+        """The next tokens of the first n sources, from the logits of n * K rows."""
+        return self._advance(slice(0, active), longest, pieces, self.beams)
+
+    def _advance(self, at: Rows, longest: int, pieces: Pieces, beams: int) -> Move:
+        tokens, lengths = self.tokens[at], self.lengths[at]
+        forbid = self._forbid(tokens[:, :beams], lengths, longest)
+        draws = self.beams // beams
+        options = self.options
+        if not options.do_sample:
+            best = candidates(pieces, 1, forbid, self.with_scores)
+            logits, normalizer, words = best.logits, best.normalizer, best.tokens
+        elif options.top_k:
+            best = candidates(pieces, options.top_k, forbid)
+            drawn = self._draw(best.logits, draws)
+            logits, words, normalizer = best.logits.gather(1, drawn), best.tokens.gather(1, drawn), best.normalizer
+        else:
+            full, normalizer = all_logits(pieces, forbid)
+            words = self._draw(full, draws)
+            logits = full.gather(1, words)
+        words = words.view(len(tokens), self.beams)
+        lengths = lengths + 1
+        ended = self.ended[at]
+        if normalizer is not None:
+            gained = (logits - normalizer[:, None]).view(words.shape)
+            self.scores[at] = self.scores[at] + gained.masked_fill(ended, 0)
+        tokens = tokens.scatter(2, lengths[:, None, None].expand(-1, self.beams, 1), words[..., None])
+        self.tokens[at], self.lengths[at] = tokens, lengths
+        self.ended_lengths[at] = torch.where(ended, self.ended_lengths[at], lengths[:, None])
+        self.ended[at] = ended = ended | torch.isin(words, self.end) | (lengths == self.max_length)[:, None]
+        return Move(None, words, ended.all(dim=1))
+
+    def _draw(self, logits: Tensor, count: int) -> Tensor:
+        """(R, count) columns of (R, C) logits, drawn independently."""
+        logits = logits / self.options.temperature
+        if self.options.top_p < 1:
+            logits = cut_to_nucleus(logits, self.options.top_p)
+        return torch.multinomial(logits.softmax(dim=1), count, replacement=True, generator=self.generator)
+
+    def hypotheses(self, row: int) -> list[Hypothesis]:
+        """The targets of a source that is done, in the order of the draws."""
+        found = zip(self.tokens[row].tolist(), self.ended_lengths[row].tolist(), self.scores[row].tolist(), strict=True)
+        return [Hypothesis(ids[1 : 1 + length], score) for ids, length, score in found]
+
+
+def cut_to_nucleus(logits: Tensor, mass: float) -> Tensor:
+    """Logits (R, C) with -inf outside the fewest likeliest tokens that hold `mass` (Holtzman et al. 2020, section 3.1)."""
+    ordered, order = logits.sort(dim=1)
+    outside = ordered.softmax(dim=1).cumsum(dim=1) <= 1 - mass
+    outside[:, -1] = False
+    return logits.masked_fill(outside.scatter(1, order, outside), -torch.inf)

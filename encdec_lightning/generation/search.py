@@ -1,0 +1,85 @@
+"""What the searches share: targets under way, those of N sources with K beams each."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from encdec_lightning.generation.candidates import Forbid
+from encdec_lightning.generation.constraints import constraint
+from encdec_lightning.generation.decoder import Pieces
+from encdec_lightning.generation.options import Generation
+
+Rows = Tensor | slice
+"""Sources: new ones by number (M,), or the first n."""
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One target for a source."""
+
+    tokens: list[int]
+    """Its ids, the end token included if it was reached, the start token not."""
+    score: float
+    """The summed log-probability of its tokens; of a beam search, divided by the penalty of its length."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """What a search decided at one step for M sources."""
+
+    parents: Tensor | None
+    """(M, K): which beam each beam goes on from; none: each from itself."""
+    tokens: Tensor
+    """(M, K): what it goes on with."""
+    done: Tensor
+    """(M,) bool: whether a source needs no more steps."""
+
+
+class Search(ABC):
+    """Targets under way: `tokens` (N, K, 1 + T) with the start token, of which 1 + `lengths` (N,) are filled."""
+
+    def __init__(
+        self, options: Generation, sources: int, beams: int, max_length: int, start: int, end: Sequence[int],
+        device: torch.device,
+    ) -> None:  # fmt: skip
+        self.options, self.beams, self.max_length, self.device = options, beams, max_length, device
+        self.end = torch.tensor(list(end), device=device)
+        self._end_ids = tuple(end)
+        self.tokens = torch.full((sources, beams, 1 + max_length), start, dtype=torch.long, device=device)
+        self.lengths = torch.zeros(sources, dtype=torch.long, device=device)
+        self.scores = torch.zeros(sources, beams, device=device)
+
+    @abstractmethod
+    def begin(self, rows: Tensor, pieces: Pieces) -> Move:
+        """The first tokens of new sources in these rows, from the logits of M rows."""
+
+    @abstractmethod
+    def step(self, active: int, longest: int, pieces: Pieces) -> Move:
+        """The next tokens of the first n sources, whose targets have `longest` tokens or fewer, from n * K rows."""
+
+    @abstractmethod
+    def hypotheses(self, row: int) -> list[Hypothesis]:
+        """The results of a source that is done, best first where there is an order."""
+
+    @property
+    def state(self) -> list[Tensor]:
+        """All tensors with a row for each source."""
+        return [self.tokens, self.lengths, self.scores]
+
+    def move(self, into: Tensor, out_of: Tensor) -> None:
+        """The sources of some rows go into others, whose own are done."""
+        for tensor in self.state:
+            tensor[into] = tensor[out_of]
+
+    def _forbid(self, tokens: Tensor, lengths: Tensor, longest: int) -> Forbid | None:
+        """The constraints on what comes after `tokens` (M, K, 1 + T)."""
+        rows = lengths.repeat_interleave(tokens.shape[1])
+        options = self.options
+        return constraint(
+            tokens.flatten(0, 1), rows, longest, options.min_length, options.no_repeat_ngram_size, self._end_ids
+        )
