@@ -43,6 +43,9 @@ class Architecture:
     """Prefixes of parameters that are no checkpoint's and not trained, since they are computed (sinusoids)."""
     unused: tuple[str, ...] = ()
     """Parts of the names of parameters that no output here depends on."""
+    positions_given: Literal["argument", "module", "module, one for all", "no"] = "argument"
+    """Where a decoder's positions come in from outside: as an argument of its forward, or of its module
+    `embed_positions`, there perhaps one for all rows; or nowhere, since its attention counts by itself."""
     mixes_dtypes: bool = False
     """Whether its code brings fp32 into a model of another dtype, so that only autocast runs it in mixed precision."""
     reads_padding: bool = False
@@ -62,6 +65,7 @@ _BART = Architecture(
     cross_attention=True,
     depth="decoder_layers",
     renamed=((r"^(model\.)?shared\.", "model.decoder.embed_tokens."),),
+    positions_given="module",
 )
 _LLAMA = Architecture(encodes="unmasked", prefixes=True, embeddings=("embed_tokens.",))
 _GPT_J = replace(_LLAMA, embeddings=("wte.",))
@@ -78,7 +82,12 @@ ARCHITECTURES: dict[str, Architecture] = {
     "rembert": _BERT,
     "roberta": _ROBERTA,
     "roberta-prelayernorm": _ROBERTA,
-    "roformer": replace(_BERT, encoder_arguments=(), computed=("encoder.embed_positions.",)),
+    "roformer": replace(
+        _BERT,
+        encoder_arguments=(),
+        computed=("encoder.embed_positions.",),
+        positions_given="module, one for all",
+    ),
     "xlm-roberta": _ROBERTA,
     "xlm-roberta-xl": _ROBERTA,
     "xmod": _ROBERTA,
@@ -120,7 +129,12 @@ ARCHITECTURES: dict[str, Architecture] = {
     # Language models: decoders alone, or encoders without their causal mask; gpt2 and xglm also decoders.
     "gpt2": _GPT2,
     "gpt-sw3": _GPT2,
-    "bloom": replace(_LLAMA, embeddings=("word_embeddings.", "word_embeddings_layernorm."), positions=None),
+    "bloom": replace(
+        _LLAMA,
+        embeddings=("word_embeddings.", "word_embeddings_layernorm."),
+        positions=None,
+        positions_given="no",
+    ),
     "falcon": replace(_LLAMA, embeddings=("word_embeddings.",)),
     "gemma": _LLAMA,
     "gemma2": _LLAMA,

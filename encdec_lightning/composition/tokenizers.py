@@ -115,7 +115,7 @@ class Tokenizers:
             f"{self.source_encoder.signature()}{self.target_encoder.signature()}".encode()
         ).hexdigest()
 
-    def decode(self, ids: torch.Tensor) -> list[str]:
+    def decode(self, ids: torch.Tensor | list[list[int]]) -> list[str]:
         """The texts of generated sequences (B, T), without special tokens."""
         return [text.strip() for text in self.target.batch_decode(ids, skip_special_tokens=True)]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -11,6 +9,7 @@ from encdec_lightning.generation.candidates import candidates
 from encdec_lightning.generation.decoder import Pieces
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.search import Hypothesis, Move, Rows, Search
+from encdec_lightning.generation.tokens import Tokens
 
 LOWEST = -1.0e9
 """The score of a beam that there is not."""
@@ -26,11 +25,11 @@ class BeamSearch(Search):
     """
 
     def __init__(
-        self, options: Generation, sources: int, max_length: int, start: int, end: Sequence[int], device: torch.device
+        self, options: Generation, sources: int, max_length: int, special: Tokens, device: torch.device
     ) -> None:
         beams = options.num_beams
-        super().__init__(options, sources, beams, max_length, start, end, device)
-        self.count = max(2, 1 + len(end)) * beams
+        super().__init__(options, sources, beams, max_length, special, device)
+        self.count = max(2, 1 + len(special.end)) * beams
         self.finished = self.tokens.clone()
         self.finished_lengths = torch.zeros(sources, beams, dtype=torch.long, device=device)
         self.finished_scores = torch.full((sources, beams), LOWEST, device=device)
@@ -55,7 +54,9 @@ class BeamSearch(Search):
 
     def _advance(self, at: Rows, longest: int, pieces: Pieces, beams: int) -> Move:
         tokens, lengths = self.tokens[at][:, :beams], self.lengths[at]
-        best = candidates(pieces, self.count, self._forbid(tokens, lengths, longest))
+        rows = lengths.repeat_interleave(beams)
+        best = candidates(pieces, self.count, self._forbid(tokens, rows, longest))
+        best = self.special.force(best, rows, self.max_length)
         sums = best.log_probabilities.view(len(tokens), beams, self.count) + self.scores[at][:, :beams, None]
         sums, chosen = sums.flatten(1).topk(self.count, dim=1)
         parents = chosen // self.count

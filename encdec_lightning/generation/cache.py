@@ -23,7 +23,7 @@ class SharedCache(EncoderDecoderCache):  # type: ignore[misc]
     """Self-attention and cross-attention of at most N sources with K beams each, which come and go.
 
     After `admit` a forward pass is one over new sources alone, (M, 1) start tokens or (M, S + 1) with their prefixes.
-    After `advance` it is one over a token of each beam of the first n sources, (n, K) or (n * K, 1) tokens.
+    After `advance` it is one over a token of each beam of the first n sources, (n, K) tokens.
     """
 
     def __init__(self, layers: int, sources: int, beams: int, max_length: int) -> None:
@@ -121,10 +121,8 @@ class SelfLayer(SharedLayer):
         return self.stored_keys[: cache.active, :, columns], self.stored_values[: cache.active, :, columns]
 
     def _write(self, stored: Tensor, states: Tensor) -> None:
-        """States (n, G, K, D), or (n * K, G, 1, D), into the columns of this step."""
+        """States (n, G, K, D) into the columns of this step."""
         active, beams = self.cache.active, self.cache.beams
-        if states.shape[2] != beams:  # a row for each beam
-            states = states.view(active, beams, states.shape[1], states.shape[3]).transpose(1, 2)
         first = self.cache.prefix + self.cache.first_slot
         if isinstance(first, int):
             stored[:active, :, first : first + beams] = states
@@ -133,7 +131,7 @@ class SelfLayer(SharedLayer):
             stored[sources, :, first + torch.arange(beams, device=states.device)] = states.transpose(1, 2)
 
     def get_seq_length(self) -> int:
-        """The position of the next token; of use where all sources are at the same."""
+        """How long the longest target is; positions are given to decoders."""
         return 0 if self.cache.rows is not None else self.cache.steps
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:

@@ -130,8 +130,8 @@ def _log_sum_exp(piece: Tensor) -> Tensor:
     return total.log_().add_(largest[:, 0])
 
 
-def all_logits(pieces: Sequence[Callable[[], Tensor]], forbid: Forbid | None = None) -> tuple[Tensor, Tensor]:
-    """Logits (R, V) float32, where the whole distribution is wanted, and the normalizer (R,)."""
+def everything(pieces: Sequence[Callable[[], Tensor]], forbid: Forbid | None = None) -> Candidates:
+    """The whole vocabulary, in its order."""
     computed, sums, start = [], [], 0
     for compute in pieces:
         piece = compute()
@@ -140,4 +140,6 @@ def all_logits(pieces: Sequence[Callable[[], Tensor]], forbid: Forbid | None = N
             forbid(piece, start)
         computed.append(piece)
         start += piece.shape[1]
-    return torch.cat(computed, dim=1).float(), torch.stack(sums).logsumexp(0)
+    logits = torch.cat(computed, dim=1).float()
+    tokens = torch.arange(start, device=logits.device).expand_as(logits)
+    return Candidates(logits, tokens, torch.stack(sums).logsumexp(0))

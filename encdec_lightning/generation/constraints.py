@@ -6,24 +6,29 @@ import torch
 from torch import Tensor
 
 from encdec_lightning.generation.candidates import Forbid
+from encdec_lightning.generation.options import Generation
+from encdec_lightning.generation.tokens import Tokens
 
 
 def constraint(
-    tokens: Tensor, lengths: Tensor, longest: int, min_length: int, ngram: int, end_ids: tuple[int, ...]
+    tokens: Tensor, lengths: Tensor, longest: int, options: Generation, special: Tokens
 ) -> Forbid | None:
     """What to forbid after `tokens` (R, 1 + T), of which the start token and then `lengths` (R,) are filled.
 
     `longest` is the largest of the lengths, or more. N-grams count the start token, as transformers' do. The repeat is
     never emitted: a token that would complete it is forbidden, so that a beam goes on with another. That is the trigram
-    blocking of Paulus et al. 2017 (section 2.5) with `ngram` = 3, on tokens; Liu & Lapata's code compares words instead,
+    blocking of Paulus et al. 2017 (section 2.5) with an n of 3, on tokens; Liu & Lapata's code compares words instead,
     and notices a repeat one step after it was written, when it drops the beam.
     """
     rules: list[Forbid] = []
-    if min_length > 0 and end_ids:
-        early = lengths < min_length
+    ngram = options.no_repeat_ngram_size
+    if special.never:
+        rules.append(_forbid_always(special.never))
+    if options.min_length > 0 and special.end:
+        early = lengths < options.min_length
 
         def forbid_end(piece: Tensor, start: int) -> None:
-            for end in end_ids:
+            for end in special.end:
                 if start <= end < start + piece.shape[1]:
                     piece[:, end - start].masked_fill_(early, -torch.inf)
 
@@ -44,6 +49,15 @@ def constraint(
     def forbid(piece: Tensor, start: int) -> None:
         for rule in rules:
             rule(piece, start)
+
+    return forbid
+
+
+def _forbid_always(tokens: tuple[int, ...]) -> Forbid:
+    def forbid(piece: Tensor, start: int) -> None:
+        for token in tokens:
+            if start <= token < start + piece.shape[1]:
+                piece[:, token - start] = -torch.inf
 
     return forbid
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,9 +23,8 @@ Pieces = Sequence[Callable[[], Tensor]]
 class Decoder:
     """A copy of a composed model, its weights cast at most once, with the cache of the sources under way.
 
-    There is room for N sources, of which the first n are active. A source's K beams are K tokens of one row where the
-    family takes positions from its caller, and K rows where it counts them itself: then all targets under way must have
-    the same length.
+    There is room for N sources, of which the first n are active. A source's K beams are K tokens of one row, at the same
+    position, that see different columns of the cache. Every family runs so unchanged that can be told a token's position.
     """
 
     def __init__(
@@ -37,7 +35,14 @@ class Decoder:
         self.device, self.beams = self.model.device, beams
         config = self.model.config.decoder
         architecture = architecture_of(config)
-        self.takes_positions = takes_positions(self.model)
+        self._positions: Tensor | None = None
+        self._given = architecture.positions_given
+        self.mixes_lengths = self._given != "module, one for all"
+        """Whether targets of different lengths can be under way at the same time."""
+        if self._given.startswith("module"):
+            (embed,) = (each for name, each in self.model.decoder.named_modules() if name.endswith("embed_positions"))
+            embed.register_forward_pre_hook(self._give_positions, with_kwargs=True)
+            embed.register_forward_hook(self._shape_positions)
         self._reads_prefix = not hasattr(model.config, "encoder")
         self._first_position = architecture.positions_before_first
         self._start = int(model.generation_config.decoder_start_token_id)
@@ -96,14 +101,14 @@ class Decoder:
         self._target_bias[:active].scatter_(2, own[..., None], 0)
         bias = self._target_bias[:active, :, : 1 + self.beams * steps]
         given: dict[str, Any] = {"use_cache": True}
-        if self.takes_positions:
-            position = number + (self._lengths[:active, None] if self._reads_prefix else self._first_position)
-            position = position.expand(active, self.beams)
-            if self._first_position:  # families whose padding token has a position of its own, before the first
-                position = torch.where(tokens == self._pad, self._first_position - 1, position)
+        position = number + (self._lengths[:active, None] if self._reads_prefix else self._first_position)
+        position = position.expand(active, self.beams)
+        if self._first_position:  # families whose padding token has a position of its own, before the first
+            position = torch.where(tokens == self._pad, self._first_position - 1, position)
+        if self._given == "argument":
             given["position_ids"] = position.contiguous()
         else:
-            tokens = tokens.reshape(-1, 1)
+            self._positions = position if self._given == "module" else position[0]
         if self._reads_prefix:
             source = self._source_bias[:active, None, self._source_bias.shape[1] - width :]
             bias = torch.cat([source.expand(-1, self.beams, -1), bias], dim=2)
@@ -111,8 +116,9 @@ class Decoder:
         else:
             given["past_key_values"] = self.cache
             given["encoder_attention_mask"] = self._source_bias[:active, None, None, :width].expand(-1, 1, self.beams, -1)
-            given["encoder_hidden_states"] = bias.new_zeros(len(tokens), 1, 1)  # asked for, and not read
+            given["encoder_hidden_states"] = bias.new_zeros(active, 1, 1)  # asked for, and not read
         output = self.model.decoder(tokens, attention_mask=bias[:, None], **given)
+        self._positions = None
         return self._pieces(output.logits, active * self.beams)
 
     def reorder(self, parents: Tensor) -> None:
@@ -134,6 +140,14 @@ class Decoder:
         self._given_to_head.append(given[0])
         return given if self._head is None else (given[0][:, :0],)
 
+    def _give_positions(self, module: nn.Module, args: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+        """The positions of this step as an argument, in place of those that the decoder counted."""
+        return None if self._positions is None else (args, {**given, "position_ids": self._positions})
+
+    def _shape_positions(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        """Their embeddings in their shape; some families expect the positions of one row and add a dimension."""
+        return output if self._positions is None else output.view(*self._positions.shape, -1)
+
     def _pieces(self, logits: Tensor, rows: int) -> Pieces:
         if self._given_to_head:
             hidden = self._given_to_head.pop().reshape(rows, -1)
@@ -145,7 +159,3 @@ class Decoder:
                 self._head = Head(head.weight, head.bias)
         return pieces_of(logits.reshape(rows, -1))
 
-
-def takes_positions(model: PreTrainedModel) -> bool:
-    """Whether the decoder's positions can be given, so that the beams of a source can be tokens of one row."""
-    return "position_ids" in inspect.signature(model.decoder.forward).parameters

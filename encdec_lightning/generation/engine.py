@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Generic, TypeVar
 
 import torch
@@ -15,103 +15,102 @@ from encdec_lightning.generation.decoder import Decoder
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.sampling import Sampling
 from encdec_lightning.generation.search import Hypothesis, Search
+from encdec_lightning.generation.tokens import Tokens
 
-Key = TypeVar("Key", bound=Hashable)
+Key = TypeVar("Key")
 
-ENCODED_TOKENS = 2048
-"""Source tokens, padding included, that are read at once."""
+READ_AT_ONCE = 2048
+"""Source tokens, padding included, in one pass of the encoder."""
+REFILL = 4
+"""New sources enter when a part of 1 / REFILL of the places is free, so that they are read together."""
 
 
 class Engine(Generic[Key]):
+    """Generates for any number of sources in bounded memory: at most `rows` targets are under way.
+
+    One engine serves many streams, one after the other. It holds the model's own weights, or one copy cast to `dtype`
+    when it was made.
+    """
+
     def __init__(
         self, model: PreTrainedModel, generation: Generation, max_length: int, rows: int = 256,
         dtype: torch.dtype | None = None, generator: torch.Generator | None = None, scores: bool = True,
     ) -> None:  # fmt: skip
-        self.beams = generation.rows
-        self.room = max(1, rows // self.beams)
-        self.max_length = max_length
-        self.decoder = Decoder(model, self.room, self.beams, max_length, dtype)
-        ends = model.generation_config.eos_token_id
-        end = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
-        start = int(model.generation_config.decoder_start_token_id)
-        device = self.decoder.device
+        beams = generation.rows
+        self.places = max(1, rows // beams)
+        self.decoder = Decoder(model, self.places, beams, max_length, dtype)
+        device, special = self.decoder.device, Tokens.of(model)
         self.search: Search = (
-            BeamSearch(generation, self.room, max_length, start, end, device)
+            BeamSearch(generation, self.places, max_length, special, device)
             if generation.num_beams > 1
-            else Sampling(generation, self.room, max_length, start, end, device, generator, scores)
+            else Sampling(generation, self.places, max_length, special, device, generator, scores)
         )
-        self.keys: list[Key] = []
-        self.lengths: list[int] = []
-        self.tokens = torch.zeros(self.room, self.beams, dtype=torch.long, device=device)
+        self._tokens = torch.zeros(self.places, beams, dtype=torch.long, device=device)  # written last
+        self._keys: list[Key] = []
+        self._lengths: list[int] = []
+
+    def stream(self, sources: Iterable[tuple[Key, Tensor]]) -> Iterator[tuple[Key, list[Hypothesis]]]:
+        """The hypotheses of each source (S,), as they are done; no more sources are taken than there are places.
+
+        Sources of similar length should follow each other. What a former stream left unfinished is dropped.
+        """
+        self._keys, self._lengths = [], []
+        waiting, more = iter(sources), True
+        while more or self._keys:
+            free = self.places - len(self._keys)
+            if more and (not self._keys or (self.decoder.mixes_lengths and REFILL * free >= self.places)):
+                new = list(islice(waiting, free))
+                more = len(new) == free
+                for group in _by_length(new):
+                    yield from self._run(group)
+            if self._keys:
+                yield from self._run()
 
     @torch.no_grad()
-    def stream(self, sources: Iterable[tuple[Key, Tensor]]) -> Iterator[tuple[Key, list[Hypothesis]]]:
-        waiting = iter(sources)
-        exhausted = False
-        while True:
-            room = self.room - len(self.keys)
-            if not exhausted and (not self.keys or (self.decoder.takes_positions and 4 * room >= self.room)):
-                new = []
-                for item in waiting:
-                    new.append(item)
-                    if len(new) == room:
-                        break
-                exhausted = len(new) < room
-                for group in _groups(new):
-                    yield from self._admit(group)
-            if not self.keys:
-                if exhausted:
-                    return
-                continue
-            yield from self._step()
+    def _run(self, group: Sequence[tuple[Key, Tensor]] = ()) -> list[tuple[Key, list[Hypothesis]]]:
+        """Read new sources, or take one step with those under way; the sources that are now done."""
+        device = self.decoder.device
+        with torch.autocast(device.type, enabled=False):
+            if group:
+                rows = list(range(len(self._keys), len(self._keys) + len(group)))
+                at: Tensor | slice = torch.tensor(rows, device=device)
+                move = self.search.begin(at, self.decoder.admit(rows, [ids for _, ids in group]))
+                self._keys += [key for key, _ in group]
+                self._lengths += [1] * len(group)
+            else:
+                rows, at = list(range(len(self._keys))), slice(0, len(self._keys))
+                pieces = self.decoder.step(self._tokens[at], self._lengths)
+                move = self.search.step(len(rows), max(self._lengths), pieces)
+                if move.parents is not None:
+                    self.decoder.reorder(move.parents)
+                self._lengths = [length + 1 for length in self._lengths]
+            self._tokens[at] = move.tokens
+            return self._leave([row for row, done in zip(rows, move.done.tolist(), strict=True) if done])
 
-    def _admit(self, group: Sequence[tuple[Key, Tensor]]) -> Iterator[tuple[Key, list[Hypothesis]]]:
-        first = len(self.keys)
-        rows = list(range(first, first + len(group)))
-        pieces = self.decoder.admit(rows, [ids for _, ids in group])
-        at = torch.tensor(rows, device=self.decoder.device)
-        move = self.search.begin(at, pieces)
-        self.tokens[at] = move.tokens
-        self.keys += [key for key, _ in group]
-        self.lengths += [1] * len(group)
-        yield from self._retire([first + i for i, done in enumerate(move.done.tolist()) if done])
-
-    def _step(self) -> Iterator[tuple[Key, list[Hypothesis]]]:
-        active = len(self.keys)
-        pieces = self.decoder.step(self.tokens[:active], self.lengths)
-        move = self.search.step(active, max(self.lengths), pieces)
-        self.tokens[:active] = move.tokens
-        if move.parents is not None:
-            self.decoder.reorder(move.parents)
-        self.lengths = [length + 1 for length in self.lengths]
-        yield from self._retire([row for row, done in enumerate(move.done.tolist()) if done])
-
-    def _retire(self, rows: list[int]) -> Iterator[tuple[Key, list[Hypothesis]]]:
-        if not rows:
-            return
-        finished = [(self.keys[row], self.search.hypotheses(row)) for row in rows]
-        kept = len(self.keys) - len(rows)
-        done = set(rows)
+    def _leave(self, rows: list[int]) -> list[tuple[Key, list[Hypothesis]]]:
+        """The results of the sources in these rows, which the last ones then take."""
+        finished = [(self._keys[row], self.search.hypotheses(row)) for row in rows]
+        kept, done = len(self._keys) - len(rows), set(rows)
         into = [row for row in rows if row < kept]
-        out_of = [row for row in range(kept, len(self.keys)) if row not in done]
+        out_of = [row for row in range(kept, len(self._keys)) if row not in done]
         if into:
             self.decoder.move(into, out_of)
-            to, of = torch.tensor(into, device=self.decoder.device), torch.tensor(out_of, device=self.decoder.device)
+            to, of = (torch.tensor(each, device=self.decoder.device) for each in (into, out_of))
             self.search.move(to, of)
-            self.tokens[to] = self.tokens[of]
+            self._tokens[to] = self._tokens[of]
             for row, other in zip(into, out_of, strict=True):
-                self.keys[row], self.lengths[row] = self.keys[other], self.lengths[other]
-        del self.keys[kept:], self.lengths[kept:]
-        yield from finished
+                self._keys[row], self._lengths[row] = self._keys[other], self._lengths[other]
+        del self._keys[kept:], self._lengths[kept:]
+        return finished
 
 
-def _groups(sources: Sequence[tuple[Key, Tensor]]) -> Iterator[list[tuple[Key, Tensor]]]:
-    """Sources of similar length together."""
+def _by_length(sources: Sequence[tuple[Key, Tensor]]) -> Iterator[list[tuple[Key, Tensor]]]:
+    """Longest first, as many at a time as `READ_AT_ONCE` allows."""
     group: list[tuple[Key, Tensor]] = []
-    for item in sorted(sources, key=lambda item: -len(item[1])):
-        if group and len(group[0][1]) * (len(group) + 1) > ENCODED_TOKENS:
+    for source in sorted(sources, key=lambda source: -len(source[1])):
+        if group and len(group[0][1]) * (len(group) + 1) > READ_AT_ONCE:
             yield group
             group = []
-        group.append(item)
+        group.append(source)
     if group:
         yield group

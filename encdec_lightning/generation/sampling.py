@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from encdec_lightning.generation.candidates import all_logits, candidates
+from encdec_lightning.generation.candidates import Candidates, Forbid, candidates, everything
 from encdec_lightning.generation.decoder import Pieces
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.search import Hypothesis, Move, Rows, Search
+from encdec_lightning.generation.tokens import Tokens
 
 
 class Sampling(Search):
@@ -20,10 +19,10 @@ class Sampling(Search):
     """
 
     def __init__(
-        self, options: Generation, sources: int, max_length: int, start: int, end: Sequence[int], device: torch.device,
+        self, options: Generation, sources: int, max_length: int, special: Tokens, device: torch.device,
         generator: torch.Generator | None = None, scores: bool = True,
     ) -> None:  # fmt: skip
-        super().__init__(options, sources, options.num_return_sequences, max_length, start, end, device)
+        super().__init__(options, sources, options.num_return_sequences, max_length, special, device)
         self.generator, self.with_scores = generator, scores
         self.ended = torch.zeros_like(self.scores, dtype=torch.bool)
         self.ended_lengths = torch.zeros_like(self.scores, dtype=torch.long)
@@ -46,20 +45,15 @@ class Sampling(Search):
 
     def _advance(self, at: Rows, longest: int, pieces: Pieces, beams: int) -> Move:
         tokens, lengths = self.tokens[at], self.lengths[at]
-        forbid = self._forbid(tokens[:, :beams], lengths, longest)
-        draws = self.beams // beams
-        options = self.options
-        if not options.do_sample:
-            best = candidates(pieces, 1, forbid, self.with_scores)
-            logits, normalizer, words = best.logits, best.normalizer, best.tokens
-        elif options.top_k:
-            best = candidates(pieces, options.top_k, forbid)
-            drawn = self._draw(best.logits, draws)
-            logits, words, normalizer = best.logits.gather(1, drawn), best.tokens.gather(1, drawn), best.normalizer
+        rows = lengths.repeat_interleave(beams)
+        best = self._best(pieces, self._forbid(tokens[:, :beams], rows, longest))
+        best = self.special.force(best, rows, self.max_length)
+        normalizer = best.normalizer
+        if self.options.do_sample:
+            drawn = self._draw(best.logits, self.beams // beams)
+            logits, words = best.logits.gather(1, drawn), best.tokens.gather(1, drawn)
         else:
-            full, normalizer = all_logits(pieces, forbid)
-            words = self._draw(full, draws)
-            logits = full.gather(1, words)
+            logits, words = best.logits, best.tokens
         words = words.view(len(tokens), self.beams)
         lengths = lengths + 1
         ended = self.ended[at]
@@ -71,6 +65,12 @@ class Sampling(Search):
         self.ended_lengths[at] = torch.where(ended, self.ended_lengths[at], lengths[:, None])
         self.ended[at] = ended = ended | torch.isin(words, self.end) | (lengths == self.max_length)[:, None]
         return Move(None, words, ended.all(dim=1))
+
+    def _best(self, pieces: Pieces, forbid: Forbid | None) -> Candidates:
+        """What is chosen from: the likeliest token, or `top_k` of them, or all."""
+        if not self.options.do_sample:
+            return candidates(pieces, 1, forbid, self.with_scores)
+        return candidates(pieces, self.options.top_k, forbid) if self.options.top_k else everything(pieces, forbid)
 
     def _draw(self, logits: Tensor, count: int) -> Tensor:
         """(R, count) columns of (R, C) logits, drawn independently."""

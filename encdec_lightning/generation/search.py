@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +12,7 @@ from encdec_lightning.generation.candidates import Forbid
 from encdec_lightning.generation.constraints import constraint
 from encdec_lightning.generation.decoder import Pieces
 from encdec_lightning.generation.options import Generation
+from encdec_lightning.generation.tokens import Tokens
 
 Rows = Tensor | slice
 """Sources: new ones by number (M,), or the first n."""
@@ -44,13 +44,11 @@ class Search(ABC):
     """Targets under way: `tokens` (N, K, 1 + T) with the start token, of which 1 + `lengths` (N,) are filled."""
 
     def __init__(
-        self, options: Generation, sources: int, beams: int, max_length: int, start: int, end: Sequence[int],
-        device: torch.device,
-    ) -> None:  # fmt: skip
+        self, options: Generation, sources: int, beams: int, max_length: int, special: Tokens, device: torch.device
+    ) -> None:
         self.options, self.beams, self.max_length, self.device = options, beams, max_length, device
-        self.end = torch.tensor(list(end), device=device)
-        self._end_ids = tuple(end)
-        self.tokens = torch.full((sources, beams, 1 + max_length), start, dtype=torch.long, device=device)
+        self.special, self.end = special, torch.tensor(special.end, dtype=torch.long, device=device)
+        self.tokens = torch.full((sources, beams, 1 + max_length), special.start, dtype=torch.long, device=device)
         self.lengths = torch.zeros(sources, dtype=torch.long, device=device)
         self.scores = torch.zeros(sources, beams, device=device)
 
@@ -77,9 +75,5 @@ class Search(ABC):
             tensor[into] = tensor[out_of]
 
     def _forbid(self, tokens: Tensor, lengths: Tensor, longest: int) -> Forbid | None:
-        """The constraints on what comes after `tokens` (M, K, 1 + T)."""
-        rows = lengths.repeat_interleave(tokens.shape[1])
-        options = self.options
-        return constraint(
-            tokens.flatten(0, 1), rows, longest, options.min_length, options.no_repeat_ngram_size, self._end_ids
-        )
+        """The constraints on what comes after `tokens` (M, K, 1 + T), of which `lengths` (M * K,) are filled."""
+        return constraint(tokens.flatten(0, 1), lengths, longest, self.options, self.special)

@@ -39,14 +39,8 @@ def attention(
     """Queries (B, H, S, D), keys and values (B, G, T, D) to (B, S, H, D); G divides H.
 
     The mask broadcasts to (B, H, S, T): true where a query sees a key, or a number to add to the score, as the position
-    bias is, which may be learnt. Where a generated token has a row for each of K beams, queries (B * K, H, 1, D), their
-    keys may have one for each source: beams are then taken as queries of one row, as the mask (B, 1, K, T) has them.
+    bias is, which may be learnt.
     """
-    if len(query) != len(key):
-        beams = len(query) // len(key)
-        folded = query.view(len(key), beams, *query.shape[1:2], -1).transpose(1, 2)
-        output = short_attention(folded, key, value, attention_mask, scaling)
-        return output.reshape(len(query), 1, *output.shape[2:]), None
     elsewhere = position_bias is not None or any(kwargs.get(each) for each in NOT_HERE)
     if query.device.type == "cpu" and not torch.is_grad_enabled() and not elsewhere:
         if attention_mask is not None and attention_mask.is_floating_point() and query.shape[2] <= SHORT:

@@ -1,0 +1,64 @@
+"""What a model, or a source, does not allow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedModel
+
+from encdec_lightning.composition.architectures import architecture_of, length_limit
+from encdec_lightning.errors import UserError
+from encdec_lightning.generation.options import Generation
+from encdec_lightning.generation.tokens import unknown_setting
+
+
+def obstacle(model: PreTrainedModel, longest: int) -> str | None:
+    """Why `transformers`' own generate must run this model, for sequences of at most so many tokens; none: it need not."""
+    config = model.config.decoder
+    if any(type(parameter.data).__name__ == "DTensor" for parameter in model.parameters()):
+        return "its weights are sharded"
+    if architecture_of(config).positions_given == "no" or getattr(config, "alibi", False):
+        return "its attention counts positions by itself, so that beams cannot share one row of keys"
+    if config.model_type == "trocr" and not config.use_learned_position_embeddings:
+        return "its sinusoids count positions by themselves"
+    if longest > (getattr(config, "sliding_window", None) or longest):
+        return f"its attention sees {config.sliding_window} tokens only, and a sequence may have {longest}"
+    setting = unknown_setting(model)
+    return None if setting is None else f"its generation config sets {setting}"
+
+
+def target_limit(model: PreTrainedModel, generation: Generation, max_target_length: int | None) -> int:
+    """The most tokens of a target: `max_length`, else what the caller gives, else the decoder's positions.
+
+    Raises `UserError` for more than the decoder has positions, for fewer than `min_length`, and for too many beams.
+    """
+    positions = length_limit(model.config.decoder)
+    longest = generation.max_length or max_target_length or positions
+    if longest is None:
+        raise UserError("max_length", None, "the decoder's positions have no end, so one must be given")
+    if positions is not None and longest > positions:
+        raise UserError("max_length", longest, f"the decoder has {positions} positions, use at most so many")
+    if generation.min_length > longest:
+        raise UserError("min_length", generation.min_length, f"it must be at most the maximum length, {longest}")
+    words = int(model.config.decoder.vocab_size)
+    if 2 * generation.num_beams > words and generation.num_beams > 1:
+        expected = f"a search looks at twice as many tokens, and the vocabulary has {words}: use at most {words // 2}"
+        raise UserError("num_beams", generation.num_beams, expected)
+    return longest
+
+
+def source_limit(model: PreTrainedModel, max_length: int) -> int | None:
+    """The most tokens of a source, none if there is no end; one that is read as a prefix leaves room for the target."""
+    if hasattr(model.config, "encoder"):
+        return length_limit(model.config.encoder)
+    positions = length_limit(model.config.decoder)
+    return None if positions is None else positions - max_length
+
+
+def check_source(key: object, ids: Sequence[int], limit: int | None) -> None:
+    """Raise `UserError` for an empty source, or one of more than `limit` tokens: it is for the caller to cut it."""
+    if len(ids) == 0:
+        raise UserError(f"source {key}", "", "it is empty, it needs a token at least")
+    if limit is not None and len(ids) > limit:
+        expected = f"the model reads {max(limit, 0)} at most, cut it (task.max_source_length)"
+        raise UserError(f"tokens of source {key}", len(ids), expected)
