@@ -43,10 +43,9 @@ class SharedCache(EncoderDecoderCache):  # type: ignore[misc]
     def admit(self, rows: Tensor, prefix: int) -> None:
         """The next forward pass is one over new sources for the rows (M,), with prefixes of so many columns."""
         self.rows, self.is_updated = rows, {}
-        missing, self.prefix = prefix - self.prefix, max(prefix, self.prefix)
-        if missing > 0:
-            for layer in self.self_attention_cache.layers:
-                layer.widen(missing, 0)
+        missing, self.prefix = max(0, prefix - self.prefix), max(prefix, self.prefix)
+        for layer in self.self_attention_cache.layers:
+            layer.widen(missing, 0)
 
     def advance(self, active: int, source_width: int, steps: int, first_slot: int | Tensor) -> None:
         """The next forward pass is one over a token of each beam of the first `active` sources."""
@@ -88,7 +87,7 @@ class SharedLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def widen(self, before: int, after: int) -> None:
         """Add columns."""
-        if self.is_initialized:
+        if self.is_initialized and before + after > 0:
             self.stored_keys = functional.pad(self.stored_keys, (0, 0, before, after))
             self.stored_values = functional.pad(self.stored_values, (0, 0, before, after))
 
