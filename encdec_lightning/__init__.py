@@ -13,7 +13,9 @@ The map, from left to right; each room imports only from rooms to its left:
                                preprocessing.py, sources.py, pydoc.py, docstrings.py, splitting.py, tokenization.py,
                                prepared.py, building.py, store.py, inspection.py, plan.py, updates.py, batch.py,
                                loader.py, datamodule.py
-    generation/                batches in, predictions out: predict.py
+    generation/                batches in, predictions out: predict.py, generate.py, engine.py, decoder.py, cache.py,
+                               candidates.py, constraints.py, search.py, beam_search.py, sampling.py, tokens.py,
+                               support.py
     training/                  batches in, checkpoints out: module.py, loss.py, freezing.py, optimizers.py,
                                schedules.py, checkpoint.py, callbacks/
     reporting/                 runs in, tables and plots out: results.py, table.py, curves.py, composition.py, data.py
@@ -40,7 +42,9 @@ if TYPE_CHECKING:
     from encdec_lightning.data.datamodule import Seq2SeqDataModule
     from encdec_lightning.data.options import Loading, Task
     from encdec_lightning.errors import UserError, UserErrors
+    from encdec_lightning.generation.generate import generate
     from encdec_lightning.generation.options import Generation
+    from encdec_lightning.generation.search import Hypothesis
     from encdec_lightning.records import Pair, Prediction
     from encdec_lightning.run import Run
     from encdec_lightning.training.module import Seq2SeqModule
@@ -51,6 +55,7 @@ _HOME = {
     "Composition": "composition.options",
     "EncoderDecoder": "composition.model",
     "Generation": "generation.options",
+    "Hypothesis": "generation.search",
     "Loading": "data.options",
     "Pair": "records",
     "Prediction": "records",
@@ -65,6 +70,7 @@ _HOME = {
     "UserErrors": "errors",
     "check": "composition.compatibility",
     "compose": "composition.compose",
+    "generate": "generation.generate",
 }
 
 __all__ = [
@@ -72,6 +78,7 @@ __all__ = [
     "Composition",
     "EncoderDecoder",
     "Generation",
+    "Hypothesis",
     "Loading",
     "Pair",
     "Prediction",
@@ -86,6 +93,7 @@ __all__ = [
     "UserErrors",
     "check",
     "compose",
+    "generate",
 ]
 
 

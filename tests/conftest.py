@@ -1,11 +1,13 @@
-"""Fixtures: the tiny files, made once; no hub, no wandb account, a cache of the tests' own."""
+"""Fixtures: the tiny files, and a tiny model of every family, made once; no hub, no wandb account, a cache of the tests' own."""
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,3 +39,35 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder is a fresh one."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def probe(files: tiny.Files, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """(role, family) -> its model beside a bert, in evaluation mode, made once; with the options of its composition."""
+    import torch
+
+    from encdec_lightning.composition.architectures import ARCHITECTURES
+    from encdec_lightning.composition.compose import compose
+
+    folder = tmp_path_factory.mktemp("families")
+
+    @functools.cache
+    def made(role: str, family: str) -> Any:
+        torch.manual_seed(0)
+        return compose(**options(role, family)).eval()
+
+    def options(role: str, family: str) -> dict[str, Any]:
+        checkpoint = folder_of(family)
+        unmasked = ARCHITECTURES[family].encodes == "unmasked"
+        if role.startswith("tied"):
+            return {"encoder": checkpoint, "decoder": checkpoint, "weights": role, "encoder_bidirectional": unmasked}
+        if role == "encoder":
+            return {"encoder": checkpoint, "decoder": files.bert, "encoder_bidirectional": unmasked}
+        return {"encoder": files.bert if role == "decoder" else None, "decoder": checkpoint}
+
+    def folder_of(family: str) -> str:
+        checkpoint = folder / family
+        return str(checkpoint) if checkpoint.exists() else tiny.family_checkpoint(checkpoint, family)
+
+    made.options, made.folder = options, folder_of
+    return made

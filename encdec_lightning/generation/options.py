@@ -40,13 +40,13 @@ class Generation:
 
     def __post_init__(self) -> None:
         longest, returned = self.max_length, self.num_return_sequences
-        beams = "" if self.do_sample else f" without do_sample: it must be at most num_beams ({self.num_beams})"
+        most = f"without do_sample it must be at most num_beams ({self.num_beams})"
         only_drawn = "it needs do_sample=true"
         require(
             ("num_beams", self.num_beams, self.num_beams >= 1, "it must be at least 1"),
             ("num_beams", self.num_beams, not self.do_sample or self.num_beams <= 1, "do_sample has one beam"),
             ("num_return_sequences", returned, returned >= 1, "it must be at least 1"),
-            ("num_return_sequences", returned, self.do_sample or returned <= max(1, self.num_beams), beams.strip()),
+            ("num_return_sequences", returned, self.do_sample or returned <= max(1, self.num_beams), most),
             ("max_length", longest, longest is None or longest >= 1, "it must be at least 1"),
             (
                 "min_length",

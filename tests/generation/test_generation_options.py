@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from encdec_lightning import Generation
-from encdec_lightning.errors import UserErrors
+from encdec_lightning.errors import UserError, UserErrors
 
 
 @pytest.mark.parametrize(
@@ -22,10 +22,12 @@ def test_contradictory_lengths_are_refused() -> None:
 
 def test_every_field_reaches_transformers() -> None:
     options = Generation(
-        num_beams=3, max_length=7, min_length=2, length_penalty=0.5, no_repeat_ngram_size=2, early_stopping=True
-    )
+        num_beams=3, num_return_sequences=2, max_length=7, min_length=2, length_penalty=0.5, no_repeat_ngram_size=2,
+        early_stopping=True,
+    )  # fmt: skip
     assert options.arguments(20) == {
         "num_beams": 3,
+        "num_return_sequences": 2,
         "max_new_tokens": 7,
         "min_new_tokens": 2,
         "length_penalty": 0.5,
@@ -34,3 +36,25 @@ def test_every_field_reaches_transformers() -> None:
         "do_sample": False,
     }
     assert Generation().arguments(20)["max_new_tokens"] == 20
+    drawn = Generation(do_sample=True, temperature=0.5, top_k=3, top_p=0.9).arguments(20)
+    assert (drawn["do_sample"], drawn["temperature"], drawn["top_k"], drawn["top_p"]) == (True, 0.5, 3, 0.9)
+    with pytest.raises(UserError, match="length_normalization is 'wu': transformers' generate knows length only"):
+        Generation(num_beams=2, length_normalization="wu").arguments(20)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"num_return_sequences": 3, "num_beams": 2}, "num_return_sequences is 3: without do_sample it must be at most"),
+        ({"top_k": 5}, "top_k is 5: it needs do_sample=true"),
+        ({"top_p": 0.5}, "top_p is 0.5: it needs do_sample=true"),
+        ({"temperature": 0.5}, "temperature is 0.5: it needs do_sample=true"),
+        ({"do_sample": True, "num_beams": 2}, "num_beams is 2: do_sample has one beam"),
+        ({"do_sample": True, "temperature": 0.0}, "temperature is 0.0: it must be above 0"),
+        ({"do_sample": True, "top_p": 1.5}, "top_p is 1.5: it must lie above 0"),
+        ({"do_sample": True, "top_k": -1}, "top_k is -1: it must not be negative"),
+    ],
+)
+def test_contradictions_are_refused(options, sentence) -> None:
+    with pytest.raises(UserErrors, match=sentence):
+        Generation(**options)

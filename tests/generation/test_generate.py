@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import copy
+import itertools
+
+import pytest
+import searches
+import tiny
+import torch
+
+from encdec_lightning import Generation, UserError, compose, generate
+from encdec_lightning.generation.generate import stream
+
+
+@pytest.fixture(scope="module")
+def model(files: tiny.Files):
+    torch.manual_seed(0)
+    return searches.sharpen(compose(files.bert, files.gpt2))
+
+
+@pytest.fixture(scope="module")
+def prefix(files: tiny.Files):
+    return searches.sharpen(compose(None, files.gpt2))
+
+
+def test_a_stream_without_end_takes_only_what_is_under_way(model):
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        for number in itertools.count():
+            taken += 1
+            yield number, searches.sources([3 + number % 7], number)[0]
+
+    found = stream(model, endless(), Generation(num_beams=2), max_target_length=8, rows=6)
+    keys = [next(found)[0] for _ in range(40)]
+    assert len(set(keys)) == 40 and taken <= 40 + 3 + 3
+    texts = [searches.sources([3 + number % 7], number)[0] for number in range(20)]
+    expected = searches.theirs(model, texts, Generation(num_beams=2), 8)
+    again = dict(stream(model, enumerate(texts), Generation(num_beams=2), max_target_length=8, rows=6))
+    assert [again[number][0].tokens for number in range(20)] == [best.tokens for (best,) in expected]
+
+
+def test_nothing_of_the_model_or_of_torch_changes(model):
+    model.train()
+    before, names = torch.get_rng_state(), [config_of(each) for each in (model.encoder, model.decoder)]
+    values = copy.deepcopy(model.state_dict())
+    list(stream(model, enumerate(searches.sources([5, 9])), Generation(num_beams=3), max_target_length=8))
+    assert all(module.training for module in model.modules())
+    assert [config_of(each) for each in (model.encoder, model.decoder)] == names
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in values.items())
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
+    model.eval()
+
+
+def config_of(part) -> str:
+    return part.config._attn_implementation
+
+
+def test_under_autocast_the_weights_are_cast_once(model):
+    texts = searches.sources([5, 9, 12])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = dict(stream(model, enumerate(texts), Generation(num_beams=3), max_target_length=8))
+    cast = copy.deepcopy(model).bfloat16()
+    expected = dict(stream(cast, enumerate(texts), Generation(num_beams=3), max_target_length=8))
+    assert found == expected
+
+
+def test_a_batch_in_its_order(model, files):
+    from encdec_lightning import Loading, Seq2SeqDataModule, Task, Tokenizers
+
+    tokenizers = Tokenizers.from_pretrained(files.bert, files.gpt2)
+    tokenizers.configure(model)
+    task = Task(train=files.train, validation=files.validation, source="document", target="summary", id="key",
+                max_source_length=40, max_target_length=10)  # fmt: skip
+    batch = next(iter(Seq2SeqDataModule(task, tokenizers, Loading(batch_tokens=500)).test_dataloader()))
+    options = Generation(num_beams=2, num_return_sequences=2, max_length=6)
+    found = generate(model, batch, options)
+    sequences = model.generate(input_ids=batch.source_ids, attention_mask=batch.source_mask, **options.arguments(6))
+    for row, (best, _) in zip(sequences[::2].tolist(), found, strict=True):
+        assert row[1 : 1 + len(best.tokens)] == best.tokens
+    searches.sharpen(model, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("sources", "options", "sentence"),
+    [
+        ([3, 0], {}, "source 1 is '': it is empty, it needs a token at least."),
+        ([65], {}, r"tokens of source 0 is 65: the model reads 64 at most, cut it"),
+        ([3], {"max_length": 65}, "max_length is 65: the decoder has 64 positions, use at most so many."),
+        ([3], {"num_beams": 200}, "num_beams is 200: a search looks at twice as many tokens, and the vocabulary has"),
+        ([3], {"min_length": 20}, "min_length is 20: it must be at most the maximum length, 8."),
+    ],
+)
+def test_bad_input_is_one_sentence(model, sources, options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        list(stream(model, enumerate(searches.sources(sources)), Generation(**options), max_target_length=8))
+
+
+def test_a_prefix_leaves_room_for_the_target(prefix):
+    options = Generation(num_beams=2, max_length=20, min_length=20)
+    list(stream(prefix, enumerate(searches.sources([44])), options))
+    with pytest.raises(UserError, match="the model reads 44 at most"):
+        list(stream(prefix, enumerate(searches.sources([45])), options))
+
+
+def test_a_model_without_a_start_token(model):
+    other = copy.deepcopy(model)
+    other.generation_config.decoder_start_token_id = None
+    with pytest.raises(UserError, match="decoder_start_token_id is None: the model needs one"):
+        list(stream(other, enumerate(searches.sources([4])), Generation(), max_target_length=8))
+
+
+def test_without_a_limit_the_positions_are_one(model):
+    ((_, (best,)),) = stream(model, enumerate(searches.sources([4])), Generation(min_length=64))
+    assert len(best.tokens) == 64
