@@ -29,6 +29,12 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["ENCDEC_LIGHTNING_CACHE"] = str(own)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Studies of minutes run when asked for, by `-m slow`."""
+    if not config.option.markexpr:
+        items[:] = [item for item in items if item.get_closest_marker("slow") is None]
+
+
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> tiny.Files:
     return tiny.write_all(tmp_path_factory.mktemp("tiny"))

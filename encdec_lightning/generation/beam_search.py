@@ -70,9 +70,7 @@ class BeamSearch(Search):
         self.lengths[at], self.scores[at] = lengths, scores
         return Move(parents, words, self._done(at, lengths, scores[:, 0]))
 
-    def _finish(
-        self, at: Rows, tokens: Tensor, lengths: Tensor, sums: Tensor, parents: Tensor, words: Tensor
-    ) -> None:
+    def _finish(self, at: Rows, tokens: Tensor, lengths: Tensor, sums: Tensor, parents: Tensor, words: Tensor) -> None:
         """Keep the best K of the finished targets and of the new ones, which are among the first K of these."""
         sums, parents, words = (each[:, : self.beams] for each in (sums, parents, words))
         new = torch.where(sums > LOWEST, sums / self.penalties[lengths][:, None], LOWEST)

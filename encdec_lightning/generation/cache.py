@@ -40,6 +40,8 @@ class SharedCache(EncoderDecoderCache):  # type: ignore[misc]
         super().__init__(Cache(layers=own), Cache(layers=cross))
         self._cross_is_there = dict.fromkeys(range(layers), True)
 
+    is_updated: dict[int, bool]
+
     def admit(self, rows: Tensor, prefix: int) -> None:
         """The next forward pass is one over new sources for the rows (M,), with prefixes of so many columns."""
         self.rows, self.is_updated = rows, {}
@@ -116,7 +118,9 @@ class SelfLayer(SharedLayer):
             return key_states, value_states
         self._write(self.stored_keys, key_states)
         self._write(self.stored_values, value_states)
-        columns = slice(cache.prefix - min(cache.prefix, cache.source_width), cache.prefix + 1 + cache.beams * cache.steps)
+        columns = slice(
+            cache.prefix - min(cache.prefix, cache.source_width), cache.prefix + 1 + cache.beams * cache.steps
+        )
         return self.stored_keys[: cache.active, :, columns], self.stored_values[: cache.active, :, columns]
 
     def _write(self, stored: Tensor, states: Tensor) -> None:

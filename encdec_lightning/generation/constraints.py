@@ -10,9 +10,7 @@ from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.tokens import Tokens
 
 
-def constraint(
-    tokens: Tensor, lengths: Tensor, longest: int, options: Generation, special: Tokens
-) -> Forbid | None:
+def constraint(tokens: Tensor, lengths: Tensor, longest: int, options: Generation, special: Tokens) -> Forbid | None:
     """What to forbid after `tokens` (R, 1 + T), of which the start token and then `lengths` (R,) are filled.
 
     `longest` is the largest of the lengths, or more. N-grams count the start token, as transformers' do. The repeat is

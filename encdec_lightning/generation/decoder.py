@@ -28,8 +28,9 @@ class Decoder:
     """
 
     def __init__(
-        self, model: PreTrainedModel, sources: int, beams: int, max_length: int, dtype: torch.dtype | None = None
-    ) -> None:
+        self, model: PreTrainedModel, sources: int, beams: int, max_length: int, start: int,
+        dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
         self.model = copy_in(dtype, model).eval()
         use_attention(self.model)
         self.device, self.beams = self.model.device, beams
@@ -45,7 +46,7 @@ class Decoder:
             embed.register_forward_hook(self._shape_positions)
         self._reads_prefix = not hasattr(model.config, "encoder")
         self._first_position = architecture.positions_before_first
-        self._start = int(model.generation_config.decoder_start_token_id)
+        self._start = start
         self._pad = getattr(config, "pad_token_id", None)
         self._source_pad = int(getattr(getattr(model.config, "encoder", config), "pad_token_id", None) or 0)
         self.cache = SharedCache(int(getattr(config, architecture.depth)), sources, beams, max_length)
@@ -103,8 +104,10 @@ class Decoder:
         given: dict[str, Any] = {"use_cache": True}
         position = number + (self._lengths[:active, None] if self._reads_prefix else self._first_position)
         position = position.expand(active, self.beams)
-        if self._first_position:  # families whose padding token has a position of its own, before the first
-            position = torch.where(tokens == self._pad, self._first_position - 1, position)
+        if (
+            self._first_position and self._pad is not None
+        ):  # families whose padding token has a position of its own, before the first
+            position = torch.where(tokens.eq(self._pad), self._first_position - 1, position)
         if self._given == "argument":
             given["position_ids"] = position.contiguous()
         else:
@@ -115,7 +118,9 @@ class Decoder:
             given["past_key_values"] = self.cache.self_attention_cache
         else:
             given["past_key_values"] = self.cache
-            given["encoder_attention_mask"] = self._source_bias[:active, None, None, :width].expand(-1, 1, self.beams, -1)
+            given["encoder_attention_mask"] = self._source_bias[:active, None, None, :width].expand(
+                -1, 1, self.beams, -1
+            )
             given["encoder_hidden_states"] = bias.new_zeros(active, 1, 1)  # asked for, and not read
         output = self.model.decoder(tokens, attention_mask=bias[:, None], **given)
         self._positions = None
@@ -158,4 +163,3 @@ class Decoder:
             if torch.equal(logits.reshape(rows, -1), expected):  # nothing scaled, capped or added after
                 self._head = Head(head.weight, head.bias)
         return pieces_of(logits.reshape(rows, -1))
-

@@ -14,7 +14,7 @@ from encdec_lightning.generation.beam_search import BeamSearch
 from encdec_lightning.generation.decoder import Decoder
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.sampling import Sampling
-from encdec_lightning.generation.search import Hypothesis, Search
+from encdec_lightning.generation.search import Hypothesis, Rows, Search
 from encdec_lightning.generation.tokens import Tokens
 
 Key = TypeVar("Key")
@@ -38,8 +38,9 @@ class Engine(Generic[Key]):
     ) -> None:  # fmt: skip
         beams = generation.rows
         self.places = max(1, rows // beams)
-        self.decoder = Decoder(model, self.places, beams, max_length, dtype)
-        device, special = self.decoder.device, Tokens.of(model)
+        special = Tokens.of(model)
+        self.decoder = Decoder(model, self.places, beams, max_length, special.start, dtype)
+        device = self.decoder.device
         self.search: Search = (
             BeamSearch(generation, self.places, max_length, special, device)
             if generation.num_beams > 1
@@ -73,8 +74,9 @@ class Engine(Generic[Key]):
         with torch.autocast(device.type, enabled=False):
             if group:
                 rows = list(range(len(self._keys), len(self._keys) + len(group)))
-                at: Tensor | slice = torch.tensor(rows, device=device)
-                move = self.search.begin(at, self.decoder.admit(rows, [ids for _, ids in group]))
+                new = torch.tensor(rows, device=device)
+                at: Rows = new
+                move = self.search.begin(new, self.decoder.admit(rows, [ids for _, ids in group]))
                 self._keys += [key for key, _ in group]
                 self._lengths += [1] * len(group)
             else:

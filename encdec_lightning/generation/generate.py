@@ -16,7 +16,7 @@ from encdec_lightning.data.batch import Batch
 from encdec_lightning.generation.engine import Engine
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.search import Hypothesis
-from encdec_lightning.generation.support import check_source, obstacle, source_limit, target_limit
+from encdec_lightning.generation.support import checked, obstacle, source_limit, target_limit
 from encdec_lightning.generation.tokens import Tokens
 
 Key = TypeVar("Key")
@@ -62,14 +62,14 @@ def stream(
     """
     longest = target_limit(model, generation, max_target_length)
     limit = source_limit(model, longest)
-    checked = ((key, ids) for key, ids in sources if check_source(key, ids, limit) is None)
+    sources = checked(sources, limit)
     why = obstacle(model, longest if hasattr(model.config, "encoder") else longest + (limit or 0))
     if why is not None:
         name = model.config.decoder.model_type
         warnings.warn(f"transformers' own generate runs {name}, slower: {why}", stacklevel=2)
-        return _by_transformers(model, checked, generation, longest, max(1, rows // generation.rows), generator)
+        return _by_transformers(model, sources, generation, longest, max(1, rows // generation.rows), generator)
     engine: Engine[Key] = Engine(model, generation, longest, rows, working_dtype(model), generator, scores)
-    return engine.stream(checked)
+    return engine.stream(sources)
 
 
 def working_dtype(model: PreTrainedModel) -> torch.dtype | None:
@@ -127,4 +127,5 @@ def _summed(model: PreTrainedModel, result: object, found: list[list[int]]) -> T
     """Summed log-probabilities under what was drawn from."""
     gained = model.compute_transition_scores(result.sequences, result.scores, normalize_logits=True)  # type: ignore[attr-defined]
     real = torch.tensor([[at < len(tokens) for at in range(gained.shape[1])] for tokens in found], device=gained.device)
-    return gained.masked_fill(~real, 0).sum(dim=1)
+    sums: Tensor = gained.masked_fill(~real, 0).sum(dim=1)
+    return sums

@@ -81,7 +81,9 @@ class Generation:
     def arguments(self, max_target_length: int) -> dict[str, Any]:
         """Keyword arguments of `transformers.GenerationMixin.generate`. Raises `UserError` for what it cannot do."""
         if self.length_normalization != "length" and self.num_beams > 1 and self.length_penalty != 0:
-            raise UserError("length_normalization", self.length_normalization, "transformers' generate knows length only")
+            raise UserError(
+                "length_normalization", self.length_normalization, "transformers' generate knows length only"
+            )
         # transformers counts the start token in neither of these two.
         arguments: dict[str, Any] = {
             "max_new_tokens": self.max_length or max_target_length,

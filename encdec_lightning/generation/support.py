@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from encdec_lightning.composition.architectures import architecture_of, length_limit
 from encdec_lightning.errors import UserError
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.tokens import unknown_setting
+
+Key = TypeVar("Key")
 
 
 def obstacle(model: PreTrainedModel, longest: int) -> str | None:
@@ -55,10 +59,16 @@ def source_limit(model: PreTrainedModel, max_length: int) -> int | None:
     return None if positions is None else positions - max_length
 
 
-def check_source(key: object, ids: Sequence[int], limit: int | None) -> None:
-    """Raise `UserError` for an empty source, or one of more than `limit` tokens: it is for the caller to cut it."""
-    if len(ids) == 0:
+def checked(sources: Iterable[tuple[Key, Tensor]], limit: int | None) -> Iterator[tuple[Key, Tensor]]:
+    """The sources, each with its key. Raises `UserError` at an empty one, or one that its caller should have cut."""
+    for key, ids in sources:
+        _check(key, len(ids), limit)
+        yield key, ids
+
+
+def _check(key: object, length: int, limit: int | None) -> None:
+    if length == 0:
         raise UserError(f"source {key}", "", "it is empty, it needs a token at least")
-    if limit is not None and len(ids) > limit:
+    if limit is not None and length > limit:
         expected = f"the model reads {max(limit, 0)} at most, cut it (task.max_source_length)"
-        raise UserError(f"tokens of source {key}", len(ids), expected)
+        raise UserError(f"tokens of source {key}", length, expected)

@@ -45,7 +45,10 @@ def test_every_field_reaches_transformers() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"num_return_sequences": 3, "num_beams": 2}, "num_return_sequences is 3: without do_sample it must be at most"),
+        (
+            {"num_return_sequences": 3, "num_beams": 2},
+            "num_return_sequences is 3: without do_sample it must be at most",
+        ),
         ({"top_k": 5}, "top_k is 5: it needs do_sample=true"),
         ({"top_p": 0.5}, "top_p is 0.5: it needs do_sample=true"),
         ({"temperature": 0.5}, "temperature is 0.5: it needs do_sample=true"),
