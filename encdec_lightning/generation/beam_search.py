@@ -19,8 +19,8 @@ class BeamSearch(Search):
     """K running and K finished targets of each source.
 
     At each step the best 2 K continuations of a source are looked at, or (1 + E) K where E tokens end a target. Of the
-    best K, those that end are finished, their summed log-probabilities divided by the penalty of their length; the best K
-    that do not end run on. A source is done when its best running target cannot overtake its worst finished one, as
+    best K, those that end are finished, their summed log-probabilities divided by the penalty of their length; the best
+    K that do not end run on. A source is done when its best running target cannot overtake its worst finished one, as
     `Generation.early_stopping` has it, or at the maximum length.
     """
 

@@ -4,8 +4,8 @@ A source's K beams are K queries over one row of keys. The keys of the target st
 written; a table says which columns are the past of which beam (`search.py`), and reordering beams is reordering that
 table, a few numbers a beam instead of all its keys and values. So every key is held once, whatever beams share it.
 
-Columns of self-attention, for a source read as a prefix of S tokens (beside an encoder S is 0) and a target of at most T
-tokens: `[S of the prefix, right-aligned | start | K of token 1 | K of token 2 | ... | K of token T - 1]`.
+Columns of self-attention, for a source read as a prefix of S tokens (beside an encoder S is 0) and a target of at most
+T tokens: `[S of the prefix, right-aligned | start | K of token 1 | K of token 2 | ... | K of token T - 1]`.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class SelfLayer(SharedLayer):
         return self.cache.prefix + self.cache.slots
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write what is new, (M, G, S + 1, D) of new sources or a token of each beam; give what is to be attended to."""
+        """Write what is new, (M, G, S + 1, D) of new sources or a token of each beam; give what is attended to."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         cache = self.cache

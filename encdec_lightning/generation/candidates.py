@@ -71,7 +71,7 @@ def pieces_of(logits: Tensor) -> list[Callable[[], Tensor]]:
 def candidates(
     pieces: Sequence[Callable[[], Tensor]], count: int, forbid: Forbid | None = None, normalize: bool = True
 ) -> Candidates:
-    """The `count` likeliest tokens. Exact: a group of tokens that holds none of the largest maxima holds none of them."""
+    """The `count` likeliest tokens. Exact: they lie in the `count` groups of tokens with the largest maxima."""
     kept: list[Tensor] = []
     sums, starts = [], []
     start = 0

@@ -23,8 +23,8 @@ Pieces = Sequence[Callable[[], Tensor]]
 class Decoder:
     """A copy of a composed model, its weights cast at most once, with the cache of the sources under way.
 
-    There is room for N sources, of which the first n are active. A source's K beams are K tokens of one row, at the same
-    position, that see different columns of the cache. Every family runs so unchanged that can be told a token's position.
+    There is room for N sources, the first n of them active. A source's K beams are K tokens of one row, at the same
+    position, that see different columns of the cache. Every family runs so that can be told a token's position.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Decoder:
             head.register_forward_pre_hook(self._catch)
 
     def admit(self, rows: Sequence[int], sources: Sequence[Tensor]) -> Pieces:
-        """Read sources (S,) of similar lengths into these rows, and the start token after each; the logits of M rows."""
+        """Read M sources (S,) of similar lengths into these rows, and the start token; the logits after it."""
         at = torch.tensor(rows, device=self.device)
         lengths = torch.tensor([len(each) for each in sources], device=self.device)
         width = max(len(each) for each in sources)
@@ -92,7 +92,7 @@ class Decoder:
         return self._pieces(output.logits, len(ids))
 
     def step(self, tokens: Tensor, numbers: Sequence[int]) -> Pieces:
-        """The logits of n * K rows after `tokens` (n, K), which are their targets' n-th, counted from 1: `numbers` (n,)."""
+        """The logits of n * K rows after `tokens` (n, K), each source's being number `numbers` (n,) of its targets."""
         active, steps, same = len(tokens), max(numbers), min(numbers) == max(numbers)
         width = max(self._widths[:active])
         number = torch.tensor([steps] if same else list(numbers), device=self.device)[:, None]

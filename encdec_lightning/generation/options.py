@@ -23,7 +23,7 @@ class Generation:
     length_penalty: float = 1.0
     """Exponent of the length by which a beam's log-probability is divided; above 1 favours longer texts."""
     length_normalization: Literal["length", "wu"] = "length"
-    """What is raised to that power: the length, as transformers does, or (5 + length) / 6 (Wu et al. 2016, equation 14)."""
+    """What is raised to that power: the length, as in transformers, or (5 + length) / 6 (Wu et al. 2016, section 7)."""
     early_stopping: bool | Literal["never"] = False
     """When a beam search ends that has `num_beams` finished candidates: at once (true), when the best running one would
     not be better if it ended now (false), or not at any length, for a positive `length_penalty` ("never")."""

@@ -20,7 +20,7 @@ def predict(
     max_target_length: int,
     generator: torch.Generator | None = None,
 ) -> list[Prediction]:
-    """One prediction for each pair of the batch, in its order, none for none: the best hypothesis, or the first draw."""
+    """One prediction for each pair of the batch, in its order, none for none: the best target, or the first draw."""
     found = generate(model, batch, generation, max_target_length=max_target_length, generator=generator)
     texts = tokenizers.decode([hypotheses[0].tokens for hypotheses in found]) if found else []
     return [Prediction(pair.id, pair.source, pair.target, text) for pair, text in zip(batch.pairs, texts, strict=True)]

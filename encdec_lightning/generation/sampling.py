@@ -86,7 +86,7 @@ class Sampling(Search):
 
 
 def cut_to_nucleus(logits: Tensor, mass: float) -> Tensor:
-    """Logits (R, C) with -inf outside the fewest likeliest tokens that hold `mass` (Holtzman et al. 2020, section 3.1)."""
+    """Logits (R, C), -inf outside the fewest likeliest tokens that hold `mass` (Holtzman et al. 2020, section 3.1)."""
     ordered, order = logits.sort(dim=1)
     outside = ordered.softmax(dim=1).cumsum(dim=1) <= 1 - mass
     outside[:, -1] = False

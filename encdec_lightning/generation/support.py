@@ -17,7 +17,7 @@ Key = TypeVar("Key")
 
 
 def obstacle(model: PreTrainedModel, longest: int) -> str | None:
-    """Why `transformers`' own generate must run this model, for sequences of at most so many tokens; none: it need not."""
+    """Why transformers' own generate must run this model, for sequences of so many tokens; none: it need not."""
     config = model.config.decoder
     if any(type(parameter.data).__name__ == "DTensor" for parameter in model.parameters()):
         return "its weights are sharded"

@@ -19,7 +19,7 @@ UNKNOWN = {
     **dict.fromkeys(("stop_strings", "watermarking_config", "constraints", "force_words_ids", "assistant_model"), None),
     **dict.fromkeys(("renormalize_logits", "remove_invalid_values"), False),
 }
-"""Settings of `transformers.GenerationConfig` that only its own `generate` obeys, and the value that changes nothing."""
+"""Settings of `transformers.GenerationConfig` that only its own `generate` obeys, and what changes nothing."""
 
 
 @dataclass(frozen=True)

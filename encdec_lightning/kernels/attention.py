@@ -2,7 +2,7 @@
 
 In training on CPU the scores are kept: at the lengths of sentences and paragraphs that is several times faster than the
 kernels of `scaled_dot_product_attention`, whose forward draws dropout serially and whose backward runs row by row.
-Elsewhere it is transformers' `sdpa`.
+So they are for the few queries of a step of generation. Elsewhere it is transformers' `sdpa`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -41,10 +40,16 @@ def attention(
     The mask broadcasts to (B, H, S, T): true where a query sees a key, or a number to add to the score, as the position
     bias is, which may be learnt.
     """
-    elsewhere = position_bias is not None or any(kwargs.get(each) for each in NOT_HERE)
-    if query.device.type == "cpu" and not torch.is_grad_enabled() and not elsewhere:
-        if attention_mask is not None and attention_mask.is_floating_point() and query.shape[2] <= SHORT:
-            return short_attention(query, key, value, attention_mask, scaling), None
+    if (
+        query.device.type == "cpu"
+        and not torch.is_grad_enabled()
+        and query.shape[2] <= SHORT
+        and attention_mask is not None
+        and attention_mask.is_floating_point()
+        and position_bias is None
+        and not any(kwargs.get(each) for each in NOT_HERE)
+    ):
+        return short_attention(query, key, value, attention_mask, scaling), None
     if query.device.type != "cpu" or not torch.is_grad_enabled() or any(kwargs.get(each) for each in NOT_HERE):
         kwargs |= {"is_causal": is_causal, "position_bias": position_bias}
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
@@ -75,16 +80,11 @@ def short_attention(
 ) -> Tensor:
     """A few queries (B, H, S, D) over many keys (B, G, T, D), without gradients, to (B, S, H, D).
 
-    The bias is to be added and broadcasts to (B, 1, S, T). On CPU two matrix products for each head, several times
-    faster than `scaled_dot_product_attention` at a handful of queries, above all in bf16.
+    The bias is added and broadcasts to (B, H, S, T). Two matrix products a head: on CPU several times faster than
+    `scaled_dot_product_attention` at a handful of queries, above all in bf16.
     """
     batch, heads, length, size = query.shape
     groups, keys = key.shape[1:3]
-    if query.device.type != "cpu":
-        output = functional.scaled_dot_product_attention(
-            query, key, value, bias, scale=scaling, enable_gqa=groups != heads
-        )
-        return output.transpose(1, 2)
     scale = size**-0.5 if scaling is None else scaling
     query = (query * scale).reshape(batch * groups, -1, size)
     scores = torch.bmm(query, key.reshape(batch * groups, keys, size).transpose(1, 2))
@@ -142,7 +142,7 @@ class KeptScores(torch.autograd.Function):
 
 
 def use_attention(model: PreTrainedModel) -> None:
-    """Choose `attention` wherever a module of `model` runs transformers' `sdpa`; families of their own stay as they are."""
+    """Choose `attention` wherever a module of `model` runs transformers' `sdpa`; others stay as they are."""
     for part in model.modules():
         if not isinstance(part, PreTrainedModel) or not part._supports_attention_backend:
             continue
