@@ -47,7 +47,7 @@ class Decoder:
         self._reads_prefix = not hasattr(model.config, "encoder")
         self._first_position = architecture.positions_before_first
         self._start = start
-        self._pad = getattr(config, "pad_token_id", None)
+        self._padding = getattr(config, "pad_token_id", None)
         self._source_pad = int(getattr(getattr(model.config, "encoder", config), "pad_token_id", None) or 0)
         self.cache = SharedCache(int(getattr(config, architecture.depth)), sources, beams, max_length)
         self._widths = [0] * sources  # columns of the source of each row
@@ -105,9 +105,9 @@ class Decoder:
         position = number + (self._lengths[:active, None] if self._reads_prefix else self._first_position)
         position = position.expand(active, self.beams)
         if (
-            self._first_position and self._pad is not None
+            self._first_position and self._padding is not None
         ):  # families whose padding token has a position of its own, before the first
-            position = torch.where(tokens.eq(self._pad), self._first_position - 1, position)
+            position = torch.where(tokens.eq(self._padding), self._first_position - 1, position)
         if self._given == "argument":
             given["position_ids"] = position.contiguous()
         else:

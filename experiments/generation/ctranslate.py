@@ -22,7 +22,9 @@ def convert(folder: Path, size: str) -> None:
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="t100"))
     names = {"bos_token": "t101", "eos_token": "t102", "pad_token": "t0", "unk_token": "t100"}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder / "bart")
-    BartForConditionalGeneration(setting.bart(size)).save_pretrained(folder / "bart")
+    config = setting.bart(size)
+    config.normalize_before, config.normalize_embedding = False, True  # the converter reads what transformers 5 dropped
+    BartForConditionalGeneration(config).save_pretrained(folder / "bart")
     ctranslate2.converters.TransformersConverter(str(folder / "bart")).convert(str(folder / "ctranslate2"), force=True)
 
 
