@@ -56,7 +56,7 @@ class LinearCrossEntropy(torch.autograd.Function):
             del logits
             if label_smoothing:
                 gradient.sub_(label_smoothing / vocabulary)
-            gradient.scatter_add_(1, target[:, None], gradient.new_full((len(target), 1), label_smoothing - 1))
+            gradient[torch.arange(len(target), device=target.device), target] -= 1 - label_smoothing
             if out is not None:
                 torch.mm(gradient, low_weight, out=out)
             if learns_weight:

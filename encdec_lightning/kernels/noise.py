@@ -1,33 +1,26 @@
-"""Dropout's random numbers on CPU, from AES in counter mode.
+"""Dropout's random numbers on CPU, sixteen bits an element.
 
-torch draws them one by one on one core (200 million a second); processors with AES instructions give 5 billion 16-bit
-numbers a second. Each call takes its 128-bit key from torch's global generator and nothing else is kept, so seeding and
-restoring that generator is seeding and restoring this one.
+torch draws them one by one (130 million a second on a Zen 4 core); numpy's SFC64 gives 2.4 billion. Each call seeds it
+from torch's global generator and nothing else is kept, so seeding and restoring that generator is seeding and restoring
+this one.
 """
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from torch import Tensor
 
-BLOCK = 1 << 20  # bytes a call to the cipher; stays in the cache
 LEVELS = 1 << 16  # probabilities are rounded to a multiple of 1 / LEVELS
-_ZEROS = bytes(BLOCK)
 
 
 def random_bits(count: int) -> Tensor:
     """`count` uniform 16-bit numbers, (count,), int16."""
-    key = torch.randint(-(2**63), 2**63 - 1, (2,)).numpy().tobytes()
-    cipher = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
-    room = torch.empty(count + 8, dtype=torch.int16)  # the cipher wants 15 bytes to spare
-    view = memoryview(room.numpy()).cast("B")
-    for start in range(0, 2 * count, BLOCK):
-        length = min(BLOCK, 2 * count - start)
-        cipher.update_into(memoryview(_ZEROS)[:length], view[start : start + length + 15])
-    return room[:count]
+    seed = torch.randint(-(2**63), 2**63 - 1, (2,)).numpy().view(np.uint64)
+    words: np.ndarray[tuple[int], np.dtype[np.uint64]] = np.random.SFC64(seed).random_raw(-(-count // 4))
+    return torch.from_numpy(words.view(np.int16))[:count]
 
 
 def dropout_noise(shape: torch.Size | tuple[int, ...], dtype: torch.dtype, p: float) -> Tensor:
