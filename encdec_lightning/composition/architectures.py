@@ -48,7 +48,7 @@ class Architecture:
     mixes_dtypes: bool = False
     """Whether its code brings fp32 into a model of another dtype, so that only autocast runs it in mixed precision."""
     packs: bool = False
-    """Whether a token's position can be given, and all else is attention: examples can then lie side by side in a row."""
+    """Whether a token's position can be given, so that examples can lie side by side in one row."""
     reads_padding: bool = False
     """Whether a token's embedding depends on its neighbour's, so that the padding token's must be zero."""
 

@@ -47,8 +47,8 @@ def attention(
         return packed_attention(module, query, key, value, packing, dropout, scaling, is_causal), None
     if query.device.type != "cpu" or not torch.is_grad_enabled() or any(kwargs.get(each) for each in NOT_HERE):
         kwargs |= {"is_causal": is_causal, "position_bias": position_bias}
-        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
-        return output, None
+        theirs, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+        return theirs, None
     if key.shape[1] != query.shape[1]:
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
@@ -67,7 +67,8 @@ def attention(
     elif position_bias is not None:
         bias = position_bias if attention_mask is None else position_bias + attention_mask
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return KeptScores.apply(query, key, value, bias, scale, dropout), None
+    output: Tensor = KeptScores.apply(query, key, value, bias, scale, dropout)  # type: ignore[no-untyped-call]
+    return output, None
 
 
 def packed_attention(
@@ -88,7 +89,7 @@ def packed_attention(
     groups = packing.groups(tokens, key.shape[2], heads)
     scale = size**-0.5 if scaling is None else scaling
     rows = (each.transpose(1, 2).reshape(-1, each.shape[-1]) for each in (query, key, value))
-    output: Tensor = PackedScores.apply(*rows, groups, is_causal, scale, dropout)
+    output: Tensor = PackedScores.apply(*rows, groups, is_causal, scale, dropout)  # type: ignore[no-untyped-call]
     return output.view(1, tokens, heads, -1)
 
 
@@ -109,7 +110,7 @@ class KeptScores(torch.autograd.Function):
         return output.view(batch, heads, length, -1).transpose(1, 2).contiguous()
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of query, key, value and, where it is learnt, of the bias."""
         batch, length, heads, _ = gradient.shape
@@ -150,7 +151,7 @@ class PackedScores(torch.autograd.Function):
         return output
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of query, key and value."""
         of_query = torch.empty_like(gradient)
@@ -169,9 +170,7 @@ def _split(groups: tuple[Group, ...], query: Tensor, key: Tensor, value: Tensor,
     """Each group's rows of each."""
     queries = [len(group.queries.to_packed) for group in groups]
     keys = [len(group.keys.to_packed) for group in groups]
-    return (
-        each.split(sizes) for each, sizes in ((query, queries), (key, keys), (value, keys), (output, queries))
-    )
+    return (each.split(sizes) for each, sizes in ((query, queries), (key, keys), (value, keys), (output, queries)))
 
 
 def _forward(
@@ -214,7 +213,7 @@ def _hiding(hidden: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 
 
 def use_attention(model: PreTrainedModel) -> None:
-    """Choose `attention` wherever a module of `model` runs transformers' `sdpa`; families of their own stay as they are."""
+    """Choose `attention` wherever a module of `model` runs transformers' `sdpa`; other modules stay as they are."""
     for part in model.modules():
         if not isinstance(part, PreTrainedModel) or not part._supports_attention_backend:
             continue
@@ -233,7 +232,7 @@ def all_use_attention(model: PreTrainedModel) -> bool:
 
 
 def mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    """transformers' mask for `sdpa`; None for a packed row, whose attention knows what belongs together."""
+    """Transformers' mask for `sdpa`; None for a packed row, whose attention knows what belongs together."""
     made: Tensor | None = None if active.get() is not None else sdpa_mask(*args, **kwargs)
     return made
 

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from encdec_lightning.kernels.noise import dropout_noise
 
 
-def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: A002
     """`torch.nn.functional.dropout` in distribution, with other random numbers."""
     if not training or p == 0 or input.device.type != "cpu" or not 0 < p <= 1:
         return functional.dropout(input, p, training, inplace)

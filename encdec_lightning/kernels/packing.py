@@ -84,7 +84,7 @@ active: ContextVar[Packing | None] = ContextVar("active", default=None)
 
 @contextmanager
 def packed(packing: Packing | None) -> Iterator[None]:
-    """Within it, attention takes its single row for examples side by side. Families drop keyword arguments on the way."""
+    """Within it, attention takes a single row for examples side by side; some families drop keyword arguments."""
     token = active.set(packing)
     try:
         yield

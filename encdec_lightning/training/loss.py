@@ -32,9 +32,9 @@ def token_losses(model: PreTrainedModel, batch: Batch, label_smoothing: float = 
 class TrainingLoss:
     """The sum of `token_losses`, for a backward pass, with less work.
 
-    The LM head works on real target tokens and keeps no logits, dropout and attention run on this package's kernels, and
-    on CPU examples lie side by side without padding and autocast casts each weight once. What a model does not allow is
-    left out for it.
+    The LM head works on real target tokens and keeps no logits, dropout and attention run on this package's kernels.
+    On CPU examples lie side by side without padding, and autocast casts each weight once. What a model does not allow
+    is left out for it.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import lightning
 import setting
-import torch
 
 from encdec_lightning import Loading, Seq2SeqDataModule, Seq2SeqModule, Task, Tokenizers, Training, compose
 from encdec_lightning.data.batch import Batch
@@ -37,25 +36,24 @@ class Ticks(lightning.Callback):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--batch-tokens", type=int, default=2500)
+    parser.add_argument("--batch-tokens", type=int, default=8000)
+    parser.add_argument("--freeze", choices=("encoder", "decoder"))
     parser.add_argument("--updates", type=int, default=20)
     parser.add_argument("--warm-up", type=int, default=3)
-    parser.add_argument("--profile", type=int, default=0)
+    parser.add_argument("--operators", type=Path, help="write the time by operator there")
     options = parser.parse_args()
     quiet()
     started = setting.memory("VmRSS")
     checkpoint = str(options.folder / "checkpoint")
     tokenizers = Tokenizers.from_pretrained(checkpoint, checkpoint)
     pairs = str(options.folder / "pairs.jsonl")
-    task = Task(
-        train=pairs, validation=pairs, max_source_length=setting.SOURCE, max_target_length=setting.TARGET
-    )
+    task = Task(train=pairs, validation=pairs, max_source_length=setting.SOURCE, max_target_length=setting.TARGET)
     loading = Loading(
         update_examples=setting.PAIRS, batch_tokens=options.batch_tokens, cache=str(options.folder / "cache")
     )
     lightning.seed_everything(0, verbose=False)
     model = compose(checkpoint, checkpoint, tokenizers=tokenizers)
-    module = Seq2SeqModule(model, tokenizers, task, Training(learning_rate=setting.RATE))
+    module = Seq2SeqModule(model, tokenizers, task, Training(learning_rate=setting.RATE, freeze=options.freeze))
     data = Seq2SeqDataModule(task, tokenizers, loading)
     clock = setting.Clock(options.warm_up, options.updates)
     trainer = lightning.Trainer(
@@ -72,10 +70,11 @@ def main() -> None:
         enable_progress_bar=False,
         use_distributed_sampler=False,
     )
-    trainer.fit(module, data)
+    with setting.operators(options.operators):
+        trainer.fit(module, data)
     clock.report(
         parameters=sum(each.numel() for each in model.parameters()),
-        peak_memory=setting.memory("VmHWM"),
+        trained=sum(each.numel() for each in model.parameters() if each.requires_grad),
         started=started,
         micro_batches=data.micro_batches,
     )

@@ -1,6 +1,7 @@
 """The peer: Hugging Face's `Seq2SeqTrainer` around `EncoderDecoderModel`; prints one line of figures.
 
-`python experiments/speed/peer.py FOLDER default|grouped [--attention eager] [--compile]`.
+`python experiments/speed/peer.py FOLDER default|grouped [--attention eager] [--compile]`, after
+`pip install accelerate`.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--updates", type=int, default=20)
     parser.add_argument("--warm-up", type=int, default=3)
-    parser.add_argument("--profile", type=int, default=0)
+    parser.add_argument("--operators", type=Path, help="write the time by operator there")
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -90,10 +91,11 @@ def main() -> None:
         trainer = Seq2SeqTrainer(
             model, arguments, data_collator=Collate(), train_dataset=pairs, callbacks=[Ticks(clock)]
         )
-        trainer.train()
+        with setting.operators(options.operators):
+            trainer.train()
     clock.report(
         parameters=sum(each.numel() for each in model.parameters()),
-        peak_memory=setting.memory("VmHWM"),
+        trained=sum(each.numel() for each in model.parameters()),
         started=started,
     )
 
