@@ -27,7 +27,9 @@ def linear_cross_entropy(
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
     with torch.autocast(device, enabled=False):
-        loss: Tensor = LinearCrossEntropy.apply(hidden, weight, bias, targets, label_smoothing)
+        loss: Tensor = LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+            hidden, weight, bias, targets, label_smoothing
+        )
     return loss
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,14 +54,15 @@ def training_flops(model: ComposedModel) -> TrainingFlops:
     that of its input where anything before is trained.
     """
     trained = any(each.requires_grad for each in model.parameters())
-    decoder, from_source = _matrices(model.decoder, trained)
+    has_encoder = hasattr(model, "encoder")
+    encoder_trained = has_encoder and any(each.requires_grad for each in model.encoder.parameters())
+    decoder, from_source = _matrices(model.decoder, trained, encoder_trained)
     target_pair = _pairs(model.decoder, trained)
-    if not hasattr(model, "encoder"):  # the source is a prefix; the head reads target tokens alone
-        head: Tensor = model.get_output_embeddings().weight
-        prefix = decoder - _matrix(head, trained)
-        return TrainingFlops(prefix, decoder, target_pair / 2, target_pair, target_pair)
-    encoder_trained = any(each.requires_grad for each in model.encoder.parameters())
-    encoder, _ = _matrices(model.encoder, encoder_trained)
+    if not has_encoder:  # the source is a prefix; the head reads target tokens alone
+        head: Any = model.get_output_embeddings()
+        prefix = decoder - _matrix(head.weight, trained)
+        return TrainingFlops(prefix + target_pair / 2, decoder, target_pair / 2, target_pair, target_pair)
+    encoder, _ = _matrices(model.encoder, encoder_trained, encoder_trained)
     return TrainingFlops(
         encoder + from_source, decoder, _pairs(model.encoder, encoder_trained), target_pair, target_pair
     )
@@ -80,7 +82,7 @@ def matrix_product_peak(device: torch.device, dtype: torch.dtype, seconds: float
     return 2 * rows * inner * outer / best
 
 
-def _matrices(side: nn.Module, inputs_trained: bool) -> tuple[float, float]:
+def _matrices(side: nn.Module, inputs_trained: bool, source_trained: bool) -> tuple[float, float]:
     """The cost of a token in a side's matrices, and of a source token in those of its cross-attention that read it."""
     own = source = 0.0
     for path, module in side.named_modules():
@@ -91,7 +93,7 @@ def _matrices(side: nn.Module, inputs_trained: bool) -> tuple[float, float]:
                 continue
             full = f".{path}.{name}"
             if any(part in full for part in CROSS_ATTENTION) and any(part in full for part in FROM_THE_SOURCE):
-                source += _matrix(weight, inputs_trained)
+                source += _matrix(weight, source_trained)
             else:
                 own += _matrix(weight, inputs_trained)
     return own, source
