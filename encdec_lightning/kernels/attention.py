@@ -18,7 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from encdec_lightning.kernels.noise import dropout_noise
+from encdec_lightning.kernels.noise import draw_key, dropout_noise
 from encdec_lightning.kernels.packing import Group, Packing, active
 
 NAME = "encdec"
@@ -104,9 +104,10 @@ class KeptScores(torch.autograd.Function):
         batch, heads, length, size = query.shape
         query = (query * scale).reshape(batch * heads, length, size)
         key, value = (each.reshape(batch * heads, -1, each.shape[-1]) for each in (key, value))
-        output, probabilities, noise = _forward(query, key, value, bias, heads, p)
-        ctx.save_for_backward(query, key, value, probabilities, noise)
-        ctx.scale, ctx.bias_shape = scale, None if bias is None else bias.shape
+        seed = draw_key() if p else None
+        output, probabilities = _forward(query, key, value, bias, heads, p, seed)
+        ctx.save_for_backward(query, key, value, probabilities, seed)
+        ctx.p, ctx.scale, ctx.bias_shape = p, scale, None if bias is None else bias.shape
         return output.view(batch, heads, length, -1).transpose(1, 2).contiguous()
 
     @staticmethod
@@ -115,7 +116,7 @@ class KeptScores(torch.autograd.Function):
         """The gradients of query, key, value and, where it is learnt, of the bias."""
         batch, length, heads, _ = gradient.shape
         gradient = gradient.transpose(1, 2).reshape(batch * heads, length, -1)
-        of_query, of_key, of_value, of_scores = _backward(gradient, *ctx.saved_tensors)
+        of_query, of_key, of_value, of_scores = _backward(gradient, ctx.p, *ctx.saved_tensors)
         by_head = [each.view(batch, heads, *each.shape[1:]) for each in (of_query.mul_(ctx.scale), of_key, of_value)]
         of_bias = None
         if ctx.needs_input_grad[3]:
@@ -143,11 +144,12 @@ class PackedScores(torch.autograd.Function):
         for group, q, k, v, out in zip(groups, *_split(groups, query, key, value, output), strict=True):
             parts = group.queries.pad(q), group.keys.pad(k), group.keys.pad(v)
             bias = _hiding(_future(parts[0], parts[1]) if is_causal else group.hidden, query.dtype)
-            padded, probabilities, noise = _forward(*parts, bias, group.queries.heads, p)
+            seed = draw_key() if p else None
+            padded, probabilities = _forward(*parts, bias, group.queries.heads, p, seed)
             group.queries.unpad(padded, out)
-            saved += [*parts, probabilities, noise]
+            saved += [*parts, probabilities, seed]
         ctx.save_for_backward(*saved)
-        ctx.groups, ctx.scale, ctx.tokens = groups, scale, len(key)
+        ctx.groups, ctx.p, ctx.scale, ctx.tokens = groups, p, scale, len(key)
         return output
 
     @staticmethod
@@ -159,7 +161,7 @@ class PackedScores(torch.autograd.Function):
         outs = _split(ctx.groups, of_query, of_key, of_value, gradient)
         saved = iter(ctx.saved_tensors)
         for group, to_q, to_k, to_v, given in zip(ctx.groups, *outs, strict=True):
-            q, k, v, _ = _backward(group.queries.pad(given, clean=True), *islice(saved, 5))
+            q, k, v, _ = _backward(group.queries.pad(given, clean=True), ctx.p, *islice(saved, 5))
             group.queries.unpad(q, to_q)
             group.keys.unpad(k, to_k)
             group.keys.unpad(v, to_v)
@@ -174,30 +176,36 @@ def _split(groups: tuple[Group, ...], query: Tensor, key: Tensor, value: Tensor,
 
 
 def _forward(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, heads: int, p: float
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Output (BH, S, D), probabilities (BH, S, T), dropout's noise on them; of scaled queries (BH, S, D)."""
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, heads: int, p: float, seed: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Output (BH, S, D) and probabilities (BH, S, T) of scaled queries (BH, S, D)."""
     scores = torch.bmm(query, key.transpose(1, 2))
     if bias is not None:
         scores.unflatten(0, (-1, heads)).add_(bias)
     probabilities = torch.softmax(scores, dim=-1)
     del scores
-    noise = dropout_noise(probabilities.shape, probabilities.dtype, p) if p else None
-    return torch.bmm(probabilities if noise is None else probabilities * noise, value), probabilities, noise
+    return torch.bmm(_dropped(probabilities, p, seed), value), probabilities
 
 
 def _backward(
-    gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, probabilities: Tensor, noise: Tensor | None
+    gradient: Tensor, p: float, query: Tensor, key: Tensor, value: Tensor, probabilities: Tensor, seed: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of scaled queries, keys, values and scores."""
     of_probabilities = torch.bmm(gradient, value.transpose(1, 2))
-    dropped = probabilities
-    if noise is not None:
-        dropped = probabilities * noise
+    if seed is None:
+        of_value = torch.bmm(probabilities.transpose(1, 2), gradient)
+    else:
+        noise = dropout_noise(probabilities.shape, probabilities.dtype, p, seed)
         of_probabilities.mul_(noise)
-    of_value = torch.bmm(dropped.transpose(1, 2), gradient)
+        of_value = torch.bmm(noise.mul_(probabilities).transpose(1, 2), gradient)
     of_scores = torch._softmax_backward_data(of_probabilities, probabilities, -1, probabilities.dtype)
     return torch.bmm(of_scores, key), torch.bmm(of_scores.transpose(1, 2), query), of_value, of_scores
+
+
+def _dropped(probabilities: Tensor, p: float, seed: Tensor | None) -> Tensor:
+    if seed is None:
+        return probabilities
+    return dropout_noise(probabilities.shape, probabilities.dtype, p, seed).mul_(probabilities)
 
 
 def _future(query: Tensor, key: Tensor) -> Tensor:

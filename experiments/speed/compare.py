@@ -26,9 +26,9 @@ from encdec_lightning import Tokenizers, compose
 from encdec_lightning.training.flops import matrix_product_peak, training_flops
 
 RUNNERS = {  # name: (program, arguments, updates measured at minilm, at base)
-    "ours": ("ours.py", [], 20, 6),
-    "peer, best": ("peer.py", ["grouped"], 12, 4),
-    "peer, default": ("peer.py", ["default"], 6, 2),
+    "ours": ("ours.py", [], 16, 4),
+    "peer, best": ("peer.py", ["grouped"], 8, 3),
+    "peer, default": ("peer.py", ["default"], 4, 2),
 }
 OURS = {"GOMP_SPINCOUNT": "10000"}  # what the commands set; the peer runs with what its users have
 STATES = 16  # bytes a parameter: fp32 weights, gradients, two moments

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import lightning
@@ -21,7 +20,7 @@ class Ticks(lightning.Callback):
     """Tells the clock of batches and updates."""
 
     def __init__(self, clock: setting.Clock) -> None:
-        self.clock = clock
+        self.clock, self.loss = clock, 0.0
 
     def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: Batch, index: int) -> None:
         self.clock.count(int(batch.source_lengths.sum()), int(batch.target_lengths.sum()), batch.examples)
@@ -29,29 +28,32 @@ class Ticks(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: Batch, index: int
     ) -> None:
+        self.loss += float(outputs["loss"]) / trainer.accumulate_grad_batches
         if (index + 1) % trainer.accumulate_grad_batches == 0:
             self.clock.update()
+            self.clock.losses.append(self.loss)
+            self.loss = 0.0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
+    setting.add_arguments(parser)
     parser.add_argument("--batch-tokens", type=int, default=8000)
     parser.add_argument("--freeze", choices=("encoder", "decoder"))
-    parser.add_argument("--updates", type=int, default=20)
-    parser.add_argument("--warm-up", type=int, default=3)
-    parser.add_argument("--operators", type=Path, help="write the time by operator there")
     options = parser.parse_args()
     quiet()
     started = setting.memory("VmRSS")
     checkpoint = str(options.folder / "checkpoint")
     tokenizers = Tokenizers.from_pretrained(checkpoint, checkpoint)
     pairs = str(options.folder / "pairs.jsonl")
-    task = Task(train=pairs, validation=pairs, max_source_length=setting.SOURCE, max_target_length=setting.TARGET)
+    task = Task(train=pairs, validation=pairs, max_source_length=options.source, max_target_length=options.target)
     loading = Loading(
-        update_examples=setting.PAIRS, batch_tokens=options.batch_tokens, cache=str(options.folder / "cache")
+        update_examples=setting.PAIRS,
+        seed=options.seed,
+        batch_tokens=options.batch_tokens,
+        cache=str(options.folder / "cache"),
     )
-    lightning.seed_everything(0, verbose=False)
+    lightning.seed_everything(options.seed, verbose=False)
     model = compose(checkpoint, checkpoint, tokenizers=tokenizers)
     module = Seq2SeqModule(model, tokenizers, task, Training(learning_rate=setting.RATE, freeze=options.freeze))
     data = Seq2SeqDataModule(task, tokenizers, loading)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
@@ -44,6 +45,17 @@ def prepare(folder: Path, size: str) -> None:
             file.write(json.dumps(dict(zip(("source", "target"), pair, strict=True))) + "\n")
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of both runners."""
+    parser.add_argument("folder", type=Path, help="made by `prepare`")
+    parser.add_argument("--updates", type=int, default=20)
+    parser.add_argument("--warm-up", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--source", type=int, default=SOURCE, help="at most so many tokens")
+    parser.add_argument("--target", type=int, default=TARGET)
+    parser.add_argument("--operators", type=Path, help="write the time by operator there")
+
+
 class Clock:
     """Wall-clock from the end of the last warm-up update to the end of the last update, data included."""
 
@@ -51,6 +63,8 @@ class Clock:
         self.warm_up, self.updates = warm_up, updates
         self.done = self.source = self.target = self.examples = 0
         self.marks: list[float] = []
+        self.losses: list[float] = []
+        """Mean loss per target token of each update, where a runner tells it."""
 
     def count(self, source: int, target: int, examples: int) -> None:
         """A batch that is about to be learnt from: its real tokens."""
@@ -70,10 +84,18 @@ class Clock:
         """One line for the driver."""
         seconds = self.marks[-1] - self.marks[0]
         steps = [after - before for before, after in zip(self.marks, self.marks[1:], strict=False)]
-        # fmt: off
-        print(json.dumps({"seconds": seconds, "tokens": self.source + self.target, "source": self.source,
-                          "target": self.target, "examples": self.examples, "updates": len(steps),
-                          "median_step": statistics.median(steps), "peak_memory": peak_memory(), **more}), flush=True)
+        figures = {
+            "seconds": seconds,
+            "tokens": self.source + self.target,
+            "source": self.source,
+            "target": self.target,
+            "examples": self.examples,
+            "updates": len(steps),
+            "median_step": statistics.median(steps),
+            "peak_memory": peak_memory(),
+            "losses": self.losses,
+        }
+        print(json.dumps(figures | more), flush=True)
 
 
 @contextmanager
