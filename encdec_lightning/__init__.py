@@ -6,6 +6,8 @@ The map, from left to right; each room imports only from rooms to its left:
     cache.py, run.py           where derived data lie; a run's folder
     evaluation/                texts in, scores out: metric.py, rouge.py, exact_match.py, sari.py, bleu.py,
                                significance.py, baselines.py
+    kernels/                   what torch and transformers compute slowly: attention.py, packing.py, dropout.py,
+                               noise.py, cross_entropy.py, working_copy.py
     composition/               two checkpoints in, one model out: compose.py, compatibility.py, model.py, prefix.py,
                                sharing.py, architectures.py, initialization.py, checkpoints.py, parameters.py, paper.py,
                                tokenizers.py, encoding.py, local_checkpoints.py, convert.py
@@ -16,8 +18,8 @@ The map, from left to right; each room imports only from rooms to its left:
     generation/                batches in, predictions out: predict.py, generate.py, engine.py, decoder.py, cache.py,
                                candidates.py, constraints.py, search.py, beam_search.py, sampling.py, tokens.py,
                                support.py
-    training/                  batches in, checkpoints out: module.py, loss.py, freezing.py, optimizers.py,
-                               schedules.py, checkpoint.py, callbacks/
+    training/                  batches in, checkpoints out: module.py, loss.py, flops.py, freezing.py,
+                               optimizers.py, schedules.py, checkpoint.py, callbacks/
     reporting/                 runs in, tables and plots out: results.py, table.py, curves.py, composition.py, data.py
     config.py                  the tree of options; composed values in, checked objects out
     launch/                    processes for run folders: presets.py, overrides.py, prepare.py, processes.py, worker.py,

@@ -16,13 +16,14 @@ import encdec_lightning
 
 HOUSE = Path(encdec_lightning.__file__).parent
 ROOMS = [
-    *("records", "errors", "cache", "run", "evaluation", "composition", "data", "generation", "training"),
+    *("records", "errors", "cache", "run", "evaluation", "kernels", "composition", "data", "generation", "training"),
     *("reporting", "config", "launch", "cli"),
 ]
 FILES = sorted(file.relative_to(HOUSE).as_posix() for file in HOUSE.rglob("*.py"))
 MODULES = [file for file in FILES if not file.endswith("__init__.py")]
 MAY_NAME_PRIVATE_THINGS = {
-    *(f"composition/{name}.py" for name in ("sharing", "attention", "model", "prefix")),
+    *(f"composition/{name}.py" for name in ("sharing", "model", "prefix")),
+    "kernels/attention.py",
     "generation/cache.py",
 }
 PRIVATE = {

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import torch
+from torch import Tensor
 from transformers import AutoModel, AutoModelForTextEncoding, PretrainedConfig
 
 
@@ -48,12 +50,14 @@ class Architecture:
     `embed_positions`, there perhaps one for all rows; or nowhere, since its attention counts by itself."""
     mixes_dtypes: bool = False
     """Whether its code brings fp32 into a model of another dtype, so that only autocast runs it in mixed precision."""
+    packs: bool = False
+    """Whether a token's position can be given, so that examples can lie side by side in one row."""
     reads_padding: bool = False
     """Whether a token's embedding depends on its neighbour's, so that the padding token's must be zero."""
 
 
 _NO_POOLER = (("add_pooling_layer", False),)
-_BERT = Architecture(encodes="yes", decodes=True, encoder_arguments=_NO_POOLER)
+_BERT = Architecture(encodes="yes", decodes=True, encoder_arguments=_NO_POOLER, packs=True)
 _ROBERTA = replace(_BERT, positions_before_first=2)
 _ENCODER = Architecture(encodes="yes")
 _POOLED = replace(_ENCODER, encoder_arguments=_NO_POOLER)
@@ -69,7 +73,7 @@ _BART = Architecture(
 )
 _LLAMA = Architecture(encodes="unmasked", prefixes=True, embeddings=("embed_tokens.",))
 _GPT_J = replace(_LLAMA, embeddings=("wte.",))
-_GPT2 = replace(_GPT_J, decodes=True, embeddings=("wte.", "wpe."))
+_GPT2 = replace(_GPT_J, decodes=True, embeddings=("wte.", "wpe."), packs=True)
 
 ARCHITECTURES: dict[str, Architecture] = {
     # Both sides: encoders that transformers can also run as decoders.
@@ -201,6 +205,15 @@ def architecture_of(config: PretrainedConfig) -> Architecture:
 def has_head(config: PretrainedConfig) -> bool:
     """Whether a checkpoint has a language model's head, as far as its config says."""
     return any(name.endswith(HEADS) for name in getattr(config, "architectures", None) or [])
+
+
+def position_ids(config: PretrainedConfig, ids: Tensor) -> Tensor:
+    """The positions (B, T) that a family gives to tokens (B, T) padded on the right."""
+    positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    if architecture_of(config).positions_before_first:  # counts tokens other than padding, even in the middle
+        real = (ids != config.pad_token_id).long()
+        positions = real.cumsum(dim=1) * real + config.pad_token_id
+    return positions
 
 
 def length_limit(config: PretrainedConfig) -> int | None:

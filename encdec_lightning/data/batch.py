@@ -60,6 +60,11 @@ class Batch:
         """(B, T) bool, true at real tokens."""
         return _mask(self.target_lengths, self.target_ids.shape[1]).bool()
 
+    def select(self, order: Tensor) -> Batch:
+        """The same examples in another order, (B,) int64."""
+        chosen = self._with_tensors(lambda tensor: tensor[order])
+        return replace(chosen, pairs=tuple(self.pairs[each] for each in order.tolist()) if self.pairs else ())
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on another device."""
         return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))

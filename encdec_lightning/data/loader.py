@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -52,6 +53,8 @@ class PlanLoader:
         self._workers, self._with_pairs = workers, with_pairs
         self._epoch, self._yielded, self._resume_at = 0, 0, 0
         self._length = plan(0).batches
+        self.seconds = 0.0
+        """How long callers have waited for batches."""
 
     def __len__(self) -> int:
         """Batches on this rank in an epoch, the same in every epoch."""
@@ -67,9 +70,12 @@ class PlanLoader:
         self._yielded, self._resume_at = self._resume_at, 0
         batches = _Batches(self.examples, self._tokens, self._plan(self._epoch), self._rank, self._with_pairs)
         positions = range(self._yielded, self._length)
+        started = time.perf_counter()
         for batch in self._ahead(batches, positions) if self._workers else map(batches.__getitem__, positions):
+            self.seconds += time.perf_counter() - started
             self._yielded += 1
             yield batch
+            started = time.perf_counter()
 
     def _ahead(self, batches: _Batches, positions: range) -> Iterator[Batch]:
         """Batches that worker processes prepare, in order."""

@@ -7,6 +7,8 @@ So they are for the few queries of a step of generation. Elsewhere it is transfo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -16,7 +18,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from encdec_lightning.kernels.noise import dropout_noise
+from encdec_lightning.kernels.noise import draw_key, dropout_noise
+from encdec_lightning.kernels.packing import Group, Packing, active
 
 NAME = "encdec"
 SHORT = 16  # queries; more of them are transformers' to answer
@@ -40,6 +43,9 @@ def attention(
     The mask broadcasts to (B, H, S, T): true where a query sees a key, or a number to add to the score, as the position
     bias is, which may be learnt.
     """
+    packing = active.get()
+    if packing is not None:
+        return packed_attention(module, query, key, value, packing, dropout, scaling, is_causal), None
     if (
         query.device.type == "cpu"
         and not torch.is_grad_enabled()
@@ -52,8 +58,8 @@ def attention(
         return short_attention(query, key, value, attention_mask, scaling), None
     if query.device.type != "cpu" or not torch.is_grad_enabled() or any(kwargs.get(each) for each in NOT_HERE):
         kwargs |= {"is_causal": is_causal, "position_bias": position_bias}
-        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
-        return output, None
+        theirs, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+        return theirs, None
     if key.shape[1] != query.shape[1]:
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
@@ -66,13 +72,36 @@ def attention(
     if attention_mask is not None and attention_mask.dtype == torch.bool:
         lowest = torch.finfo(query.dtype).min
         if position_bias is None:
-            bias = torch.zeros_like(attention_mask, dtype=query.dtype).masked_fill_(~attention_mask, lowest)
+            bias = _hiding(~attention_mask, query.dtype)
         else:
             bias = torch.where(attention_mask, position_bias, lowest)
     elif position_bias is not None:
         bias = position_bias if attention_mask is None else position_bias + attention_mask
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return KeptScores.apply(query, key, value, bias, scale, dropout), None
+    output: Tensor = KeptScores.apply(query, key, value, bias, scale, dropout)  # type: ignore[no-untyped-call]
+    return output, None
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    packing: Packing,
+    dropout: float,
+    scaling: float | None,
+    is_causal: bool | None,
+) -> Tensor:
+    """`attention` within each example of a single row: (1, H, N, D) and (1, H, M, D) twice to (1, N, H, D)."""
+    _, heads, tokens, size = query.shape
+    if is_causal is None:
+        is_causal = bool(getattr(module, "is_causal", True))
+    is_causal = is_causal and tokens == key.shape[2]
+    groups = packing.groups(tokens, key.shape[2], heads)
+    scale = size**-0.5 if scaling is None else scaling
+    rows = (each.transpose(1, 2).reshape(-1, each.shape[-1]) for each in (query, key, value))
+    output: Tensor = PackedScores.apply(*rows, groups, is_causal, scale, dropout)  # type: ignore[no-untyped-call]
+    return output.view(1, tokens, heads, -1)
 
 
 def short_attention(
@@ -103,46 +132,130 @@ class KeptScores(torch.autograd.Function):
     ) -> Tensor:
         """(B, H, S, D), (B, H, T, D) twice, bias broadcasting to (B, H, S, T) -> (B, S, H, D)."""
         batch, heads, length, size = query.shape
-        keys = key.shape[2]
         query = (query * scale).reshape(batch * heads, length, size)
-        key = key.reshape(batch * heads, keys, size)
-        value = value.reshape(batch * heads, keys, value.shape[-1])
-        scores = torch.bmm(query, key.transpose(1, 2))
-        if bias is not None:
-            scores.view(batch, heads, length, keys).add_(bias)
-        probabilities = torch.softmax(scores, dim=-1)
-        del scores
-        noise = dropout_noise(probabilities.shape, probabilities.dtype, p) if p else None
-        output = torch.bmm(probabilities if noise is None else probabilities * noise, value)
-        ctx.save_for_backward(query, key, value, probabilities, noise)
-        ctx.scale, ctx.bias_shape = scale, None if bias is None else bias.shape
+        key, value = (each.reshape(batch * heads, -1, each.shape[-1]) for each in (key, value))
+        seed = draw_key() if p else None
+        output, probabilities = _forward(query, key, value, bias, heads, p, seed)
+        ctx.save_for_backward(query, key, value, probabilities, seed)
+        ctx.p, ctx.scale, ctx.bias_shape = p, scale, None if bias is None else bias.shape
         return output.view(batch, heads, length, -1).transpose(1, 2).contiguous()
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of query, key, value and, where it is learnt, of the bias."""
-        query, key, value, probabilities, noise = ctx.saved_tensors
         batch, length, heads, _ = gradient.shape
         gradient = gradient.transpose(1, 2).reshape(batch * heads, length, -1)
-        of_probabilities = torch.bmm(gradient, value.transpose(1, 2))
-        dropped = probabilities
-        if noise is not None:
-            dropped = probabilities * noise
-            of_probabilities.mul_(noise)
-        of_value = torch.bmm(dropped.transpose(1, 2), gradient)
-        of_scores = torch._softmax_backward_data(of_probabilities, probabilities, -1, probabilities.dtype)
-        of_query = torch.bmm(of_scores, key).mul_(ctx.scale)
-        of_key = torch.bmm(of_scores.transpose(1, 2), query)
-        by_head = [each.view(batch, heads, *each.shape[1:]) for each in (of_query, of_key, of_value)]
+        of_query, of_key, of_value, of_scores = _backward(gradient, ctx.p, *ctx.saved_tensors)
+        by_head = [each.view(batch, heads, *each.shape[1:]) for each in (of_query.mul_(ctx.scale), of_key, of_value)]
         of_bias = None
         if ctx.needs_input_grad[3]:
             of_bias = of_scores.view(batch, heads, *of_scores.shape[1:]).sum_to_size(ctx.bias_shape)
         return *by_head, of_bias, None, None
 
 
+class PackedScores(torch.autograd.Function):
+    """`KeptScores` within each example of a packed batch."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        groups: tuple[Group, ...],
+        is_causal: bool,
+        scale: float,
+        p: float,
+    ) -> Tensor:
+        """(N * H, D), (M * H, D) twice -> (N * H, D)."""
+        output, saved = torch.empty_like(query), []
+        query = query * scale
+        for group, q, k, v, out in zip(groups, *_split(groups, query, key, value, output), strict=True):
+            parts = group.queries.pad(q), group.keys.pad(k), group.keys.pad(v)
+            bias = _hiding(_future(parts[0], parts[1]) if is_causal else group.hidden, query.dtype)
+            seed = draw_key() if p else None
+            padded, probabilities = _forward(*parts, bias, group.queries.heads, p, seed)
+            group.queries.unpad(padded, out)
+            saved += [*parts, probabilities, seed]
+        ctx.save_for_backward(*saved)
+        ctx.groups, ctx.p, ctx.scale, ctx.tokens = groups, p, scale, len(key)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of query, key and value."""
+        of_query = torch.empty_like(gradient)
+        of_key, of_value = (gradient.new_empty(ctx.tokens, gradient.shape[1]) for _ in range(2))
+        outs = _split(ctx.groups, of_query, of_key, of_value, gradient)
+        saved = iter(ctx.saved_tensors)
+        for group, to_q, to_k, to_v, given in zip(ctx.groups, *outs, strict=True):
+            q, k, v, _ = _backward(group.queries.pad(given, clean=True), ctx.p, *islice(saved, 5))
+            group.queries.unpad(q, to_q)
+            group.keys.unpad(k, to_k)
+            group.keys.unpad(v, to_v)
+        return of_query.mul_(ctx.scale), of_key, of_value, None, None, None, None
+
+
+def _split(groups: tuple[Group, ...], query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Iterator[Any]:
+    """Each group's rows of each."""
+    queries = [len(group.queries.to_packed) for group in groups]
+    keys = [len(group.keys.to_packed) for group in groups]
+    return (each.split(sizes) for each, sizes in ((query, queries), (key, keys), (value, keys), (output, queries)))
+
+
+def _forward(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, heads: int, p: float, seed: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Output (BH, S, D) and probabilities (BH, S, T) of scaled queries (BH, S, D)."""
+    scores = torch.bmm(query, key.transpose(1, 2))
+    if bias is not None:
+        scores.unflatten(0, (-1, heads)).add_(bias)
+    probabilities = torch.softmax(scores, dim=-1)
+    del scores
+    return torch.bmm(_dropped(probabilities, p, seed), value), probabilities
+
+
+def _backward(
+    gradient: Tensor, p: float, query: Tensor, key: Tensor, value: Tensor, probabilities: Tensor, seed: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of scaled queries, keys, values and scores."""
+    of_probabilities = torch.bmm(gradient, value.transpose(1, 2))
+    if seed is None:
+        of_value = torch.bmm(probabilities.transpose(1, 2), gradient)
+    else:
+        noise = dropout_noise(probabilities.shape, probabilities.dtype, p, seed)
+        of_probabilities.mul_(noise)
+        of_value = torch.bmm(noise.mul_(probabilities).transpose(1, 2), gradient)
+    of_scores = torch._softmax_backward_data(of_probabilities, probabilities, -1, probabilities.dtype)
+    return torch.bmm(of_scores, key), torch.bmm(of_scores.transpose(1, 2), query), of_value, of_scores
+
+
+def _dropped(probabilities: Tensor, p: float, seed: Tensor | None) -> Tensor:
+    if seed is None:
+        return probabilities
+    return dropout_noise(probabilities.shape, probabilities.dtype, p, seed).mul_(probabilities)
+
+
+def _future(query: Tensor, key: Tensor) -> Tensor:
+    """(S, T), true at keys after the query, padding on the right among them."""
+    return torch.ones(query.shape[1], key.shape[1], dtype=torch.bool).triu(1)
+
+
+def _hiding(hidden: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """What is added to scores: the dtype's lowest number where they are hidden."""
+    if hidden is None:
+        return None
+    return torch.zeros_like(hidden, dtype=dtype).masked_fill_(hidden, torch.finfo(dtype).min)
+
+
 def use_attention(model: PreTrainedModel) -> None:
+<<<<<<< HEAD
     """Choose `attention` wherever a module of `model` runs transformers' `sdpa`; others stay as they are."""
+=======
+    """Choose `attention` wherever a module of `model` runs transformers' `sdpa`; other modules stay as they are."""
+>>>>>>> main
     for part in model.modules():
         if not isinstance(part, PreTrainedModel) or not part._supports_attention_backend:
             continue
@@ -154,5 +267,17 @@ def use_attention(model: PreTrainedModel) -> None:
                 config._attn_implementation = NAME
 
 
+def all_use_attention(model: PreTrainedModel) -> bool:
+    """Whether every attention of `model` is `attention`."""
+    parts = [part for part in model.modules() if isinstance(part, PreTrainedModel) and not part.config.sub_configs]
+    return all(part.config._attn_implementation == NAME for part in parts)
+
+
+def mask(*args: Any, **kwargs: Any) -> Tensor | None:
+    """Transformers' mask for `sdpa`; None for a packed row, whose attention knows what belongs together."""
+    made: Tensor | None = None if active.get() is not None else sdpa_mask(*args, **kwargs)
+    return made
+
+
 AttentionInterface.register(NAME, attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionMaskInterface.register(NAME, mask)

@@ -18,15 +18,18 @@ def linear_cross_entropy(
 ) -> Tensor:
     """Summed cross-entropy of `hidden @ weight.T + bias` against `targets`, () in fp32 or better.
 
-    Shapes: hidden (N, H), weight (V, H), bias (V,), targets (N,). Products run in the dtype of `hidden`, whatever that of
-    the weight is; sums are kept in that of the weight. Smoothing e as torch's: (1 - e) of the target's loss, and e of the
-    mean over the vocabulary. The gradients are computed on the way, as Liger-Kernel does (Hsu et al. 2024, section 3.2).
+    Shapes: hidden (N, H), weight (V, H), bias (V,), targets (N,). Products run in the dtype of `hidden`, whatever that
+    of the weight is; sums are kept in that of the weight. Smoothing e as torch's: (1 - e) of the target's loss, and e
+    of the mean over the vocabulary. The gradients are computed on the way, as Liger-Kernel does (Hsu et al. 2024,
+    section 3.2).
     """
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
     with torch.autocast(device, enabled=False):
-        loss: Tensor = LinearCrossEntropy.apply(hidden, weight, bias, targets, label_smoothing)
+        loss: Tensor = LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+            hidden, weight, bias, targets, label_smoothing
+        )
     return loss
 
 
@@ -56,7 +59,7 @@ class LinearCrossEntropy(torch.autograd.Function):
             del logits
             if label_smoothing:
                 gradient.sub_(label_smoothing / vocabulary)
-            gradient.scatter_add_(1, target[:, None], gradient.new_full((len(target), 1), label_smoothing - 1))
+            gradient[torch.arange(len(target), device=target.device), target] -= 1 - label_smoothing
             if out is not None:
                 torch.mm(gradient, low_weight, out=out)
             if learns_weight:
@@ -68,7 +71,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """What `forward` computed, times the gradient of the loss; not kept, so that it becomes `.grad` uncopied."""
         gradients = ctx.gradients
@@ -79,8 +82,8 @@ class LinearCrossEntropy(torch.autograd.Function):
 def _smooth_losses(logits: Tensor, probabilities: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
     """The losses of (N, V) logits in fp32 or better, (N,).
 
-    From the targets' probabilities, since the sum of exponentials in bf16 costs as much again; where one is smaller than
-    its dtype's numbers, from the logits.
+    From the targets' probabilities, since the sum of exponentials in bf16 costs as much again; where one is smaller
+    than its dtype's numbers, from the logits.
     """
     precise = torch.promote_types(logits.dtype, torch.float32)
     losses = -probabilities.gather(1, targets[:, None])[:, 0].to(precise).log()

@@ -4,19 +4,39 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from encdec_lightning.kernels.noise import dropout_noise
+from encdec_lightning.kernels.noise import draw_key, dropout_noise
 
 
-def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: A002
     """`torch.nn.functional.dropout` in distribution, with other random numbers."""
     if not training or p == 0 or input.device.type != "cpu" or not 0 < p <= 1:
         return functional.dropout(input, p, training, inplace)
-    noise = dropout_noise(input.shape, input.dtype, p)
-    return input.mul_(noise) if inplace else input * noise
+    output: Tensor = Dropout.apply(input, p)  # type: ignore[no-untyped-call]
+    return input.copy_(output) if inplace else output
+
+
+class Dropout(torch.autograd.Function):
+    """Keeps the key of its noise, not the noise."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, p: float) -> Tensor:
+        """Of any shape."""
+        key = draw_key()
+        ctx.save_for_backward(key)
+        ctx.p = p
+        return dropout_noise(values.shape, values.dtype, p, key).mul_(values)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """The same elements pass."""
+        return dropout_noise(gradient.shape, gradient.dtype, ctx.p, *ctx.saved_tensors).mul_(gradient), None
 
 
 class FastDropout(TorchFunctionMode):

@@ -173,6 +173,7 @@ def training_metrics(trainer: lightning.Trainer, module: Seq2SeqModule, data: Se
             metrics["train/seconds"] = callback.total_seconds
             metrics["train/examples"] = callback.total_examples
             metrics["train/tokens_per_second"] = callback.total_tokens / callback.total_seconds
+            metrics["train/mfu"] = callback.mfu
     monitored = getattr(trainer.checkpoint_callback, "best_model_score", None)
     if monitored is not None:
         metrics[f"best/{module.task.monitor}"] = float(monitored)

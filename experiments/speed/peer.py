@@ -1,13 +1,13 @@
 """The peer: Hugging Face's `Seq2SeqTrainer` around `EncoderDecoderModel`; prints one line of figures.
 
-`python experiments/speed/peer.py FOLDER default|grouped [--attention eager] [--compile]`.
+`python experiments/speed/peer.py FOLDER default|grouped [--attention eager] [--compile]`, after
+`pip install accelerate`.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-from pathlib import Path
 from typing import Any
 
 import setting
@@ -41,13 +41,11 @@ class Ticks(TrainerCallback):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
+    setting.add_arguments(parser)
     parser.add_argument("sampling", choices=("default", "grouped"))
     parser.add_argument("--attention", default="sdpa")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--updates", type=int, default=20)
-    parser.add_argument("--warm-up", type=int, default=3)
-    parser.add_argument("--profile", type=int, default=0)
+    parser.add_argument("--losses", action="store_true", help="log each update's, which takes time")
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -56,10 +54,11 @@ def main() -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
     pairs = []
     for pair in setting.read_pairs(options.folder):
-        source = tokenizer(pair["source"], truncation=True, max_length=setting.SOURCE)["input_ids"]
-        target = tokenizer(pair["target"], add_special_tokens=False)["input_ids"] + [tokenizer.sep_token_id]
+        source = tokenizer(pair["source"], truncation=True, max_length=options.source)["input_ids"]
+        target = tokenizer(pair["target"], add_special_tokens=False)["input_ids"][: options.target - 1]
+        target.append(tokenizer.sep_token_id)
         pairs.append({"input_ids": source, "labels": target, "length": len(source)})
-    torch.manual_seed(0)
+    torch.manual_seed(options.seed)
     attention = {f"{side}_attn_implementation": options.attention for side in ("encoder", "decoder")}
     model = EncoderDecoderModel.from_encoder_decoder_pretrained(checkpoint, checkpoint, **attention)
     model.config.pad_token_id, model.config.decoder_start_token_id = tokenizer.pad_token_id, tokenizer.cls_token_id
@@ -80,7 +79,9 @@ def main() -> None:
             max_grad_norm=setting.CLIP,
             max_steps=options.warm_up + options.updates,
             torch_compile=options.compile,
-            logging_strategy="no",
+            seed=options.seed,
+            logging_strategy="steps" if options.losses else "no",
+            logging_steps=1,
             save_strategy="no",
             report_to=[],
             disable_tqdm=True,
@@ -90,10 +91,12 @@ def main() -> None:
         trainer = Seq2SeqTrainer(
             model, arguments, data_collator=Collate(), train_dataset=pairs, callbacks=[Ticks(clock)]
         )
-        trainer.train()
+        with setting.operators(options.operators):
+            trainer.train()
+        clock.losses += [each["loss"] for each in trainer.state.log_history if "loss" in each]
     clock.report(
         parameters=sum(each.numel() for each in model.parameters()),
-        peak_memory=setting.memory("VmHWM"),
+        trained=sum(each.numel() for each in model.parameters()),
         started=started,
     )
 

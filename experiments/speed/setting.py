@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
 import statistics
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,6 @@ HERE = Path(__file__).resolve().parent
 PAIRS, SOURCE, TARGET = 32, 192, 24  # of the peer's update; at most so many tokens
 RATE, CLIP = 1e-4, 1.0
 BASE = dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072)
-FEED_FORWARD = {"minilm": (2048, 384, 1536), "base": (2048, 768, 3072)}
 
 
 def prepare(folder: Path, size: str) -> None:
@@ -44,6 +45,17 @@ def prepare(folder: Path, size: str) -> None:
             file.write(json.dumps(dict(zip(("source", "target"), pair, strict=True))) + "\n")
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of both runners."""
+    parser.add_argument("folder", type=Path, help="made by `prepare`")
+    parser.add_argument("--updates", type=int, default=20)
+    parser.add_argument("--warm-up", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--source", type=int, default=SOURCE, help="at most so many tokens")
+    parser.add_argument("--target", type=int, default=TARGET)
+    parser.add_argument("--operators", type=Path, help="write the time by operator there")
+
+
 class Clock:
     """Wall-clock from the end of the last warm-up update to the end of the last update, data included."""
 
@@ -51,6 +63,8 @@ class Clock:
         self.warm_up, self.updates = warm_up, updates
         self.done = self.source = self.target = self.examples = 0
         self.marks: list[float] = []
+        self.losses: list[float] = []
+        """Mean loss per target token of each update, where a runner tells it."""
 
     def count(self, source: int, target: int, examples: int) -> None:
         """A batch that is about to be learnt from: its real tokens."""
@@ -70,9 +84,35 @@ class Clock:
         """One line for the driver."""
         seconds = self.marks[-1] - self.marks[0]
         steps = [after - before for before, after in zip(self.marks, self.marks[1:], strict=False)]
-        print(json.dumps({"seconds": seconds, "tokens": self.source + self.target, "source": self.source,
-                          "target": self.target, "examples": self.examples, "updates": len(steps),
-                          "median_step": statistics.median(steps), **more}), flush=True)  # fmt: skip
+        figures = {
+            "seconds": seconds,
+            "tokens": self.source + self.target,
+            "source": self.source,
+            "target": self.target,
+            "examples": self.examples,
+            "updates": len(steps),
+            "median_step": statistics.median(steps),
+            "peak_memory": peak_memory(),
+            "losses": self.losses,
+        }
+        print(json.dumps(figures | more), flush=True)
+
+
+@contextmanager
+def operators(file: Path | None) -> Iterator[None]:
+    """Writes milliseconds by operator, the longest first, if a file is given."""
+    if file is None:
+        yield
+        return
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        yield
+    averages = sorted(profile.key_averages(), key=lambda each: -each.self_cpu_time_total)
+    file.write_text(json.dumps([[each.key, each.self_cpu_time_total / 1e3, each.count] for each in averages[:60]]))
+
+
+def peak_memory() -> int:
+    """Bytes since `reset_peak_memory`: the GPU's, else this process's."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else memory("VmHWM")
 
 
 def reset_peak_memory() -> None:
@@ -86,18 +126,6 @@ def memory(name: str) -> int:
     """Bytes by /proc/self/status: `VmHWM` peak, `VmRSS` now."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
     return int(line.split()[1]) * 1024
-
-
-def matrix_peak(size: str, seconds: float = 1.0) -> float:
-    """FLOP/s of a bf16 matrix product of the feed-forward's shape, the best of many."""
-    rows, inner, outer = FEED_FORWARD[size]
-    left, right = torch.randn(rows, inner).bfloat16(), torch.randn(outer, inner).bfloat16()
-    best, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        started = time.perf_counter()
-        torch.nn.functional.linear(left, right)
-        best = min(best, time.perf_counter() - started)
-    return 2 * rows * inner * outer / best
 
 
 def read_pairs(folder: Path) -> Iterator[dict[str, str]]:

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 from families import LENGTHS, batch
-from test_families import BOTH, every_family
+from test_families import every_family
 from torch.nn import functional
 
 from encdec_lightning.data.batch import Batch
@@ -33,9 +33,7 @@ def plain_loss(model, batch):
         input_ids=batch.source_ids, attention_mask=mask, decoder_input_ids=batch.decoder_input_ids, use_cache=False
     ).logits
     real = batch.target_mask
-    return functional.cross_entropy(
-        logits[real], batch.target_ids[real], label_smoothing=SMOOTHING, reduction="sum"
-    )
+    return functional.cross_entropy(logits[real], batch.target_ids[real], label_smoothing=SMOOTHING, reduction="sum")
 
 
 def gradients(model, loss):
@@ -48,7 +46,9 @@ def distance(ours, theirs):
     """The norm of the difference of gradients by the norm of theirs."""
     assert ours.keys() == theirs.keys()
     norm = sum(each.double().square().sum() for each in theirs.values()).sqrt()
-    return float(sum((ours[name].double() - each.double()).square().sum() for name, each in theirs.items()).sqrt() / norm)
+    return float(
+        sum((ours[name].double() - each.double()).square().sum() for name, each in theirs.items()).sqrt() / norm
+    )
 
 
 @every_family

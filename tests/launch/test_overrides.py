@@ -40,7 +40,7 @@ def said(capsys, *argv: str) -> list[str]:
         ("~model.encoder", "model.encoder is '~': only open slots can be removed."),
         ("variant=bertshar", "variant is 'bertshar': it must be one of bert2bert, bert2gpt,"),
         ("optimizer=adm", "optimizer is 'adm': it must be one of adam, adamw (did you mean 'adam'?)."),
-        ("+debug=stp", "debug is 'stp': it must be one of step (did you mean 'step'?)."),
+        ("+debug=stp", "debug is 'stp': it must be one of profiler, step (did you mean 'step'?)."),
         (
             "checkpoints=publishd",
             "checkpoints is 'publishd': it must be one of minilm, multilingual, published, published_large (did you",

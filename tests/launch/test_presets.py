@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,7 @@ from encdec_lightning.run import Run
 PRESETS = [(group, name) for group, names in choices().items() for name in names]
 NOT_RUN_HERE = {
     ("logger", "wandb"): "test_wandb_offline below trains it",
+    ("debug", "profiler"): "test_the_profiler below trains with it",
     ("hardware", "ddp"): "needs GPUs",
     ("hardware", "ddp_cpu"): "test_processes.py trains it",
     ("hparams_search", "learning_rate"): "test_sweep.py sweeps it",
@@ -139,3 +141,12 @@ def test_callbacks_are_the_runs_own(files, in_tmp):
     assert config.callbacks["early_stopping"]["monitor"] == "val/loss"
     assert set(config.callbacks) == {"best", "last", "random_state", "throughput", "early_stopping"}
     assert config.callbacks["throughput"] is None
+
+
+def test_the_profiler_writes_a_trace_of_operators(files, in_tmp):
+    base = [line for line in files.overrides() if not line.startswith("trainer.max_steps")]
+    assert main([*base, "debug=profiler", "folder=run"]) == 0
+    (trace,) = (in_tmp / "run").rglob("*.pt.trace.json")
+    names = {event.get("name") for event in json.loads(trace.read_text())["traceEvents"]}
+    assert {"aten::mm", "PackedScores", "LinearCrossEntropy"} <= names
+    assert Run(in_tmp / "run").metrics()["train/steps"] == 12

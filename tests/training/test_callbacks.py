@@ -1,13 +1,22 @@
 from __future__ import annotations
 
+import csv
 import random
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import lightning
 import numpy as np
+import pytest
+import tiny
 import torch
+from lightning.pytorch.loggers import CSVLogger
 
+from encdec_lightning import Loading, Seq2SeqDataModule, Seq2SeqModule, Task, Tokenizers, Training, compose
+from encdec_lightning.data.batch import Batch
 from encdec_lightning.training.callbacks.random_state import RandomState
+from encdec_lightning.training.callbacks.throughput import Throughput
 
 
 def draws() -> tuple[float, float, float]:
@@ -26,3 +35,72 @@ def test_generators_continue_where_they_were_saved(tmp_path: Path) -> None:
     draws()  # what happens between loading and the start of training
     callback.on_train_start(SimpleNamespace(global_rank=0), None)
     assert draws() == expected
+
+
+PARTS = ("data", "forward", "backward", "optimizer")
+
+
+class Slow(lightning.Callback):
+    """A step's parts take known times."""
+
+    def on_before_optimizer_step(self, trainer, module, optimizer) -> None:
+        time.sleep(0.05)
+
+    def on_validation_start(self, trainer, module) -> None:
+        time.sleep(0.3)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_throughput_counts_real_tokens_and_all_of_the_time(files: tiny.Files, tmp_path: Path, accumulate: int) -> None:
+    tokenizers = Tokenizers.from_pretrained(files.bert, files.bert)
+    task = Task(train=files.train, validation=files.validation, source="document", target="summary",
+                max_source_length=40, max_target_length=12)  # fmt: skip
+    model = compose(files.bert, files.bert, tokenizers=tokenizers)
+    module = Seq2SeqModule(model, tokenizers, task, Training())
+    data = Seq2SeqDataModule(task, tokenizers, Loading(batch_tokens=200, accumulate=accumulate))
+    batches: list[Batch] = []
+
+    class Count(lightning.Callback):
+        def on_train_batch_start(self, trainer, module, batch, index) -> None:
+            batches.append(batch)
+
+    throughput, logger = Throughput(), CSVLogger(tmp_path)
+    started = time.perf_counter()
+    trainer = lightning.Trainer(
+        max_steps=4, callbacks=[throughput, Slow(), Count()], logger=logger, log_every_n_steps=2, accelerator="cpu",
+        accumulate_grad_batches=accumulate, val_check_interval=2 * accumulate, check_val_every_n_epoch=None,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
+    )  # fmt: skip
+    trainer.fit(module, data)
+    wall = time.perf_counter() - started
+    assert throughput.total_tokens == sum(each.tokens for each in batches)
+    assert throughput.total_examples == sum(each.examples for each in batches)
+    assert 0.2 <= throughput.total_seconds < wall - 0.3  # without the validations, which slept longer than that
+    assert 0 < throughput.mfu < 1
+    logger.save()
+    text = (tmp_path / "lightning_logs/version_0/metrics.csv").read_text()
+    rows = [row for row in csv.DictReader(text.splitlines()) if row["train/mfu"]]
+    last = {name: float(value) for name, value in rows[-1].items() if value and name.startswith("train/")}
+    assert last["train/seconds_optimizer"] > 0.05
+    assert all(last[f"train/seconds_{part}"] > 0 for part in PARTS)
+    assert 0 <= last["train/padding"] < 1 and last["train/memory_gib"] > 0.05
+    since = [each for number, each in enumerate(batches) if number >= len(batches) - 2]  # the last log's
+    assert sum(each.tokens for each in since) / last["train/tokens_per_second"] < throughput.total_seconds
+
+
+def test_throughput_changes_no_weight(files: tiny.Files, tmp_path: Path) -> None:
+    states = []
+    for callbacks in ([], [Throughput()]):
+        lightning.seed_everything(3, verbose=False)
+        tokenizers = Tokenizers.from_pretrained(files.bert, files.bert)
+        task = Task(train=files.train, validation=files.validation, source="document", target="summary",
+                    max_source_length=40, max_target_length=12)  # fmt: skip
+        module = Seq2SeqModule(compose(files.bert, files.bert, dropout=0.1), tokenizers, task, Training())
+        trainer = lightning.Trainer(
+            max_steps=3, callbacks=callbacks, logger=CSVLogger(tmp_path), log_every_n_steps=1, accelerator="cpu",
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            use_distributed_sampler=False, limit_val_batches=0,
+        )  # fmt: skip
+        trainer.fit(module, Seq2SeqDataModule(task, tokenizers, Loading(batch_tokens=200)))
+        states.append(module.state_dict())
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())

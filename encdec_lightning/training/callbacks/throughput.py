@@ -1,46 +1,120 @@
-"""Visible speed: real tokens and examples per second."""
+"""Visible speed: real tokens, the share of the device's peak, and where a step's time goes."""
 
 from __future__ import annotations
 
+import resource
 import time
+from collections import Counter
 from typing import Any
 
 import lightning
+import torch
 
 from encdec_lightning.data.batch import Batch
+from encdec_lightning.training.flops import TrainingFlops, matrix_product_peak, training_flops
+
+PARTS = ("data", "forward", "backward", "optimizer")
+LOW = {"bf16": torch.bfloat16, "16": torch.float16}
 
 
 class Throughput(lightning.Callback):
-    """Logs `train/tokens_per_second` (source and target, without padding) and `train/examples_per_second`.
+    """Logs as often as the Trainer does, over the batches since the last time, without validation and checkpoints.
 
-    Both are of this process since the last log, with validation and checkpoints left out; times the number of ranks.
+    `train/tokens_per_second` (source and target, without padding) and `train/examples_per_second`, of all ranks;
+    `train/padding`, the share of padding in the batches; `train/mfu`, the share of the matrix products' peak, which is
+    measured before the first step; `train/seconds_data`, `_forward`, `_backward`, `_optimizer`, of an optimizer step,
+    waiting for data included; `train/memory_gib`, the most memory so far: the device's, or the process's on CPU. On a
+    GPU, which works behind the program's back, the parts are those of the last batch alone, before which the program
+    waits.
     """
 
     def __init__(self) -> None:
-        self._seconds, self._tokens, self._examples = 0.0, 0, 0
-        self._started = 0.0
-        self.total_seconds, self.total_tokens, self.total_examples = 0.0, 0, 0
+        self._since: Counter[str] = Counter()
+        self._started = self._mark = 0.0
+        self._waited = 0.0
+        self._sampled = True
+        self._flops: TrainingFlops | None = None
+        self._peak = 0.0
+        self.total_seconds, self.total_tokens, self.total_examples, self.total_flops = 0.0, 0, 0, 0.0
+
+    @property
+    def mfu(self) -> float:
+        """The share of the peak over the whole fit."""
+        return self.total_flops / self.total_seconds / self._peak if self.total_seconds else 0.0
+
+    def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Measure the device."""
+        kind = str(trainer.precision).partition("-")[0]
+        self._flops = training_flops(module.model)
+        self._peak = matrix_product_peak(module.device, LOW.get(kind, torch.float32))
+        self._waited = getattr(trainer.train_dataloader, "seconds", 0.0)
 
     def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: Batch, index: int) -> None:
         """Start the clock."""
-        self._started = time.perf_counter()
+        self._sampled = module.device.type == "cpu" or self._logs_at(trainer, index)
+        self._started = self._mark = self._now(module)
+
+    def on_before_backward(self, trainer: lightning.Trainer, module: Any, loss: torch.Tensor) -> None:
+        """The forward pass is done."""
+        self._lap("forward", module)
+
+    def on_after_backward(self, trainer: lightning.Trainer, module: Any) -> None:
+        """The backward pass is done."""
+        self._lap("backward", module)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: Batch, index: int
     ) -> None:
-        """Stop it, count the batch, log as often as the Trainer does."""
-        seconds = time.perf_counter() - self._started
-        self._seconds += seconds
-        self._tokens += batch.tokens
-        self._examples += batch.examples
+        """Stop the clock, count the batch, and log."""
+        self._lap("optimizer", module)
+        waited = getattr(trainer.train_dataloader, "seconds", 0.0)
+        data, self._waited = waited - self._waited, waited
+        seconds = data + time.perf_counter() - self._started
+        padded = batch.source_ids.numel() + batch.target_ids.numel()
+        flops = self._flops.of(batch) if self._flops else 0.0
+        counts = {"tokens": batch.tokens, "examples": batch.examples, "padded": padded, "flops": flops}
+        self._since.update(counts | {"batches": 1, "seconds": seconds, "data": data})
         self.total_seconds += seconds
         self.total_tokens += batch.tokens
         self.total_examples += batch.examples
+        self.total_flops += flops
+        if self._logs_at(trainer, index):
+            self._log(trainer, module)
+            self._since.clear()
+
+    def _log(self, trainer: lightning.Trainer, module: Any) -> None:
+        since, ranks = self._since, trainer.world_size
+        steps = since["batches"] / trainer.accumulate_grad_batches
+        sampled = steps if module.device.type == "cpu" else 1 / trainer.accumulate_grad_batches
+        values = {
+            "tokens_per_second": since["tokens"] * ranks / since["seconds"],
+            "examples_per_second": since["examples"] * ranks / since["seconds"],
+            "padding": 1 - since["tokens"] / since["padded"],
+            "mfu": since["flops"] / since["seconds"] / self._peak if self._peak else 0.0,
+            "memory_gib": peak_memory(module.device) / 2**30,
+            **{f"seconds_{part}": since[part] / (steps if part == "data" else sampled) for part in PARTS},
+        }
+        module.log_dict({f"train/{name}": float(value) for name, value in values.items()}, batch_size=1)
+        module.log("tokens/s", float(values["tokens_per_second"]), prog_bar=True, logger=False, batch_size=1)
+
+    def _logs_at(self, trainer: lightning.Trainer, index: int) -> bool:
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if (index + 1) % every == 0 or index == 0:
-            ranks = trainer.world_size
-            rates = {"tokens": self._tokens, "examples": self._examples}
-            for name, count in rates.items():
-                module.log(f"train/{name}_per_second", count * ranks / self._seconds, batch_size=1)
-            module.log("tokens/s", self._tokens * ranks / self._seconds, prog_bar=True, logger=False, batch_size=1)
-            self._seconds, self._tokens, self._examples = 0.0, 0, 0
+        return (index + 1) % every == 0 or index == 0
+
+    def _lap(self, part: str, module: Any) -> None:
+        if self._sampled:
+            now = self._now(module)
+            self._since[part] += now - self._mark  # type: ignore[assignment]
+            self._mark = now
+
+    def _now(self, module: Any) -> float:
+        if self._sampled and module.device.type == "cuda":
+            torch.cuda.synchronize(module.device)
+        return time.perf_counter()
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most bytes held so far: a GPU's by this process, else this process's resident memory."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0

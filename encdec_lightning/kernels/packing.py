@@ -1,0 +1,125 @@
+"""Examples side by side in one row, without padding: which rows belong together.
+
+Linear layers, layer norms and dropout do not care whose token a token is; attention does, and works on groups of
+examples of similar length, padded to the longest of each group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+ANOTHER_GROUP = 16_000  # what a group costs beside its scores, in scores of one head
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The sequences of one group: `count` of them, N tokens together, the longest of `width`; each has `heads` vectors.
+
+    Packed they are (N * heads, D) rows, padded (count, heads, width, D).
+    """
+
+    count: int
+    width: int
+    heads: int
+    tokens: int
+    to_padded: Tensor
+    """(count * heads * width,): the packed row of each padded one, any row for padding."""
+    to_packed: Tensor
+    """(N * heads,): the padded row of each packed one."""
+    padding: Tensor | None
+    """The padded rows that are padding, (P,); None: there are none."""
+
+    def pad(self, packed: Tensor, clean: bool = False) -> Tensor:
+        """(N * heads, D) -> (count * heads, width, D); padding holds zeros if `clean`, else any of the values."""
+        padded = packed.index_select(0, self.to_padded)
+        if clean and self.padding is not None:
+            padded.index_fill_(0, self.padding, 0)
+        return padded.view(self.count * self.heads, self.width, -1)
+
+    def unpad(self, padded: Tensor, out: Tensor) -> None:
+        """(count * heads, width, D) -> (N * heads, D)."""
+        torch.index_select(padded.reshape(-1, padded.shape[-1]), 0, self.to_packed, out=out)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Neighbours whose attention is computed at once."""
+
+    queries: Rows
+    keys: Rows
+    hidden: Tensor | None
+    """(count, 1, 1, keys.width), true at padding; None: there is none."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """The lengths of the examples of a packed batch, in their order there."""
+
+    source: tuple[int, ...]
+    target: tuple[int, ...]
+    _groups: dict[tuple[int, int, int], tuple[Group, ...]] = field(default_factory=dict, compare=False)
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the number of tokens tells sources from targets."""
+        return sum(self.source) != sum(self.target) and min(*self.source, *self.target) > 0
+
+    def groups(self, queries: int, keys: int, heads: int) -> tuple[Group, ...]:
+        """The groups for so many packed queries and keys, which tells whose they are."""
+        if (queries, keys, heads) not in self._groups:
+            lengths = {sum(self.source): self.source, sum(self.target): self.target}
+            self._groups[queries, keys, heads] = tuple(_grouped(lengths[queries], lengths[keys], heads))
+        return self._groups[queries, keys, heads]
+
+
+active: ContextVar[Packing | None] = ContextVar("active", default=None)
+"""The packing of the forward pass that is running."""
+
+
+@contextmanager
+def packed(packing: Packing | None) -> Iterator[None]:
+    """Within it, attention takes a single row for examples side by side; some families drop keyword arguments."""
+    token = active.set(packing)
+    try:
+        yield
+    finally:
+        active.reset(token)
+
+
+def _grouped(queries: Sequence[int], keys: Sequence[int], heads: int) -> Iterator[Group]:
+    """Neighbours together for as long as their padding costs less than another group."""
+    begin = 0
+    while begin < len(queries):
+        end, widest, deepest, real = begin, 0, 0, 0
+        while end < len(queries):
+            widest, deepest = max(widest, queries[end]), max(deepest, keys[end])
+            real += queries[end] * keys[end]
+            if (end + 1 - begin) * widest * deepest - real > ANOTHER_GROUP:
+                break
+            end += 1
+        rows = _rows(keys[begin:end], heads)
+        hidden = None
+        if rows.padding is not None:
+            hidden = (torch.arange(rows.width) >= torch.tensor(keys[begin:end])[:, None])[:, None, None]
+        yield Group(_rows(queries[begin:end], heads), rows, hidden)
+        begin = end
+
+
+def _rows(lengths: Sequence[int], heads: int) -> Rows:
+    count, width, tokens = len(lengths), max(lengths), sum(lengths)
+    sizes = torch.tensor(lengths)
+    first = sizes.cumsum(0) - sizes
+    place = torch.arange(width).expand(count, width)
+    real = place < sizes[:, None]  # (count, width)
+    token = first[:, None] + place.minimum(sizes[:, None] - 1)
+    head = torch.arange(heads)
+    to_padded = token[:, None, :] * heads + head[:, None]  # (count, heads, width)
+    padded = torch.arange(to_padded.numel()).view(count, heads, width).transpose(1, 2)  # (count, width, heads)
+    padding = None if tokens == count * width else padded[~real].flatten()
+    return Rows(count, width, heads, tokens, to_padded.flatten(), padded[real].flatten(), padding)

@@ -1,0 +1,108 @@
+"""How much arithmetic a batch needs, and how much the device can do: their ratio is the model FLOPs utilization.
+
+Chowdhery et al. 2022 (PaLM), appendix B: only what the model's mathematics needs counts, on real tokens; padding and
+recomputation do not.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from encdec_lightning.composition.architectures import CROSS_ATTENTION, architecture_of
+from encdec_lightning.composition.compatibility import ComposedModel
+from encdec_lightning.data.batch import Batch
+
+FROM_THE_SOURCE = (".key.", ".value.", ".k_proj.", ".v_proj.", ".c_attn.")  # the parts of cross-attention that read it
+
+
+@dataclass(frozen=True)
+class TrainingFlops:
+    """Floating-point operations of forward and backward pass; a multiplication and an addition are two."""
+
+    source_token: float
+    target_token: float
+    source_pair: float
+    """For each pair of source tokens of an example: attention's two products."""
+    target_pair: float
+    """For each target token and one that it sees."""
+    cross_pair: float
+    """For each pair of a target and a source token."""
+
+    def of(self, batch: Batch) -> float:
+        """Of a batch of real tokens."""
+        source, target = batch.source_lengths.double(), batch.target_lengths.double()
+        products = (
+            (self.source_token, source),
+            (self.target_token, target),
+            (self.source_pair, source.square()),
+            (self.target_pair, target * (target + 1) / 2),
+            (self.cross_pair, target * source),
+        )
+        return float(sum(cost * count.sum() for cost, count in products))
+
+
+def training_flops(model: ComposedModel) -> TrainingFlops:
+    """What a model's training costs.
+
+    A weight of a matrix and a token: 2 operations forward, 2 for the gradient of the weight if it is trained, 2 for
+    that of its input where anything before is trained.
+    """
+    trained = any(each.requires_grad for each in model.parameters())
+    has_encoder = hasattr(model, "encoder")
+    encoder_trained = has_encoder and any(each.requires_grad for each in model.encoder.parameters())
+    decoder, from_source = _matrices(model.decoder, trained, encoder_trained)
+    target_pair = _pairs(model.decoder, trained)
+    if not has_encoder:  # the source is a prefix; the head reads target tokens alone
+        head: Any = model.get_output_embeddings()
+        prefix = decoder - _matrix(head.weight, trained)
+        return TrainingFlops(prefix + target_pair / 2, decoder, target_pair / 2, target_pair, target_pair)
+    encoder, _ = _matrices(model.encoder, encoder_trained, encoder_trained)
+    return TrainingFlops(
+        encoder + from_source, decoder, _pairs(model.encoder, encoder_trained), target_pair, target_pair
+    )
+
+
+def matrix_product_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:
+    """FLOP/s of large matrix products on a device: the best of those done in so many seconds."""
+    rows, inner, outer = (2048, 1024, 4096) if device.type == "cpu" else (8192, 8192, 8192)
+    left, right = (torch.ones(shape, device=device, dtype=dtype) for shape in ((rows, inner), (inner, outer)))
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end or best == float("inf"):
+        started = time.perf_counter()
+        _ = left @ right
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - started)
+    return 2 * rows * inner * outer / best
+
+
+def _matrices(side: nn.Module, inputs_trained: bool, source_trained: bool) -> tuple[float, float]:
+    """The cost of a token in a side's matrices, and of a source token in those of its cross-attention that read it."""
+    own = source = 0.0
+    for path, module in side.named_modules():
+        if isinstance(module, nn.Embedding):
+            continue
+        for name, weight in module.named_parameters(recurse=False):
+            if weight.ndim < 2:
+                continue
+            full = f".{path}.{name}"
+            if any(part in full for part in CROSS_ATTENTION) and any(part in full for part in FROM_THE_SOURCE):
+                source += _matrix(weight, source_trained)
+            else:
+                own += _matrix(weight, inputs_trained)
+    return own, source
+
+
+def _matrix(weight: Tensor, input_trained: bool) -> float:
+    return 2.0 * weight.numel() * (1 + weight.requires_grad + input_trained)
+
+
+def _pairs(side: PreTrainedModel, trained: bool) -> float:
+    depth = getattr(side.config, architecture_of(side.config).depth)
+    return float(4 * side.config.hidden_size * depth * (1 + 2 * trained))

@@ -1,0 +1,110 @@
+"""Training speed beside the Hugging Face Trainer, alternating; `python experiments/speed/compare.py --size minilm`.
+
+Every figure comes from a process of its own. Rounds are appended to the results' file as they end, and a further call
+adds more; the table at the end is of all rounds in it. The peer needs `pip install accelerate`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import setting
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from encdec_lightning import Tokenizers, compose
+from encdec_lightning.training.flops import matrix_product_peak, training_flops
+
+RUNNERS = {  # name: (program, arguments, updates measured at minilm, at base)
+    "ours": ("ours.py", [], 16, 4),
+    "peer, best": ("peer.py", ["grouped"], 8, 3),
+    "peer, default": ("peer.py", ["default"], 4, 2),
+}
+OURS = {"GOMP_SPINCOUNT": "10000"}  # what the commands set; the peer runs with what its users have
+STATES = 16  # bytes a parameter: fp32 weights, gradients, two moments
+
+
+def run(name: str, folder: Path, size: str, more: list[str]) -> dict[str, Any]:
+    """Figures of one process."""
+    program, arguments, *updates = RUNNERS[name]
+    command = [sys.executable, str(setting.HERE / program), str(folder), *arguments, *more]
+    command += ["--updates", str(updates[size == "base"]), "--warm-up", "2"]
+    environment = os.environ | (OURS if name == "ours" else {})
+    output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    figures: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", choices=("minilm", "base"), default="minilm")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--results", type=Path, help="default: results-<size>.jsonl beside this file")
+    parser.add_argument("--operators", action="store_true", help="one more run of each, with the time by operator")
+    options = parser.parse_args()
+    results = options.results or setting.HERE / f"results-{options.size}.jsonl"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "texts"
+        setting.prepare(folder, options.size)
+        flops = training_flops(build(folder))
+        for _ in track(range(options.rounds), description="rounds"):
+            peak = matrix_product_peak(torch.device("cpu"), torch.bfloat16, 1.0)
+            line = {"peak": peak, **{each: run(each, folder, options.size, []) for each in RUNNERS}}
+            with results.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        if options.operators:
+            for each in RUNNERS:
+                file = setting.HERE / f"operators-{options.size}-{each.replace(', ', '-')}.json"
+                run(each, folder, options.size, ["--operators", str(file)])
+    rounds = [json.loads(line) for line in results.read_text().splitlines()]
+    Console(width=120).print(table(rounds, flops.source_token, flops.target_token))
+
+
+def build(folder: Path) -> Any:
+    """The model that all train."""
+    checkpoint = str(folder / "checkpoint")
+    return compose(checkpoint, checkpoint, tokenizers=Tokenizers.from_pretrained(checkpoint, checkpoint))
+
+
+def table(rounds: list[dict[str, Any]], source_token: float, target_token: float) -> Table:
+    """Medians over rounds, and of the rounds' ratios."""
+    made = Table(title=f"{len(rounds)} rounds, medians")
+    for column in ("", "tokens/s", "pairs/s", "ours is", "of peak", "GiB above states", "ours has"):
+        made.add_column(column, justify="left" if not column else "right")
+    for name in RUNNERS:
+        of = [each[name] for each in rounds]
+        speeds = [each["tokens"] / each["seconds"] for each in of]
+        ours = [each["ours"]["tokens"] / each["ours"]["seconds"] for each in rounds]
+        ratios = [mine / theirs for mine, theirs in zip(ours, speeds, strict=True)]
+        # attention's own products, 2-4% at these lengths, are left out: batches are not kept
+        work = [each["source"] * source_token + each["target"] * target_token for each in of]
+        shares = [w / each["seconds"] / r["peak"] for w, each, r in zip(work, of, rounds, strict=True)]
+        memory = [each["peak_memory"] - each["started"] - STATES * each["parameters"] for each in of]
+        mine = [each["ours"] for each in rounds]
+        mine_memory = [each["peak_memory"] - each["started"] - STATES * each["parameters"] for each in mine]
+        share = statistics.median(a / b for a, b in zip(mine_memory, memory, strict=True))
+        made.add_row(
+            name,
+            f"{statistics.median(speeds):,.0f}",
+            f"{statistics.median(each['examples'] / each['seconds'] for each in of):.1f}",
+            f"{statistics.median(ratios):.2f} x",
+            f"{statistics.median(shares):.0%}",
+            f"{statistics.median(memory) / 2**30:.2f}",
+            f"{share:.0%}",
+        )
+    return made
+
+
+if __name__ == "__main__":
+    setting.quiet()
+    main()

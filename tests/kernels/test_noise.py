@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from encdec_lightning.kernels.dropout import FastDropout, dropout
+from encdec_lightning.kernels.noise import LEVELS, PIECE, draw_key, dropout_noise, random_bits
+
+DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
+
+
+def test_bits_are_uniform_and_independent() -> None:
+    """Chi-squared over the high and the low byte, and over pairs of neighbours; each at about 5 standard deviations."""
+    torch.manual_seed(0)
+    bits = random_bits(1 << 22, draw_key()).to(torch.int64) + (1 << 15)
+    for values, cells in ((bits >> 8, 256), (bits & 255, 256), ((bits[:-1] >> 12) * 16 + (bits[1:] >> 12), 256)):
+        counts = torch.bincount(values, minlength=cells).double()
+        expected = len(values) / cells
+        chi = float(((counts - expected) ** 2 / expected).sum())
+        assert abs(chi - (cells - 1)) < 5 * (2 * (cells - 1)) ** 0.5
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("p", [0.05, 0.1, 0.5, 0.9])
+def test_noise_has_dropouts_share_and_scale(dtype: torch.dtype, p: float) -> None:
+    torch.manual_seed(1)
+    count = 1 << 20
+    noise = dropout_noise((1024, 1024), dtype, p, draw_key())
+    assert noise.dtype == dtype
+    assert set(noise.unique().tolist()) == {0.0, torch.tensor(1 / (1 - p), dtype=dtype).item()}
+    dropped = float((noise == 0).double().mean())
+    assert abs(dropped - p) < 5 * (p * (1 - p) / count) ** 0.5 + 0.5 / LEVELS
+    by_row = (noise == 0).double().sum(1)  # binomial in every row, as independent elements are
+    assert by_row.var().item() == pytest.approx(1024 * p * (1 - p), rel=0.25)
+
+
+def test_elements_share_no_noise_with_their_neighbours_or_the_next_call() -> None:
+    torch.manual_seed(2)
+    first, second = (dropout_noise((1 << 20,), torch.float64, 0.5, draw_key()) - 1 for _ in range(2))
+    for other in (first.roll(1), first.roll(4), first.roll(1024), second):
+        assert abs(float((first * other).mean())) < 5 / 1024
+
+
+@given(shape=st.lists(st.integers(0, 7), max_size=4), p=st.floats(0, 1))
+def test_any_shape_and_share(shape: list[int], p: float) -> None:
+    noise = dropout_noise(tuple(shape), torch.float32, p, draw_key())
+    assert list(noise.shape) == shape
+    assert ((noise == 0) | (noise >= 1)).all()
+
+
+def test_the_global_generator_alone_decides() -> None:
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    first = dropout_noise((1000,), torch.bfloat16, 0.1, draw_key())
+    assert not torch.equal(dropout_noise((1000,), torch.bfloat16, 0.1, draw_key()), first)
+    torch.set_rng_state(state)
+    assert torch.equal(dropout_noise((1000,), torch.bfloat16, 0.1, draw_key()), first)
+
+
+def test_modules_and_functions_of_torch_use_it_within_the_context() -> None:
+    module, x = torch.nn.Dropout(0.3), torch.ones(400, 500)
+    torch.manual_seed(4)
+    expected = dropout(x, 0.3)
+    for call in (
+        lambda: module(x),
+        lambda: functional.dropout(x, 0.3),
+        lambda: functional.dropout(x.clone(), 0.3, True, True),
+    ):
+        torch.manual_seed(4)
+        with FastDropout():
+            assert torch.equal(call(), expected)
+    torch.manual_seed(4)
+    assert not torch.equal(module(x), expected)  # torch's own outside
+    assert abs(float((expected == 0).float().mean()) - 0.3) < 0.01
+
+
+def test_what_drops_nothing_is_untouched_and_draws_nothing() -> None:
+    x = torch.randn(10)
+    state = torch.get_rng_state()
+    with FastDropout():
+        assert functional.dropout(x, 0.0) is not None
+        assert torch.equal(functional.dropout(x, 0.5, training=False), x)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_gradient_passes_where_the_value_did() -> None:
+    x = torch.randn(1000, requires_grad=True)
+    output = dropout(x, 0.4)
+    output.sum().backward()
+    assert torch.allclose(x.grad * x.detach(), output.detach())
+
+
+def test_numbers_do_not_depend_on_the_number_of_threads() -> None:
+    key, count = draw_key(), 3 * PIECE + 5
+    program = (
+        "import sys, torch; torch.set_num_threads(int(sys.argv[1]));"
+        "from encdec_lightning.kernels.noise import random_bits;"
+        f"print(hash(random_bits({count}, torch.tensor({key.tolist()})).numpy().tobytes()))"
+    )
+    environment = os.environ | {"PYTHONHASHSEED": "0"}
+    sums = {
+        subprocess.run(
+            [sys.executable, "-c", program, str(threads)], check=True, capture_output=True, text=True, env=environment
+        ).stdout
+        for threads in (1, 3)
+    }
+    assert len(sums) == 1
+    assert torch.equal(random_bits(count, key), random_bits(count, key))
+    assert torch.equal(random_bits(count, key)[: PIECE // 2], random_bits(PIECE // 2, key))

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+
+from encdec_lightning import compose
+from encdec_lightning.data.batch import Batch
+from encdec_lightning.kernels.attention import use_attention
+from encdec_lightning.training.flops import matrix_product_peak, training_flops
+from encdec_lightning.training.freezing import freeze
+from encdec_lightning.training.loss import token_losses
+
+SOURCE, TARGET = 11, 7
+
+
+def a_batch(model, rows: int = 3) -> Batch:
+    ids = torch.randint(5, 40, (rows, SOURCE))
+    targets = torch.randint(5, 40, (rows, TARGET))
+    lengths = torch.full((rows,), SOURCE), torch.full((rows,), TARGET)
+    return Batch((), rows, ids, lengths[0], targets, targets, lengths[1], rows * TARGET, rows * (SOURCE + TARGET))
+
+
+@pytest.mark.parametrize(("encoder", "decoder"), [("bert", "bert"), ("roberta", "gpt2"), (None, "gpt2")])
+@pytest.mark.parametrize("part", [None, "encoder"])
+def test_as_many_as_torch_counts(files: tiny.Files, encoder: str | None, decoder: str, part: str | None) -> None:
+    """torch counts the products of a step; of causal attention it counts the hidden half too."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    if encoder is None and part:
+        return
+    model = compose(encoder and getattr(files, encoder), getattr(files, decoder), dropout=0.0).eval()
+    freeze(model, part)
+    batch = a_batch(model)
+    flops = training_flops(model)
+    for module in model.modules():
+        if hasattr(module, "config") and not module.config.sub_configs:
+            module.config._attn_implementation = "eager"  # torch does not count in the kernels of sdpa
+    with FlopCounterMode(display=False) as counter:
+        token_losses(model, batch).sum().backward()
+    rows, width = 3, TARGET if encoder else SOURCE + TARGET
+    hidden_half = flops.target_pair * rows * (width**2 - width * (width + 1) / 2)
+    if encoder is None:  # torch's count has the head on target tokens alone too
+        assert flops.cross_pair == flops.target_pair
+    assert flops.of(batch) + hidden_half == pytest.approx(counter.get_total_flops(), rel=1e-9)
+
+
+def test_frozen_parts_need_no_backward_work(files: tiny.Files) -> None:
+    model = compose(files.bert, files.bert)
+    whole = training_flops(model)
+    freeze(model, "encoder")
+    frozen = training_flops(model)
+    assert frozen.source_pair == whole.source_pair / 3
+    use_attention(model)
+    for name, parameter in model.named_parameters():
+        parameter.grad = None
+        assert parameter.requires_grad == (not name.startswith("encoder.")), name
+    seen = []
+    model.encoder.register_forward_hook(lambda module, given, output: seen.append(output[0].requires_grad))
+    token_losses(model, a_batch(model)).sum().backward()
+    assert seen == [False]  # no graph reaches into the encoder
+    assert all(each.grad is None for each in model.encoder.parameters())
+    assert all(each.grad is not None for each in model.decoder.parameters())
+
+
+def test_the_peak_is_measured_without_drawing_a_random_number() -> None:
+    state = torch.get_rng_state()
+    assert matrix_product_peak(torch.device("cpu"), torch.float32, 0.05) > 1e8
+    assert torch.equal(torch.get_rng_state(), state)
