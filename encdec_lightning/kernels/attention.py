@@ -251,11 +251,7 @@ def _hiding(hidden: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 
 
 def use_attention(model: PreTrainedModel) -> None:
-<<<<<<< HEAD
-    """Choose `attention` wherever a module of `model` runs transformers' `sdpa`; others stay as they are."""
-=======
     """Choose `attention` wherever a module of `model` runs transformers' `sdpa`; other modules stay as they are."""
->>>>>>> main
     for part in model.modules():
         if not isinstance(part, PreTrainedModel) or not part._supports_attention_backend:
             continue

@@ -2,7 +2,7 @@
 
 torch draws them one by one (130 million a second on a Zen 4 core); numpy's SFC64 gives 2.3 billion on each core. A
 backward pass draws the numbers of a forward pass again from their key: less memory than keeping them. Keys come from
-torch's global generator and nothing else is kept, so seeding and restoring that generator is seeding and restoring this.
+torch's global generator and nothing else is kept, so seeding and restoring that one is seeding and restoring this.
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +14,7 @@ import torch
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.utilities.enums import GradClipAlgorithmType
 from torch import Tensor, distributed
+from tqdm import tqdm
 
 from encdec_lightning.composition.compatibility import ComposedModel
 from encdec_lightning.composition.compose import rebuild
@@ -45,7 +48,7 @@ class TaskModule(lightning.LightningModule, ABC):
         freeze(model, training.freeze)
         self.task, self.training_options = task, training
         self._optimizer_factory = optimizer
-        self._predictions: list[Prediction] = []
+        self._waiting: list[Batch] = []
         self._loss_sum, self._loss_tokens = 0.0, 0
         self.scores: dict[str, Score] = {}
         """Scores of the last test with their intervals, by the metric's name (`rouge1`)."""
@@ -57,8 +60,13 @@ class TaskModule(lightning.LightningModule, ABC):
         """The summed loss of a batch, (), and the number of target tokens it sums over."""
 
     @abstractmethod
+    def predict_all(self, batches: list[Batch]) -> Iterator[Prediction]:
+        """A prediction for each pair of all the batches, in any order, as they are done."""
+
     def predict(self, batch: Batch) -> list[Prediction]:
-        """A prediction for each pair of the batch."""
+        """A prediction for each pair of the batch, in its order."""
+        found = {each.id: each for each in self.predict_all([batch])}
+        return [found[pair.id] for pair in batch.pairs]
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """This batch's share of the optimizer step's mean loss per target token.
@@ -83,7 +91,7 @@ class TaskModule(lightning.LightningModule, ABC):
             self._loss_sum += float(total)
             self._loss_tokens += tokens
         else:
-            self._predictions += self.predict(batch)
+            self._waiting.append(batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/loss` (without label smoothing) and, where texts were generated, their scores."""
@@ -92,18 +100,18 @@ class TaskModule(lightning.LightningModule, ABC):
         total, tokens = (sum(part[i] for part in parts) for i in range(2))
         self._loss_sum, self._loss_tokens = 0.0, 0
         self.log("val/loss", torch.tensor(total / tokens, dtype=torch.float32), prog_bar=True, rank_zero_only=False)
-        predictions = self._collect()
+        predictions = self._predicted("val")
         if predictions:
             scores = self._score(predictions)
             self.log_dict({f"val/{name}": each.value for name, each in scores.items()}, prog_bar=False)
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
-        """Generate."""
-        self._predictions += self.predict(batch)
+        """Keep the batch: all are generated for at the end, since a search is fastest over many sources."""
+        self._waiting.append(batch)
 
     def on_test_epoch_end(self) -> None:
         """Keep `predictions` and `scores`, and log the scores as `test/...`."""
-        self.predictions = self._collect()
+        self.predictions = self._predicted("test")
         self.scores = self._score(self.predictions)
         self.log_dict({f"test/{name}": each.value for name, each in self.scores.items()})
 
@@ -161,10 +169,17 @@ class TaskModule(lightning.LightningModule, ABC):
             "Trainer.max_steps", self.trainer.max_steps, "a linear schedule needs a number of steps or epochs"
         )
 
-    def _collect(self) -> list[Prediction]:
-        """The predictions of all ranks, each id once, ordered by id; empties the rank's own list."""
-        by_id = {each.id: each for part in self._gather(self._predictions) for each in part}
-        self._predictions = []
+    def _predicted(self, stage: str) -> list[Prediction]:
+        """Generate for the batches that wait; the predictions of all ranks, each id once, ordered by id."""
+        batches, self._waiting = self._waiting, []
+        count = sum(batch.examples for batch in batches)
+        silent = self.trainer.progress_bar_callback is None or not self.trainer.is_global_zero
+        started = time.perf_counter()
+        with self.trainer.precision_plugin.forward_context():
+            own = list(tqdm(self.predict_all(batches), "generating", count, leave=False, disable=silent, unit="text"))
+        if own:
+            self.log(f"{stage}/texts_per_second", len(own) / (time.perf_counter() - started), rank_zero_only=True)
+        by_id = {each.id: each for part in self._gather(own) for each in part}
         return [by_id[key] for key in sorted(by_id)]
 
     def _gather(self, value: Any) -> list[Any]:
@@ -208,9 +223,10 @@ class Seq2SeqModule(TaskModule):
         losses = token_losses(self.model, batch, label_smoothing)
         return losses.sum(), losses.numel()
 
-    def predict(self, batch: Batch) -> list[Prediction]:
-        """Generate a text for each pair of the batch."""
-        return predict(self.model, self.tokenizers, batch, self.generation, self.task.max_target_length)
+    def predict_all(self, batches: list[Batch]) -> Iterator[Prediction]:
+        """Generate a text for each pair; draws come from a generator of their own, the same every time."""
+        generator = torch.Generator(self.model.device).manual_seed(0) if self.generation.do_sample else None
+        return predict(self.model, self.tokenizers, batches, self.generation, self.task.max_target_length, generator)
 
     def export(self, folder: Path) -> None:
         """Write the model and its tokenizers so that stock transformers opens them."""

@@ -18,9 +18,7 @@ def test_batched_generation_equals_one_source_at_a_time(files: tiny.Files, decod
     model = compose(files.bert, getattr(files, decoder), tokenizers=tokenizers).eval()
     options = Generation(num_beams=beams, min_length=3, no_repeat_ngram_size=2)
     data = Seq2SeqDataModule(task, tokenizers, Loading(batch_tokens=500))
-    predictions = {
-        each.id: each for batch in data.test_dataloader() for each in predict(model, tokenizers, batch, options, 10)
-    }
+    predictions = {each.id: each for each in predict(model, tokenizers, list(data.test_dataloader()), options, 10)}
     rows = {row["key"]: row for row in tiny.pairs(16, 2)}
     assert predictions.keys() == rows.keys()
     for key, row in rows.items():
