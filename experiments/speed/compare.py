@@ -25,10 +25,10 @@ from rich.table import Table
 from encdec_lightning import Tokenizers, compose
 from encdec_lightning.training.flops import matrix_product_peak, training_flops
 
-RUNNERS = {  # name: (program, arguments, updates measured at minilm, at base)
-    "ours": ("ours.py", [], 16, 4),
-    "peer, best": ("peer.py", ["grouped"], 8, 3),
-    "peer, default": ("peer.py", ["default"], 4, 2),
+PROGRAMS = {"ours": ["ours.py"], "peer, best": ["peer.py", "grouped"], "peer, default": ["peer.py", "default"]}
+UPDATES = {  # {size: {name: (to warm up, measured)}}; the default peer takes minutes at base size
+    "minilm": {"ours": (2, 16), "peer, best": (2, 8), "peer, default": (2, 4)},
+    "base": {"ours": (1, 4), "peer, best": (1, 2)},
 }
 OURS = {"GOMP_SPINCOUNT": "10000"}  # what the commands set; the peer runs with what its users have
 STATES = 16  # bytes a parameter: fp32 weights, gradients, two moments
@@ -36,9 +36,10 @@ STATES = 16  # bytes a parameter: fp32 weights, gradients, two moments
 
 def run(name: str, folder: Path, size: str, more: list[str]) -> dict[str, Any]:
     """Figures of one process."""
-    program, arguments, *updates = RUNNERS[name]
+    program, *arguments = PROGRAMS[name]
+    warm_up, updates = UPDATES[size][name]
     command = [sys.executable, str(setting.HERE / program), str(folder), *arguments, *more]
-    command += ["--updates", str(updates[size == "base"]), "--warm-up", "2"]
+    command += ["--updates", str(updates), "--warm-up", str(warm_up)]
     environment = os.environ | (OURS if name == "ours" else {})
     output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
     figures: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
@@ -59,11 +60,11 @@ def main() -> None:
         flops = training_flops(build(folder))
         for _ in track(range(options.rounds), description="rounds"):
             peak = matrix_product_peak(torch.device("cpu"), torch.bfloat16, 1.0)
-            line = {"peak": peak, **{each: run(each, folder, options.size, []) for each in RUNNERS}}
+            line = {"peak": peak, **{each: run(each, folder, options.size, []) for each in UPDATES[options.size]}}
             with results.open("a") as file:
                 file.write(json.dumps(line) + "\n")
         if options.operators:
-            for each in RUNNERS:
+            for each in UPDATES[options.size]:
                 file = setting.HERE / f"operators-{options.size}-{each.replace(', ', '-')}.json"
                 run(each, folder, options.size, ["--operators", str(file)])
     rounds = [json.loads(line) for line in results.read_text().splitlines()]
@@ -81,7 +82,7 @@ def table(rounds: list[dict[str, Any]], source_token: float, target_token: float
     made = Table(title=f"{len(rounds)} rounds, medians")
     for column in ("", "tokens/s", "pairs/s", "ours is", "of peak", "GiB above states", "ours has"):
         made.add_column(column, justify="left" if not column else "right")
-    for name in RUNNERS:
+    for name in (name for name in PROGRAMS if name in rounds[0]):
         of = [each[name] for each in rounds]
         speeds = [each["tokens"] / each["seconds"] for each in of]
         ours = [each["ours"]["tokens"] / each["ours"]["seconds"] for each in rounds]

@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("pairs", type=Path)
     parser.add_argument("--results", type=Path, default=setting.HERE / "curves.jsonl")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--updates", type=int, default=100)
+    parser.add_argument("--updates", type=int, default=50)
     options = parser.parse_args()
     text = options.results.read_text() if options.results.exists() else ""
     done = [json.loads(line) for line in text.splitlines()]

@@ -39,9 +39,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     setting.add_arguments(parser)
     parser.add_argument("--batch-tokens", type=int, default=8000)
+    parser.add_argument("--without", choices=setting.PARTS)
     parser.add_argument("--freeze", choices=("encoder", "decoder"))
     options = parser.parse_args()
     quiet()
+    if options.without:
+        setting.leave_out(options.without)
     started = setting.memory("VmRSS")
     checkpoint = str(options.folder / "checkpoint")
     tokenizers = Tokenizers.from_pretrained(checkpoint, checkpoint)

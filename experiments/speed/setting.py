@@ -115,6 +115,27 @@ def peak_memory() -> int:
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else memory("VmHWM")
 
 
+def leave_out(part: str) -> None:
+    """Train without one of the package's kernels, as torch and transformers do it."""
+    from contextlib import nullcontext
+
+    from encdec_lightning.training import loss, module
+
+    if part == "packing":
+        loss.TrainingLoss._packing = lambda self, batch: None  # type: ignore[method-assign]
+    elif part == "dropout":
+        loss.FastDropout = nullcontext  # type: ignore[misc,assignment]
+    elif part == "attention":  # and so packing
+        module.use_attention = lambda model: None
+    elif part == "head":
+        loss.has_plain_head = lambda model, head: False
+    elif part == "cast":
+        loss.TrainingLoss._forward = lambda self, inputs, uncast=None: self._model(**inputs)  # type: ignore[method-assign]
+
+
+PARTS = ("packing", "dropout", "attention", "head", "cast")
+
+
 def reset_peak_memory() -> None:
     """Forget the peak of resident memory so far; what a process needed to start is no part of a step."""
     if torch.cuda.is_available():
