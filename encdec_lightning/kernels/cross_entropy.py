@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-PIECE = {"cpu": 1 << 24, "cuda": 1 << 27}  # logits held at a time; on CPU what its cache holds
+PIECE = {"cpu": 1 << 23, "cuda": 1 << 27}  # logits held at a time; on CPU what its cache holds
 
 
 def linear_cross_entropy(
