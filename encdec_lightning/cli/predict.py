@@ -9,7 +9,8 @@ from encdec_lightning.cli.arguments import command, parse_named
 from encdec_lightning.errors import UserError
 from encdec_lightning.run import Run
 
-DESCRIPTION = "Generate a text for each source of a file, with a run's checkpoint."
+DESCRIPTION = """Generate texts for each source of a file, in its order, with a run's checkpoint. 1024 sources are read,
+sorted by length and written at a time; from stdin to stdout fewer where the input pauses."""
 NAMED = {
     "run": "the run's folder",
     "input": "sources: a .jsonl file (the column the run was trained on), a text file with one a line, or - for stdin",
