@@ -9,13 +9,17 @@ from encdec_lightning.cli.arguments import command, parse_named
 from encdec_lightning.errors import UserError
 from encdec_lightning.run import Run
 
-DESCRIPTION = "Generate a text for each source of a file, with a run's checkpoint."
+DESCRIPTION = """Generate texts for each source of a file, in its order, with a run's checkpoint. 1024 sources are read,
+sorted by length and written at a time; from stdin to stdout fewer where the input pauses."""
 NAMED = {
     "run": "the run's folder",
     "input": "sources: a .jsonl file (the column the run was trained on), a text file with one a line, or - for stdin",
-    "output": "a file that does not exist yet, .jsonl or text (default: -, jsonl to stdout)",
+    "output": "a file that does not exist yet, .jsonl or text (default: -, jsonl to stdout); until it is whole it is\n"
+    "                <output>.partial, where the same command continues after an interruption",
     "checkpoint": "best, last or a path (default: the run's own choice)",
-    "generation.*": "any option of generation",
+    "scores": "true: with each text its log-probability, divided by the penalty of its length where there are beams",
+    "generation.*": "any option of generation; generation.num_return_sequences=5 with as many beams gives the 5 best:\n"
+    "                in jsonl as `predictions`, in text a line each with the source's number",
 }
 
 
@@ -25,13 +29,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _predict(argv: Sequence[str] | None) -> None:
-    given, options = parse_named("encdec-predict", DESCRIPTION, argv, NAMED, nodes=("generation", "data"))
+    given, options = parse_named("encdec-predict", DESCRIPTION, argv, NAMED, nodes=("generation",))
     run = Run.open(given["run"])
     if "input" not in given:
         raise UserError("input", None, "a file with sources must be given, input=<file> or input=-")
+    scores = given.get("scores", "false")
+    if scores not in ("true", "false"):
+        raise UserError("scores", scores, "it must be true or false")
     from encdec_lightning.launch.prediction import predict_file
 
-    predict_file(run, given["input"], given.get("output", "-"), given.get("checkpoint"), options)
+    predict_file(run, given["input"], given.get("output", "-"), given.get("checkpoint"), options, scores == "true")
 
 
 if __name__ == "__main__":

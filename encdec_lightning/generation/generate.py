@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TypeVar
 
@@ -20,6 +20,8 @@ from encdec_lightning.generation.support import checked, obstacle, source_limit,
 from encdec_lightning.generation.tokens import Tokens
 
 Key = TypeVar("Key")
+Streamer = Callable[[Iterable[tuple[Key, Tensor]]], Iterator[tuple[Key, list[Hypothesis]]]]
+"""What gives (key, its targets) for each (key, ids of a source)."""
 
 
 def generate(
@@ -60,16 +62,53 @@ def stream(
     Models that the engine cannot run go through their own `generate`, and a warning says why. Raises `UserError` for
     what no model could do: empty sources, sources or targets longer than the positions, more beams than words.
     """
+    start: Streamer[Key] = streamer(
+        model, generation, max_target_length=max_target_length, rows=rows, generator=generator, scores=scores,
+        stacklevel=3,
+    )  # fmt: skip
+    return start(sources)
+
+
+def streamer(
+    model: PreTrainedModel,
+    generation: Generation,
+    *,
+    max_target_length: int | None = None,
+    rows: int = 256,
+    generator: torch.Generator | None = None,
+    scores: bool = True,
+    stacklevel: int = 2,
+) -> Streamer[Key]:
+    """`stream` for many streams, one after the other: the weights are cast once, when this is called."""
     longest = target_limit(model, generation, max_target_length)
     limit = source_limit(model, longest)
-    sources = checked(sources, limit)
     why = obstacle(model, longest if hasattr(model.config, "encoder") else longest + (limit or 0))
     if why is not None:
         name = model.config.decoder.model_type
-        warnings.warn(f"transformers' own generate runs {name}, slower: {why}", stacklevel=2)
-        return _by_transformers(model, sources, generation, longest, max(1, rows // generation.rows), generator)
+        warnings.warn(f"transformers' own generate runs {name}, slower: {why}", stacklevel=stacklevel)
+        places = max(1, rows // generation.rows)
+        return lambda sources: _by_transformers(model, checked(sources, limit), generation, longest, places, generator)
     engine: Engine[Key] = Engine(model, generation, longest, rows, working_dtype(model), generator, scores)
-    return engine.stream(sources)
+    return lambda sources: engine.stream(checked(sources, limit))
+
+
+def rows_that_fit(
+    model: PreTrainedModel, generation: Generation, source: int, target: int, free: int, most: int
+) -> int:
+    """How many targets half of `free` bytes hold, for lengths of at most these, `most` at most, a source's at least.
+
+    Counted are, for each place of a source, keys and values of all layers, the mask of its beams and two rows of logits
+    a beam. transformers' own generate keeps the source's keys once for each beam.
+    """
+    config, dtype = model.config.decoder, working_dtype(model) or model.dtype
+    beams, slots = generation.rows, 1 + generation.rows * (target - 1)
+    width = int(config.hidden_size)
+    heads = int(getattr(config, "num_attention_heads", 0) or 0)
+    width = max(width, heads * int(getattr(config, "head_dim", 0) or getattr(config, "d_kv", 0) or 0))
+    layers = int(getattr(config, architecture_of(config).depth))
+    columns = slots + source * (1 if obstacle(model, source + target) is None else beams)
+    place = dtype.itemsize * (2 * layers * width * columns + beams * slots) + 2 * 4 * beams * int(config.vocab_size)
+    return beams * max(1, min(most // beams, free // 2 // place))
 
 
 def working_dtype(model: PreTrainedModel) -> torch.dtype | None:

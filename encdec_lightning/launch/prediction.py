@@ -2,133 +2,231 @@
 
 from __future__ import annotations
 
-import json
-import os
+import hashlib
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
-from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from encdec_lightning.config import Config, convert
-from encdec_lightning.data.batch import collate
-from encdec_lightning.data.plan import evaluation_plan
-from encdec_lightning.data.tokenization import tokenize
 from encdec_lightning.errors import UserError
+from encdec_lightning.generation.generate import Streamer, rows_that_fit, streamer
+from encdec_lightning.generation.search import Hypothesis
+from encdec_lightning.generation.support import target_limit
 from encdec_lightning.launch.evaluation import load, with_options
-from encdec_lightning.launch.job import quiet
-from encdec_lightning.records import Pair, Prediction
+from encdec_lightning.launch.job import quiet, resolve_precision
+from encdec_lightning.launch.lines import Answer, opened, read_sources, windows, written
+from encdec_lightning.launch.partial import Done, Output, check_output, opened_output
+from encdec_lightning.records import Pair
 from encdec_lightning.run import Run
 from encdec_lightning.training.module import Seq2SeqModule
 
 CHUNK = 1024  # sources read, sorted by length and written together
+MOST_ROWS = {"cpu": 256, "cuda": 1024}  # targets under way, where the memory holds so many
+DTYPES = {16: torch.float16, "16": torch.float16, "bf16": torch.bfloat16}
 
 
-def predict_file(run: Run, source: str, output: str, checkpoint: str | None, options: dict[str, str]) -> None:
-    """Generate a text for each source, in order; raises `UserError` for a row without one, or an output that exists.
+def predict_file(
+    run: Run, source: str, output: str, checkpoint: str | None, options: dict[str, str], scores: bool = False
+) -> None:
+    """Generate texts for each source, in order; raises `UserError` for a row without one, or an output that exists.
 
-    A file is read to its end before the model is loaded; an output file appears when it is whole.
+    A file is read to its end before the model is loaded; an output file appears when it is whole. Until then a partial
+    file holds what is done, and the same command continues there.
     """
     quiet()
     config = with_options(convert(run.config()), options, checkpoint)
-    _check_output(output)
-    if source != "-":
-        if not Path(source).is_file():
-            raise UserError("input", source, "there is no such file")
-        with _opened(source) as lines:
-            for _ in _sources(lines, source, config.task.source):
-                pass
+    check_output(output)
+    total = _count(source, config.task.source)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    module = load(run, config, device)
-    progress = Console(stderr=True)
-    with _opened(source) as lines, _writer(output) as stream:
-        pairs = _sources(lines, source, config.task.source)
-        for chunk in iter(lambda: list(islice(pairs, CHUNK)), []):
-            for each in _predict(module, config, chunk, device, progress):
-                stream.write(_line(each, output))
-            stream.flush()
+    with opened_output(output, _job(run, config, scores)) as sink:
+        predictor = Predictor(load(run, config, device), config, scores, sink.done.rows)
+        with opened(source) as lines:
+            pairs = read_sources(lines, source, config.task.source, pauses=output == "-")
+            digest = _skip(pairs, sink.done, source)
+            _predict(predictor, pairs, digest, output, sink, total)
 
 
 def _predict(
-    module: Seq2SeqModule, config: Config, pairs: list[Pair], device: torch.device, progress: Console
-) -> list[Prediction]:
-    """Predictions of a chunk in its order, generated in batches of similar length."""
-    task = config.task
-    examples = tokenize(pairs, module.tokenizers, task.max_source_length, task.max_target_length)
-    budget = config.data.evaluation_batch_tokens or config.data.batch_tokens
-    found: dict[str, Prediction] = {}
-    for update in track(evaluation_plan(examples.lengths, budget, 1), description="generating", console=progress):
-        batch = collate(examples, update.micro_batches[0][0], module.tokenizers, update.target_tokens).to(device)
-        found |= {each.id: each for each in module.predict(batch)}
-    return [found[pair.id] for pair in pairs]
+    predictor: Predictor, pairs: Iterator[Pair | None], digest: Any, output: str, sink: Output, total: int | None
+) -> None:
+    """Write the lines of the sources that are not done yet; `digest` is the hash of those that are."""
+    text, console = output != "-" and not output.endswith(".jsonl"), Console(stderr=True)
+    begun, first = time.perf_counter(), sink.done.sources
+    number = first
+    columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]} a second")
+    bar = Progress(
+        TextColumn("{task.description}"), *columns, console=console, redirect_stdout=False, redirect_stderr=False,
+        disable=output == "-" and sys.stdout.isatty(),
+    )  # fmt: skip
+    task = bar.add_task("generating", total=total, completed=number, speed="0.0")
 
+    def advance() -> None:
+        nonlocal number
+        number += 1
+        bar.update(task, advance=1, speed=f"{(number - first) / (time.perf_counter() - begun):.1f}")
 
-def _sources(lines: TextIO, name: str, column: str) -> Iterator[Pair]:
-    """A pair without a target for each line, its id the line's number; raises `UserError` when there is no line."""
-    number = 0
-    for number, line in enumerate(lines, start=1):
-        text: object = line.strip()
-        if name.endswith(".jsonl"):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"input line {number}", line[:60].rstrip(), f"it must be JSON ({error.msg})") from None
-            text = row.get(column) if isinstance(row, dict) else None
-        if not isinstance(text, str) or not text.strip():
-            what = f"its column {column!r} must be" if name.endswith(".jsonl") else "it must be"
-            raise UserError(f"input line {number}", line[:60].rstrip(), f"{what} a text that is not empty")
-        yield Pair(str(number), text, "")
-    if number == 0:
-        raise UserError("input", name, "it is empty")
-
-
-def _line(prediction: Prediction, output: str) -> str:
-    if output == "-" or output.endswith(".jsonl"):
-        row = asdict(prediction)
-        del row["reference"]
-        return json.dumps(row, ensure_ascii=False) + "\n"
-    return prediction.prediction.replace("\n", " ") + "\n"
-
-
-@contextmanager
-def _opened(name: str) -> Iterator[TextIO]:
-    """The input as text; raises `UserError` when it is not UTF-8."""
-    if name == "-" and isinstance(sys.stdin, TextIOWrapper):
-        sys.stdin.reconfigure(encoding="utf-8", errors="strict")  # in the C locale Python lets any byte through
     try:
-        with nullcontext(sys.stdin) if name == "-" else Path(name).open(encoding="utf-8") as stream:
-            yield stream
-    except UnicodeDecodeError as error:
-        raise UserError("input", name, "it must be UTF-8") from error
-
-
-def _check_output(output: str) -> None:
-    if output == "-":
-        return
-    if Path(output).exists():
-        raise UserError("output", output, "the file exists already, choose another name")
-    if not Path(output).parent.is_dir():
-        raise UserError("output", output, "its folder does not exist")
-
-
-@contextmanager
-def _writer(output: str) -> Iterator[TextIO]:
-    """Stdout, or a new file, which gets its name at the end."""
-    if output == "-":
-        yield sys.stdout
-        return
-    partial = Path(output).with_name(f".{Path(output).name}.{os.getpid()}")
-    try:
-        with partial.open("w", encoding="utf-8") as stream:
-            yield stream
-        _check_output(output)
-        partial.rename(output)
+        for window in windows(pairs, CHUNK):
+            bar.start()
+            found = predictor(window, advance)
+            for pair in window:
+                digest.update(_hashed(pair))
+            lines = [written(pair, each, text, predictor.scores) for pair, each in zip(window, found, strict=True)]
+            sink.write("".join(lines), Done(number, digest.hexdigest(), predictor.rows))
     finally:
-        partial.unlink(missing_ok=True)
+        if bar.live.is_started:  # else there was nothing to show
+            bar.stop()
+    seconds = time.perf_counter() - begun
+    before = f", after {first} of an earlier start" if first else ""
+    console.print(f"{number - first} sources in {seconds:.1f} s, {(number - first) / seconds:.1f} a second{before}")
+
+
+class Predictor:
+    """Texts for windows of sources by one engine; by one with half the targets under way when memory runs out."""
+
+    def __init__(self, module: Seq2SeqModule, config: Config, scores: bool, rows: int | None = None) -> None:
+        """With `rows` it works as one that has been at work with so many, as far as memory allows."""
+        self.scores, self._config, self._warm = scores, config, rows is None
+        self._model, self._tokenizers = module.model, module.tokenizers
+        self._device = next(self._model.parameters()).device
+        self._generator = torch.Generator(self._device)
+        precision = resolve_precision({"precision": config.trainer.get("precision", "32-true")})
+        self._dtype = DTYPES.get(precision if isinstance(precision, int) else str(precision).partition("-")[0])
+        self._engine: Streamer[int] | None = None
+        try:
+            longest = target_limit(self._model, config.generation, config.task.max_target_length)
+        except UserError as error:
+            raise error.inside("generation") from None
+        with self._precision():
+            fit = rows_that_fit(
+                self._model, config.generation, config.task.max_source_length, longest, free_memory(self._device),
+                MOST_ROWS[self._device.type],
+            )  # fmt: skip
+        self.rows = min(fit, rows or fit)
+        """Targets under way."""
+
+    def __call__(self, pairs: list[Pair], advance: Callable[[], None]) -> list[list[Answer]]:
+        """The texts of each source and their scores, best first; what is drawn depends on the seed and the window."""
+        ids = self._tokenizers.encode_sources([pair.source for pair in pairs], self._config.task.max_source_length)
+        sources = {int(pair.id): torch.tensor(each) for pair, each in zip(pairs, ids, strict=True)}
+        waiting = sorted(sources, key=lambda key: -len(sources[key]))
+        if not self._warm:  # an engine's first steps differ from later ones in the last bits
+            self._run({}, waiting[:1], sources, lambda: None)
+            self._warm = True
+        self._generator.manual_seed((self._config.seed << 32) + int(pairs[0].id) & (1 << 63) - 1)
+        found: dict[int, list[Hypothesis]] = {}
+        self._run(found, waiting, sources, advance)
+        hypotheses = [each for key in sources for each in found[key]]
+        texts = self._tokenizers.decode([each.tokens for each in hypotheses])
+        answers = [Answer(text, each.score) for text, each in zip(texts, hypotheses, strict=True)]
+        count = self._config.generation.num_return_sequences
+        return [answers[at : at + count] for at in range(0, len(answers), count)]
+
+    def _run(
+        self, found: dict[int, list[Hypothesis]], waiting: list[int], sources: dict[int, torch.Tensor],
+        advance: Callable[[], None],
+    ) -> None:  # fmt: skip
+        """Put what is generated into `found`; what was found stays when the memory does not hold the rest."""
+        least = self._config.generation.rows
+        while True:
+            try:
+                with self._precision():
+                    self._engine = self._engine or self._streamer()
+                    for key, hypotheses in self._engine([(key, sources[key]) for key in waiting if key not in found]):
+                        found[key] = hypotheses
+                        advance()
+                return
+            except torch.OutOfMemoryError as error:
+                if self.rows <= least:
+                    expected = f"the memory of {self._device} does not hold the {least} targets of one source"
+                    raise UserError("generation.num_beams", self._config.generation.num_beams, expected) from error
+            self._engine = None  # here the error and all that it held are gone
+            self.rows = max(1, self.rows // 2 // least) * least
+            torch.cuda.empty_cache()
+
+    def _streamer(self) -> Streamer[int]:
+        return streamer(
+            self._model, self._config.generation, max_target_length=self._config.task.max_target_length,
+            rows=self.rows, generator=self._generator, scores=self.scores,
+        )  # fmt: skip
+
+    def _precision(self) -> torch.autocast:
+        """The run's, as in its test."""
+        return torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a process may still take, at most."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    sizes = []
+    with suppress(OSError, ValueError, IndexError):  # not on every system
+        sizes.append(1024 * int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]))
+    with suppress(OSError, ValueError):  # of a container, "max" if there is none
+        sizes.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(sizes, default=4 << 30)
+
+
+def _count(source: str, column: str) -> int | None:
+    """How many sources a file has, all of them sound; none for what can be read only once."""
+    if source == "-":
+        return None
+    if not Path(source).exists() or Path(source).is_dir():
+        raise UserError("input", source, "there is no such file")
+    if not Path(source).is_file():
+        return None
+    with opened(source) as lines:
+        return sum(1 for _ in read_sources(lines, source, column))
+
+
+def _job(run: Run, config: Config, scores: bool) -> dict[str, Any]:
+    """All that decides what is written for a source, its text excepted."""
+    return {
+        "checkpoint": _content(run.checkpoint(config.checkpoint)),
+        **{f"generation.{name}": value for name, value in asdict(config.generation).items()},
+        "task.max_source_length": config.task.max_source_length,
+        "task.max_target_length": config.task.max_target_length,
+        "seed": config.seed,
+        "precision": str(config.trainer.get("precision")),
+        "scores": scores,
+        "window": CHUNK,
+    }
+
+
+def _content(checkpoint: Path) -> str:
+    """A hash of a checkpoint by the checksums that its files hold of their parts."""
+    parts: list[object] = []
+    for path in sorted(checkpoint.rglob("*")) if checkpoint.is_dir() else [checkpoint]:
+        if path.is_file() and zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                parts += [(each.filename.partition("/")[2], each.CRC, each.file_size) for each in archive.infolist()]
+        elif path.is_file():
+            parts.append((path.name, path.stat().st_size, path.stat().st_mtime_ns))
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _skip(pairs: Iterator[Pair | None], done: Done, source: str) -> Any:
+    """The hash of the sources that are done, after passing over them; raises `UserError` if they are others."""
+    digest, passed = hashlib.sha256(), 0
+    for pair in islice(pairs, done.sources):
+        if pair is not None:
+            digest.update(_hashed(pair))
+            passed += 1
+    if done.sources and (passed, digest.hexdigest()) != (done.sources, done.digest):
+        expected = f"its first {done.sources} sources are not those of the partial file, give the same or delete that"
+        raise UserError("input", source, expected)
+    return digest
+
+
+def _hashed(pair: Pair) -> bytes:
+    return hashlib.sha256(pair.source.encode()).digest()

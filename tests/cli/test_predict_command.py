@@ -139,6 +139,13 @@ def test_bad_stdin(content, trained, capsys, monkeypatch):
         (["input=in.jsonl", "checkpoint=lst"], "checkpoint is 'lst': there is no lst"),
         (["input=in.jsonl", "generation.num_beems=2"], "generation.num_beems is '2': there is no such option"),
         (["input=in.jsonl", "generation.max_length=999"], "generation.max_length is 999: "),
+        (
+            ["input=in.jsonl", "generation.num_beams=99"],
+            "generation.num_beams is 99: a search looks at twice as many tokens",
+        ),
+        (["input=in.jsonl", "generation.num_return_sequences=2"], "generation.num_return_sequences is 2: without"),
+        (["input=in.jsonl", "scores=yes"], "scores is 'yes': it must be true or false."),
+        (["input=in.jsonl", "data.batch_tokens=100"], "data.batch_tokens is '100': there is no such argument"),
     ],
 )
 def test_one_mistake_is_one_sentence(argv, says, jsonl, capsys):
