@@ -14,7 +14,17 @@ from encdec_lightning.errors import UserError
 from encdec_lightning.training.callbacks.random_state import RandomState
 
 
-def parts(files: tiny.Files, dropout: float = 0.1, accumulate: int = 1, decoder: str = "bert", **task: object):
+BEAMS = Generation(num_beams=2)
+
+
+def parts(
+    files: tiny.Files,
+    dropout: float = 0.1,
+    accumulate: int = 1,
+    decoder: str = "bert",
+    generation: Generation = BEAMS,
+    **task: object,
+):
     tokenizers = Tokenizers.from_pretrained(files.bert, getattr(files, decoder))
     chosen = Task(train=files.train, validation=files.validation, test=files.test, source="document", target="summary",
                   id="key", max_source_length=40, max_target_length=12, **task)  # type: ignore[arg-type] # fmt: skip
@@ -22,7 +32,7 @@ def parts(files: tiny.Files, dropout: float = 0.1, accumulate: int = 1, decoder:
     weights = "tied" if decoder == "bert" else "untied"
     model = compose(files.bert, getattr(files, decoder), weights, dropout=dropout, tokenizers=tokenizers)
     training = Training(learning_rate=1e-3, fresh_learning_rate=3e-3, warmup_steps=2, label_smoothing=0.1)
-    module = Seq2SeqModule(model, tokenizers, chosen, training, Generation(num_beams=2))
+    module = Seq2SeqModule(model, tokenizers, chosen, training, generation)
     return module, Seq2SeqDataModule(chosen, tokenizers, Loading(batch_tokens=200, accumulate=accumulate))
 
 
@@ -70,19 +80,21 @@ def test_dropout_is_on_in_training_and_off_in_validation(files: tiny.Files, tmp_
     assert first != second
 
 
-def test_watching_changes_nothing(files: tiny.Files, tmp_path: Path) -> None:
+@pytest.mark.parametrize("generation", [Generation(num_beams=2), Generation(do_sample=True)], ids=["beams", "draws"])
+def test_watching_changes_nothing(files: tiny.Files, tmp_path: Path, generation: Generation) -> None:
     lightning.seed_everything(3, verbose=False)
     module, data = parts(files)
     trainer(tmp_path, limit_val_batches=0, num_sanity_val_steps=0).fit(module, data)
     alone = weights(module)
     lightning.seed_everything(3, verbose=False)
-    module, data = parts(files, validation_generate=8)
+    module, data = parts(files, generation=generation, validation_generate=8)
     watched = trainer(
         tmp_path, val_check_interval=1, log_every_n_steps=1, logger=lightning.pytorch.loggers.CSVLogger(tmp_path)
     )
     watched.fit(module, data)
     assert_equal(alone, weights(module))
     assert 0 <= float(watched.callback_metrics["val/rouge1"]) <= 100
+    assert float(watched.callback_metrics["val/texts_per_second"]) > 0
 
 
 @pytest.mark.parametrize("stop_at", [2, 5])  # within the first epoch, and beyond it
