@@ -13,7 +13,6 @@ from encdec_lightning.composition.model import count_ties
 from encdec_lightning.errors import UserError
 from encdec_lightning.training.callbacks.random_state import RandomState
 
-
 BEAMS = Generation(num_beams=2)
 
 
