@@ -48,9 +48,12 @@ def _cast_outputs(tables: list[nn.Embedding], dtype: torch.dtype) -> Iterator[No
 def copy_in(dtype: torch.dtype | None, model: nn.Module) -> Any:
     """A copy of `model` whose weights are cast to `dtype`, once, for many calls; without one they are the model's own.
 
-    What is one parameter stays one. Buffers are the model's own.
+    What is one parameter stays one. Buffers are the model's own. Hooks that others put on the model, profilers among
+    them, stay there.
     """
     kept: dict[int, Any] = {id(buffer): buffer for buffer in model.buffers()}
+    for module in model.modules():
+        kept |= {id(value): type(value)() for name, value in vars(module).items() if name.endswith("_hooks")}
     for parameter in model.parameters():
         value = parameter.detach()
         kept[id(parameter)] = nn.Parameter(
