@@ -28,7 +28,7 @@ class Ticks(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: Batch, index: int
     ) -> None:
-        self.loss += float(outputs["loss"]) / trainer.accumulate_grad_batches
+        self.loss += float(outputs["loss"])  # Lightning has divided it
         if (index + 1) % trainer.accumulate_grad_batches == 0:
             self.clock.update()
             self.clock.losses.append(self.loss)
