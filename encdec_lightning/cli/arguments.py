@@ -29,7 +29,7 @@ def command(work: Callable[[], object]) -> int:
     """Do a command's work and give its exit code. Options may name modules that lie in the working folder.
 
     OpenMP's threads wait some microseconds at barriers, then sleep, unless the user chooses otherwise: spinning for
-    long beside one busy process on two cores makes training ten times slower, sleeping at once a tenth slower.
+    long beside one busy process on two cores makes training ten times slower, sleeping at once a fifth slower.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # read when torch is loaded
