@@ -1,4 +1,4 @@
-"""`generate`: the sequences that a model's own `generate` gives, several times faster."""
+"""`generate`: the sequences that a model's own `generate` gives."""
 
 from __future__ import annotations
 
