@@ -220,8 +220,12 @@ def _probabilities(query: Tensor, key: Tensor, bias: Tensor | None, heads: int) 
 
 def _within(group: Group, query: Tensor, key: Tensor, is_causal: bool) -> Tensor:
     """The probabilities of a group of examples."""
-    hidden = _future(query, key) if is_causal else group.hidden
-    return _probabilities(query, key, _hiding(hidden, query.dtype), group.queries.heads)
+    hiding = _hiding(_future(query, key) if is_causal else group.hidden, query.dtype)
+    if hiding is None:
+        scores = torch.bmm(query, key.transpose(1, 2))
+    else:
+        scores = torch.baddbmm(hiding.expand(len(query), query.shape[1], -1), query, key.transpose(1, 2))
+    return torch.softmax(scores, dim=-1)
 
 
 def _backward(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 ANOTHER_GROUP = 16_000  # what a group costs beside its scores, in scores of one head
+LANES = 32  # bf16 numbers of a vector register; torch's softmax of rows that do not fill them takes twice as long
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Group:
     queries: Rows
     keys: Rows
     hidden: Tensor | None
-    """(count, 1, 1, keys.width), true at padding; None: there is none."""
+    """(count * heads, 1, keys.width), true at padding; None: there is none."""
 
 
 @dataclass(frozen=True)
@@ -98,21 +99,23 @@ def _grouped(queries: Sequence[int], keys: Sequence[int], heads: int) -> Iterato
     while begin < len(queries):
         end, widest, deepest, real = begin, 0, 0, 0
         while end < len(queries):
-            widest, deepest = max(widest, queries[end]), max(deepest, keys[end])
-            real += queries[end] * keys[end]
+            width = -(-keys[end] // LANES) * LANES
+            widest, deepest = max(widest, queries[end]), max(deepest, width)
+            real += queries[end] * width
             if (end + 1 - begin) * widest * deepest - real > ANOTHER_GROUP:
                 break
             end += 1
-        rows = _rows(keys[begin:end], heads)
+        rows = _rows(keys[begin:end], heads, LANES)
         hidden = None
         if rows.padding is not None:
-            hidden = (torch.arange(rows.width) >= torch.tensor(keys[begin:end])[:, None])[:, None, None]
+            ends = torch.tensor(keys[begin:end]).repeat_interleave(heads)
+            hidden = torch.arange(rows.width) >= ends[:, None, None]
         yield Group(_rows(queries[begin:end], heads), rows, hidden)
         begin = end
 
 
-def _rows(lengths: Sequence[int], heads: int) -> Rows:
-    count, width, tokens = len(lengths), max(lengths), sum(lengths)
+def _rows(lengths: Sequence[int], heads: int, multiple: int = 1) -> Rows:
+    count, width, tokens = len(lengths), -(-max(lengths) // multiple) * multiple, sum(lengths)
     sizes = torch.tensor(lengths)
     first = sizes.cumsum(0) - sizes
     place = torch.arange(width).expand(count, width)

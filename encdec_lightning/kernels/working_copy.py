@@ -11,12 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from encdec_lightning.kernels.gradients import SMALLEST, Cast, GradientMemory, Lookup, is_plain_table
 
-def call_in(dtype: torch.dtype, model: nn.Module, uncast: nn.Module | None = None, **inputs: Any) -> Any:
+
+def call_in(
+    dtype: torch.dtype, model: nn.Module, memory: GradientMemory, uncast: nn.Module | None = None, **inputs: Any
+) -> Any:
     """`model(**inputs)` with the weights cast to `dtype`, and so the activations; gradients reach the weights uncast.
 
     Embeddings are looked up before they are cast: a table is large, few of its rows are read, and the gradients of a
     token that occurs often are summed in the table's own precision. The module `uncast` keeps its weights as they are.
+    Large gradients are written where `memory` says.
     """
     tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     casts: dict[int, Tensor] = {}
@@ -26,21 +31,40 @@ def call_in(dtype: torch.dtype, model: nn.Module, uncast: nn.Module | None = Non
             continue
         for name, weight in module.named_parameters(recurse=False):
             if id(weight) not in casts:
-                casts[id(weight)] = weight.to(dtype)
+                casts[id(weight)] = _cast(weight, dtype, memory)
             copies[f"{path}.{name}"] = casts[id(weight)]
-    with _cast_outputs(tables, dtype):
+    with _cast_outputs(tables, dtype, memory):
         return functional_call(model, copies, (), inputs, tie_weights=False)
 
 
+def _cast(weight: nn.Parameter, dtype: torch.dtype, memory: GradientMemory) -> Tensor:
+    if weight.numel() < SMALLEST or not weight.requires_grad or weight.dtype == dtype:
+        return weight.to(dtype)
+    made: Tensor = Cast.apply(weight, dtype, memory)  # type: ignore[no-untyped-call]
+    return made
+
+
 @contextmanager
-def _cast_outputs(tables: list[nn.Embedding], dtype: torch.dtype) -> Iterator[None]:
+def _cast_outputs(tables: list[nn.Embedding], dtype: torch.dtype, memory: GradientMemory) -> Iterator[None]:
     def cast(module: nn.Module, given: Any, output: Tensor) -> Tensor:
         return output.to(dtype)
 
+    def rows_of(table: nn.Embedding) -> Any:
+        def forward(ids: Tensor) -> Tensor:
+            rows: Tensor = Lookup.apply(table.weight, ids, table.padding_idx, memory)  # type: ignore[no-untyped-call]
+            return rows
+
+        return forward
+
+    plain = [table for table in tables if is_plain_table(table)]
     hooks = [table.register_forward_hook(cast) for table in tables]
     try:
+        for table in plain:
+            table.forward = rows_of(table)  # type: ignore[method-assign]
         yield
     finally:
+        for table in plain:
+            del table.forward
         for hook in hooks:
             hook.remove()
 

@@ -16,6 +16,7 @@ from encdec_lightning.data.batch import Batch
 from encdec_lightning.kernels.attention import all_use_attention
 from encdec_lightning.kernels.cross_entropy import linear_cross_entropy
 from encdec_lightning.kernels.dropout import FastDropout
+from encdec_lightning.kernels.gradients import GradientMemory
 from encdec_lightning.kernels.packing import Packing, packed
 from encdec_lightning.kernels.working_copy import call_in
 
@@ -40,6 +41,7 @@ class TrainingLoss:
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self._plain_head: bool | None = None
+        self._memory = GradientMemory()
         families = [architecture_of(side) for side in _sides(model)]
         self._casts_once = not any(family.mixes_dtypes for family in families)
         self._packs = hasattr(model, "encoder") and all(family.packs for family in families)
@@ -61,6 +63,8 @@ class TrainingLoss:
             inputs, real = _packed_inputs(batch, *_sides(self._model)), batch.target_mask
             packing = self._packing(batch)
         targets = batch.target_ids[real]
+        if batch.source_ids.device.type == "cpu":
+            self._memory.keep(self._model.parameters())
 
         def chosen(hidden: Tensor) -> Tensor:  # (N, H)
             return hidden[0] if packing is not None else hidden[real]
@@ -69,7 +73,8 @@ class TrainingLoss:
             if self._plain_head:
                 with _given_to(head, lambda hidden: hidden[:, :0].to(head.weight.dtype)) as hidden:
                     self._forward(inputs, uncast=head)
-                return linear_cross_entropy(chosen(hidden[0]), head.weight, head.bias, targets, label_smoothing)
+                values, memory = chosen(hidden[0]), self._memory
+                return linear_cross_entropy(values, head.weight, head.bias, targets, label_smoothing, memory)
             with _given_to(head, lambda hidden: chosen(hidden)[None]):
                 logits = self._forward(inputs).logits[0]
             return _losses(logits, targets, label_smoothing).sum()
@@ -87,7 +92,7 @@ class TrainingLoss:
             return self._model(**inputs, use_cache=False)
         dtype = torch.get_autocast_dtype(device)
         with torch.autocast(device, enabled=False):
-            return call_in(dtype, self._model, uncast, **inputs, use_cache=False)
+            return call_in(dtype, self._model, self._memory, uncast, **inputs, use_cache=False)
 
 
 def has_plain_head(model: PreTrainedModel, head: nn.Linear) -> bool:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from encdec_lightning.kernels.attention import attention
-from encdec_lightning.kernels.packing import ANOTHER_GROUP, Packing, packed
+from encdec_lightning.kernels.packing import ANOTHER_GROUP, LANES, Packing, packed
 
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=6)
 HEADS, SIZE = 2, 4
@@ -63,7 +63,11 @@ def test_groups_hold_every_example_once_in_order_with_bounded_padding(lengths: l
         members = lengths[begin : begin + group.queries.count]
         begin += group.queries.count
         assert (group.queries.width, group.queries.tokens) == (max(members), sum(members))
-        assert group.queries.count * max(members) ** 2 - sum(each**2 for each in members) <= ANOTHER_GROUP
+        widths = [-(-each // LANES) * LANES for each in members]
+        scores = group.queries.count * group.queries.width * group.keys.width
+        assert group.keys.width == max(widths)
+        alone = sum(length * width for length, width in zip(members, widths, strict=True))
+        assert scores - alone <= ANOTHER_GROUP
         numbers = torch.arange(sum(members) * heads)[:, None]
         back = torch.empty_like(numbers)
         group.queries.unpad(group.queries.pad(numbers), back)
