@@ -23,6 +23,7 @@ from rich.progress import track
 from rich.table import Table
 
 from encdec_lightning import Tokenizers, compose
+from encdec_lightning.cli.arguments import BEFORE_TORCH
 from encdec_lightning.training.flops import matrix_product_peak, training_flops
 
 PROGRAMS = {"ours": ["ours.py"], "peer, best": ["peer.py", "grouped"], "peer, default": ["peer.py", "default"]}
@@ -30,7 +31,7 @@ UPDATES = {  # {size: {name: (to warm up, measured)}}; the default peer takes mi
     "minilm": {"ours": (2, 16), "peer, best": (2, 8), "peer, default": (2, 4)},
     "base": {"ours": (1, 4), "peer, best": (1, 2)},
 }
-OURS = {"GOMP_SPINCOUNT": "10000"}  # what the commands set; the peer runs with what its users have
+OURS = BEFORE_TORCH  # the peer runs with what its users have
 STATES = 16  # bytes a parameter: fp32 weights, gradients, two moments
 
 
