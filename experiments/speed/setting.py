@@ -119,6 +119,7 @@ def leave_out(part: str) -> None:
     """Train without one of the package's kernels, as torch and transformers do it."""
     from contextlib import nullcontext
 
+    from encdec_lightning.kernels.gradients import GradientMemory
     from encdec_lightning.training import loss, module
 
     if part == "packing":
@@ -129,11 +130,13 @@ def leave_out(part: str) -> None:
         module.use_attention = lambda model: None
     elif part == "head":
         loss.has_plain_head = lambda model, head: False
+    elif part == "gradients' memory":
+        GradientMemory.keep = lambda self, weights: None  # type: ignore[method-assign]
     elif part == "cast":
         loss.TrainingLoss._forward = lambda self, inputs, uncast=None: self._model(**inputs)  # type: ignore[method-assign]
 
 
-PARTS = ("packing", "dropout", "attention", "head", "cast")
+PARTS = ("packing", "dropout", "attention", "head", "cast", "gradients' memory")
 
 
 def reset_peak_memory() -> None:
