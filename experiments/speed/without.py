@@ -18,9 +18,10 @@ from rich.progress import track
 from rich.table import Table
 
 VARIANTS = {"everything": [], **{f"without {part}": ["--without", part] for part in setting.PARTS}}
+SHAPES = {name: value for name, value in OURS.items() if name != "GOMP_SPINCOUNT"}
 ENVIRONMENTS = {
-    "threads that spin": {name: value for name, value in OURS.items() if name != "GOMP_SPINCOUNT"},
-    "threads that sleep": OURS | {"OMP_WAIT_POLICY": "PASSIVE"},
+    "threads that spin": SHAPES,
+    "threads that sleep": SHAPES | {"OMP_WAIT_POLICY": "PASSIVE"},
     "products of 1,024 shapes kept": {"GOMP_SPINCOUNT": OURS["GOMP_SPINCOUNT"]},
 }
 VARIANTS |= {name: [] for name in ENVIRONMENTS} | {"encoder frozen": ["--freeze", "encoder"]}
