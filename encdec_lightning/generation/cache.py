@@ -121,8 +121,10 @@ class SelfLayer(SharedLayer):
         return self.cache.prefix + self.cache.slots
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write what is new, (M, G, S + 1, D) of new sources, (1, G, M, D) of packed ones, or a token of each beam; give
-        what is attended to."""
+        """Write what is new, and give what is attended to.
+
+        New are (M, G, S + 1, D) of new sources, (1, G, M, D) of packed ones, or a token of each beam, (n, G, K, D).
+        """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         cache = self.cache

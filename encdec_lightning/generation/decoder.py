@@ -90,8 +90,8 @@ class Decoder:
         self._target_bias[at] = self._hidden_from_all
         self._target_bias[at, :, 0] = 0
         self._lengths[at] = lengths
-        for row, ids_of_row in zip(rows, sources, strict=True):
-            self._widths[row] = len(ids_of_row)
+        for row, source in zip(rows, sources, strict=True):  # a prefix is padded before its start token
+            self._widths[row] = width if self._reads_prefix else len(source)
         packing = Packing(tuple(map(len, sources)), (1,) * len(sources)) if self.packs else None
         given: dict[str, Tensor] = {"input_ids": ids, "attention_mask": mask.long(), "decoder_input_ids": start}
         if packing is not None and packing.is_clear:

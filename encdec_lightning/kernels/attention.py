@@ -20,7 +20,7 @@ from transformers.masking_utils import sdpa_mask
 
 from encdec_lightning.kernels.noise import draw_key, dropout_noise
 from encdec_lightning.kernels.packing import Group, Packing, active
-from encdec_lightning.kernels.spans import Span, spans_of
+from encdec_lightning.kernels.short_attention import short_attention
 
 NAME = "encdec"
 SHORT = 16  # queries; more of them are transformers' to answer
@@ -103,40 +103,6 @@ def packed_attention(
     rows = (each.transpose(1, 2).reshape(-1, each.shape[-1]) for each in (query, key, value))
     output: Tensor = PackedScores.apply(*rows, groups, is_causal, scale, dropout)  # type: ignore[no-untyped-call]
     return output.view(1, tokens, heads, -1)
-
-
-def short_attention(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scaling: float | None = None
-) -> Tensor:
-    """A few queries (B, H, S, D) over many keys (B, G, T, D), without gradients, to (B, S, H, D).
-
-    The bias is added and broadcasts to (B, H, S, T). Two matrix products a head: on CPU several times faster than
-    `scaled_dot_product_attention` at a handful of queries, above all in bf16. Keys of which spans are known are read
-    there only.
-    """
-    scale = query.shape[3] ** -0.5 if scaling is None else scaling
-    query = query * scale
-    found: tuple[Span, ...] = spans_of(key)
-    if not found or bias is None or bias.ndim < 4 or (bias.shape[0], bias.shape[3]) != (len(key), key.shape[2]):
-        return _few_queries(query, key, value, bias)
-    parts = [
-        _few_queries(query[rows], key[rows, :, :width], value[rows, :, :width], bias[rows, ..., :width])
-        for rows, width in ((slice(span.first, span.end), span.width) for span in found)
-    ]
-    return torch.cat(parts)
-
-
-def _few_queries(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-    """`short_attention` of scaled queries."""
-    batch, heads, length, size = query.shape
-    groups, keys = key.shape[1:3]
-    scores = torch.bmm(
-        query.reshape(batch * groups, -1, size), key.reshape(batch * groups, keys, size).transpose(1, 2)
-    )
-    if bias is not None:
-        scores.view(batch, heads, length, keys).add_(bias)
-    output = torch.bmm(scores.softmax(-1), value.reshape(batch * groups, keys, -1))
-    return output.view(batch, heads, length, -1).transpose(1, 2)
 
 
 class KeptScores(torch.autograd.Function):
