@@ -16,7 +16,7 @@ from encdec_lightning.generation.candidates import Head, pieces_of
 from encdec_lightning.kernels.attention import all_use_attention, use_attention
 from encdec_lightning.kernels.packed_linear import pack_linears
 from encdec_lightning.kernels.packing import Packing, packed
-from encdec_lightning.kernels.spans import reading, spans
+from encdec_lightning.kernels.spans import Reading, Span, reading, spans
 from encdec_lightning.kernels.working_copy import copy_in
 
 Pieces = Sequence[Callable[[], Tensor]]
@@ -62,6 +62,8 @@ class Decoder:
         self._source_pad = int(getattr(getattr(model.config, "encoder", config), "pad_token_id", None) or 0)
         self.cache = SharedCache(int(getattr(config, architecture.depth)), sources, beams, max_length)
         self._widths = [0] * sources  # of the source of each row
+        self._reading: Reading | None = None  # of these spans
+        self._spans: tuple[Span, ...] = ()
         self._lengths = torch.zeros(sources, dtype=torch.long, device=self.device)
         self._hidden_from_all = torch.finfo(self.model.dtype).min
         # What is added to scores: (N, S) of sources, on the left beside an encoder, on the right of prefixes;
@@ -76,6 +78,7 @@ class Decoder:
 
     def admit(self, rows: Sequence[int], sources: Sequence[Tensor]) -> Pieces:
         """Read M sources (S,) of similar lengths into these rows, and the start token; the logits after it."""
+        self._reading = None
         at = torch.tensor(rows, device=self.device)
         lengths = torch.tensor([len(each) for each in sources], device=self.device)
         width = max(len(each) for each in sources)
@@ -139,7 +142,10 @@ class Decoder:
                 -1, 1, self.beams, -1
             )
             given["encoder_hidden_states"] = bias.new_zeros(active, 1, 1)  # asked for, and not read
-        with reading(self.cache.source_keys, () if self._reads_prefix else spans(self._widths[:active])):
+        found = () if self._reads_prefix else spans(self._widths[:active])
+        if self._reading is None or found != self._spans:
+            self._reading, self._spans = Reading(self.cache.source_keys, found), found
+        with reading(self._reading):
             output = self.model.decoder(tokens, attention_mask=bias[:, None], **given)
         self._positions = None
         return self._pieces(output.logits, active * self.beams)
@@ -151,6 +157,7 @@ class Decoder:
 
     def move(self, into: Sequence[int], out_of: Sequence[int]) -> None:
         """The sources of some rows go into others, whose own are done."""
+        self._reading = None
         to, of = torch.tensor(into, device=self.device), torch.tensor(out_of, device=self.device)
         for tensor in (self._lengths, self._source_bias, self._target_bias):
             tensor[to] = tensor[of]

@@ -104,7 +104,7 @@ def rows_that_fit(
     """How many targets half of `free` bytes hold, for lengths of at most these, `most` at most, a source's at least.
 
     Counted are, for each place of a source, keys and values of all layers, the mask of its beams and two rows of logits
-    a beam. transformers' own generate keeps the source's keys once for each beam.
+    a beam. On CPU the source's keys are there twice (`Reading`); transformers' own generate keeps them for each beam.
     """
     config, dtype = model.config.decoder, working_dtype(model) or model.dtype
     beams, slots = generation.rows, 1 + generation.rows * (target - 1)
@@ -112,7 +112,8 @@ def rows_that_fit(
     heads = int(getattr(config, "num_attention_heads", 0) or 0)
     width = max(width, heads * int(getattr(config, "head_dim", 0) or getattr(config, "d_kv", 0) or 0))
     layers = int(getattr(config, architecture_of(config).depth))
-    columns = slots + source * (1 if obstacle(model, source + target) is None else beams)
+    copies = 2 if model.device.type == "cpu" else 1
+    columns = slots + source * (copies if obstacle(model, source + target) is None else beams)
     place = dtype.itemsize * (2 * layers * width * columns + beams * slots) + 2 * 4 * beams * int(config.vocab_size)
     return beams * max(1, min(most // beams, free // 2 // place))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from encdec_lightning.kernels.spans import spans_of
+from encdec_lightning.kernels.spans import reading_of
 
 
 def short_attention(
@@ -19,14 +19,13 @@ def short_attention(
     """
     scale = query.shape[3] ** -0.5 if scaling is None else scaling
     query = query * scale
-    found = spans_of(key)
-    if not found or bias is None or bias.ndim < 4 or (bias.shape[0], bias.shape[3]) != (len(key), key.shape[2]):
+    found = reading_of(key)
+    if found is None or bias is None or bias.ndim < 4 or (bias.shape[0], bias.shape[3]) != (len(key), key.shape[2]):
         return _few_queries(query, key, value, bias)
-    parts = [
-        _few_queries(query[rows], key[rows, :, :width], value[rows, :, :width], bias[rows, ..., :width])
-        for rows, width in ((slice(span.first, span.end), span.width) for span in found)
-    ]
-    return torch.cat(parts)
+    parts = []
+    for ((first, end, width), keys), (_, values) in zip(found.parts(key), found.parts(value), strict=True):
+        parts.append(_few_queries(query[first:end], keys, values, bias[first:end, ..., :width]))
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _few_queries(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:

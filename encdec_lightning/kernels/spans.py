@@ -20,9 +20,6 @@ class Span(NamedTuple):
     width: int
 
 
-_active: ContextVar[tuple[frozenset[int], tuple[Span, ...]]] = ContextVar("_active", default=(frozenset(), ()))
-
-
 def spans(widths: Sequence[int]) -> tuple[Span, ...]:
     """Neighbours together for as long as the columns read in vain cost less than another span."""
     found: list[Span] = []
@@ -35,17 +32,43 @@ def spans(widths: Sequence[int]) -> tuple[Span, ...]:
     return (*found, Span(first, len(widths), widest)) if widths else ()
 
 
+class Reading:
+    """The spans of the keys (B, G, T, D) of cross-attention and of their values, in all layers, while none changes.
+
+    The columns of a span do not lie side by side, and products would copy them at every step: they are copied once.
+    """
+
+    def __init__(self, keys: Collection[Tensor], of: tuple[Span, ...]) -> None:
+        self._keys, self._spans = frozenset(each.data_ptr() for each in keys), of
+        self._copies: dict[int, list[Tensor]] = {}
+
+    def holds(self, key: Tensor) -> bool:
+        """Whether these are such keys, handed on as they are."""
+        return bool(self._spans) and key.data_ptr() in self._keys and self._spans[-1].end == len(key)
+
+    def parts(self, stored: Tensor) -> list[tuple[Span, Tensor]]:
+        """Each span of keys, or of their values, (rows, G, width, D)."""
+        copies = self._copies.get(stored.data_ptr())
+        if copies is None:
+            copies = [stored[first:end, :, :width].contiguous() for first, end, width in self._spans]
+            self._copies[stored.data_ptr()] = copies
+        return list(zip(self._spans, copies, strict=True))
+
+
+_active: ContextVar[Reading | None] = ContextVar("_active", default=None)
+
+
 @contextmanager
-def reading(keys: Collection[Tensor], of: tuple[Span, ...]) -> Iterator[None]:
-    """Within it, attention to any of these keys (B, G, T, D), handed on as they are, reads these spans of them."""
-    token = _active.set((frozenset(each.data_ptr() for each in keys), of))
+def reading(what: Reading) -> Iterator[None]:
+    """Within it, attention of a few queries to such keys reads their spans."""
+    token = _active.set(what)
     try:
         yield
     finally:
         _active.reset(token)
 
 
-def spans_of(key: Tensor) -> tuple[Span, ...]:
-    """The spans to read of keys, none where all of them are read."""
-    known, found = _active.get()
-    return found if len(found) > 1 and key.data_ptr() in known and found[-1].end == len(key) else ()
+def reading_of(key: Tensor) -> Reading | None:
+    """How to read these keys; none: all of them."""
+    found = _active.get()
+    return found if found is not None and found.holds(key) else None

@@ -249,7 +249,7 @@ def test_the_precision_is_that_of_the_test(jsonl, trained, monkeypatch):
 
 def test_rows_that_fit(probe):
     model, beams = probe("decoder", "bert"), Generation(num_beams=4)
-    place = 4 * (2 * 2 * 32 * (1 + 4 * 9 + 50) + 4 * (1 + 4 * 9)) + 2 * 4 * 4 * model.config.decoder.vocab_size
+    place = 4 * (2 * 2 * 32 * (1 + 4 * 9 + 2 * 50) + 4 * (1 + 4 * 9)) + 2 * 4 * 4 * model.config.decoder.vocab_size
     assert rows_that_fit(model, beams, 50, 10, 20 * place, 256) == 40
     assert rows_that_fit(model, beams, 50, 10, 20 * place - 1, 256) == 36
     assert rows_that_fit(model, beams, 50, 10, 1 << 40, 255) == 252
