@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 
 EXIT_CODE = 2
 INTERRUPTED = 130
+UNREAD = 141
 
 
 class UserError(ValueError):
@@ -49,10 +50,15 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+class ReaderGone(Exception):
+    """Nobody reads stdout any more."""
+
+
 def exit_code(work: Callable[[], object], silent: bool = False) -> int:
     """Do `work` and give the exit code: 0, or 2 after a user's mistakes, which are printed a line each to stderr.
 
-    Interrupting gives 130, as a shell would; every other exception is a bug and keeps its traceback.
+    As in a shell, interrupting gives 130, and a reader of stdout that goes away 141. Every other exception is a bug and
+    keeps its traceback.
     """
     try:
         work()
@@ -62,4 +68,6 @@ def exit_code(work: Callable[[], object], silent: bool = False) -> int:
         return EXIT_CODE
     except KeyboardInterrupt:
         return INTERRUPTED
+    except ReaderGone:
+        return UNREAD
     return 0

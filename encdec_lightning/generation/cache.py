@@ -22,13 +22,16 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 class SharedCache(EncoderDecoderCache):  # type: ignore[misc]
     """Self-attention and cross-attention of at most N sources with K beams each, which come and go.
 
-    After `admit` a forward pass is one over new sources alone, (M, 1) start tokens or (M, S + 1) with their prefixes.
+    After `admit` a forward pass is one over new sources alone, (M, 1) start tokens or (M, S + 1) with their prefixes;
+    or packed, (1, M) start tokens beside (1, N) tokens of sources.
     After `advance` it is one over a token of each beam of the first n sources, (n, K) tokens.
     """
 
     def __init__(self, layers: int, sources: int, beams: int, max_length: int) -> None:
         self.sources, self.beams, self.slots = sources, beams, 1 + beams * (max_length - 1)
         self.rows: Tensor | None = None
+        self.places: tuple[Tensor, Tensor] | None = None
+        """Of packed sources: the row and the column of each of their tokens, (N,) each."""
         self.prefix = 0
         """Columns kept for sources read as prefixes."""
         self.active = self.source_width = self.steps = 0
@@ -42,9 +45,15 @@ class SharedCache(EncoderDecoderCache):  # type: ignore[misc]
 
     is_updated: dict[int, bool]
 
-    def admit(self, rows: Tensor, prefix: int) -> None:
-        """The next forward pass is one over new sources for the rows (M,), with prefixes of so many columns."""
-        self.rows, self.is_updated = rows, {}
+    def admit(self, rows: Tensor, prefix: int, packed: Tensor | None = None) -> None:
+        """The next forward pass is one over new sources for the rows (M,), with prefixes of so many columns.
+
+        If it is a packed one, `packed` (M,) are the lengths of the sources.
+        """
+        self.rows, self.is_updated, self.places = rows, {}, None
+        if packed is not None:
+            firsts = (packed.cumsum(0) - packed).repeat_interleave(packed)
+            self.places = rows.repeat_interleave(packed), torch.arange(len(firsts), device=rows.device) - firsts
         missing, self.prefix = max(0, prefix - self.prefix), max(prefix, self.prefix)
         for layer in self.self_attention_cache.layers:
             layer.widen(missing, 0)
@@ -55,6 +64,11 @@ class SharedCache(EncoderDecoderCache):  # type: ignore[misc]
         self.active, self.source_width, self.steps, self.first_slot = active, source_width, steps, first_slot
         for layer in self.cross_attention_cache.layers:
             layer.show()
+
+    @property
+    def source_keys(self) -> list[Tensor]:
+        """The keys of cross-attention, of each layer."""
+        return [layer.stored_keys for layer in self.cross_attention_cache.layers if layer.is_initialized]
 
     def move(self, into: Tensor, out_of: Tensor) -> None:
         """The sources of the rows `out_of` (M,) go into the rows `into`."""
@@ -107,14 +121,17 @@ class SelfLayer(SharedLayer):
         return self.cache.prefix + self.cache.slots
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write what is new, (M, G, S + 1, D) of new sources or a token of each beam; give what is attended to."""
+        """Write what is new, and give what is attended to.
+
+        New are (M, G, S + 1, D) of new sources, (1, G, M, D) of packed ones, or a token of each beam, (n, G, K, D).
+        """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         cache = self.cache
         if cache.rows is not None:
-            first, after = cache.prefix + 1 - key_states.shape[2], cache.prefix + 1
-            self.stored_keys[cache.rows, :, first:after] = key_states
-            self.stored_values[cache.rows, :, first:after] = value_states
+            for stored, states in ((self.stored_keys, key_states), (self.stored_values, value_states)):
+                new = states if cache.places is None else states.transpose(0, 2)
+                stored[cache.rows, :, cache.prefix + 1 - new.shape[2] : cache.prefix + 1] = new
             return key_states, value_states
         self._write(self.stored_keys, key_states)
         self._write(self.stored_values, value_states)
@@ -146,13 +163,17 @@ class CrossLayer(SharedLayer):
     """The source, as its encoder left it."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write the keys and values of new sources, (M, G, S, D)."""
+        """Write the keys and values of new sources, (M, G, S, D) or packed (1, G, N, D)."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        width = key_states.shape[2]
+        places = self.cache.places
+        width = key_states.shape[2] if places is None else int(places[1].max()) + 1
         self.widen(0, max(0, width - self.stored_keys.shape[2]))
-        self.stored_keys[self.cache.rows, :, :width] = key_states
-        self.stored_values[self.cache.rows, :, :width] = value_states
+        for stored, states in ((self.stored_keys, key_states), (self.stored_values, value_states)):
+            if places is None:
+                stored[self.cache.rows, :, :width] = states
+            else:
+                stored[places[0], :, places[1]] = states[0].transpose(0, 1)
         return key_states, value_states
 
     def show(self) -> None:

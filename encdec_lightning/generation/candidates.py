@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from encdec_lightning.kernels.packed_linear import packed_linear, packs
+
 PIECE = 2048  # tokens of the vocabulary at a time: some hundred rows of them stay in the processor's cache
 GROUPS = 64  # of a piece, of which only those that hold a large logit are looked into
 
@@ -40,6 +42,10 @@ class Head:
         """Weight (V, H) and bias (V,) or none."""
         self.weight, self.bias = weight, bias
         self._room = weight.new_empty(0)
+        self._packed: list[Callable[[Tensor], Tensor]] = []
+        if packs(weight):
+            parts = [slice(start, start + PIECE) for start in range(0, len(weight), PIECE)]
+            self._packed = [packed_linear(weight[part], None if bias is None else bias[part]) for part in parts]
 
     @property
     def vocabulary(self) -> int:
@@ -55,6 +61,8 @@ class Head:
         def piece(start: int) -> Callable[[], Tensor]:
             weight = self.weight[start : start + PIECE]
             room = self._room[rows * start : rows * (start + len(weight))].view(rows, len(weight))
+            if self._packed:
+                return lambda: room.copy_(self._packed[start // PIECE](hidden))
             if self.bias is None:
                 return lambda: torch.mm(hidden, weight.t(), out=room)
             bias = self.bias[start : start + PIECE]
@@ -117,17 +125,16 @@ def _bytes(tensor: Tensor) -> int:
 
 def _group_maxima(piece: Tensor) -> Tensor:
     """(R, GROUPS): of the tokens at g, g + GROUPS, g + 2 GROUPS, ... of a piece (R, PIECE)."""
-    while piece.shape[1] > GROUPS:
-        half = piece.shape[1] // 2
-        piece = torch.maximum(piece[:, :half], piece[:, half:])
-    return piece
+    return piece.view(len(piece), -1, GROUPS).amax(dim=1)
 
 
 def _log_sum_exp(piece: Tensor) -> Tensor:
-    """(R,) float32 of a piece (R, C), the sum kept in float32."""
-    largest = piece.amax(dim=1, keepdim=True)
-    total = (piece - largest).exp_().sum(dim=1, dtype=torch.float32)
-    return total.log_().add_(largest[:, 0])
+    """(R,) float32 of a piece (R, C)."""
+    precise = torch.promote_types(piece.dtype, torch.float32)
+    first = piece[:, 0]
+    if piece.device.type == "cpu" and bool(first.isfinite().all()):  # one pass; torch's logsumexp makes four
+        return (first - piece.log_softmax(1, dtype=precise)[:, 0]).float()
+    return piece.to(precise).logsumexp(1).float()
 
 
 def everything(pieces: Sequence[Callable[[], Tensor]], forbid: Forbid | None = None) -> Candidates:

@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from encdec_lightning.composition.architectures import architecture_of
+from encdec_lightning.composition.architectures import architecture_of, position_ids
 from encdec_lightning.generation.cache import SharedCache
 from encdec_lightning.generation.candidates import Head, pieces_of
-from encdec_lightning.kernels.attention import use_attention
+from encdec_lightning.kernels.attention import all_use_attention, use_attention
+from encdec_lightning.kernels.packed_linear import pack_linears
+from encdec_lightning.kernels.packing import Packing, packed
+from encdec_lightning.kernels.spans import Reading, Span, reading, spans
 from encdec_lightning.kernels.working_copy import copy_in
 
 Pieces = Sequence[Callable[[], Tensor]]
@@ -33,6 +36,7 @@ class Decoder:
     ) -> None:  # fmt: skip
         self.model = copy_in(dtype, model).eval()
         use_attention(self.model)
+        pack_linears(self.model, leave=self.model.get_output_embeddings())
         self.device, self.beams = self.model.device, beams
         config = self.model.config.decoder
         architecture = architecture_of(config)
@@ -45,12 +49,21 @@ class Decoder:
             embed.register_forward_pre_hook(self._give_positions, with_kwargs=True)
             embed.register_forward_hook(self._shape_positions)
         self._reads_prefix = not hasattr(model.config, "encoder")
+        self.packs = (
+            not self._reads_prefix
+            and self.device.type == "cpu"
+            and all(architecture_of(side).packs for side in (model.config.encoder, config))
+            and all_use_attention(self.model)
+        )
+        """Whether sources are read side by side, without padding."""
         self._first_position = architecture.positions_before_first
         self._start = start
         self._padding = getattr(config, "pad_token_id", None)
         self._source_pad = int(getattr(getattr(model.config, "encoder", config), "pad_token_id", None) or 0)
         self.cache = SharedCache(int(getattr(config, architecture.depth)), sources, beams, max_length)
-        self._widths = [0] * sources  # columns of the source of each row
+        self._widths = [0] * sources  # of the source of each row
+        self._reading: Reading | None = None  # of these spans
+        self._spans: tuple[Span, ...] = ()
         self._lengths = torch.zeros(sources, dtype=torch.long, device=self.device)
         self._hidden_from_all = torch.finfo(self.model.dtype).min
         # What is added to scores: (N, S) of sources, on the left beside an encoder, on the right of prefixes;
@@ -65,11 +78,13 @@ class Decoder:
 
     def admit(self, rows: Sequence[int], sources: Sequence[Tensor]) -> Pieces:
         """Read M sources (S,) of similar lengths into these rows, and the start token; the logits after it."""
+        self._reading = None
         at = torch.tensor(rows, device=self.device)
         lengths = torch.tensor([len(each) for each in sources], device=self.device)
         width = max(len(each) for each in sources)
         ids = nn.utils.rnn.pad_sequence(list(sources), batch_first=True, padding_value=self._source_pad).to(self.device)
         mask = torch.arange(width, device=self.device) < lengths[:, None]
+        start = torch.full((len(ids), 1), self._start, device=self.device)
         missing = max(0, width - self._source_bias.shape[1])
         self._source_bias = functional.pad(self._source_bias, (missing, 0) if self._reads_prefix else (0, missing))
         columns = slice(self._source_bias.shape[1] - width, None) if self._reads_prefix else slice(0, width)
@@ -78,17 +93,22 @@ class Decoder:
         self._target_bias[at] = self._hidden_from_all
         self._target_bias[at, :, 0] = 0
         self._lengths[at] = lengths
-        for row in rows:
-            self._widths[row] = width
-        self.cache.admit(at, width if self._reads_prefix else 0)
-        start = torch.full((len(ids), 1), self._start, device=self.device)
-        output = self.model(
-            input_ids=ids,
-            attention_mask=mask.long(),
-            decoder_input_ids=start,
-            past_key_values=self.cache,
-            use_cache=True,
-        )
+        for row, source in zip(rows, sources, strict=True):  # a prefix is padded before its start token
+            self._widths[row] = width if self._reads_prefix else len(source)
+        packing = Packing(tuple(map(len, sources)), (1,) * len(sources)) if self.packs else None
+        given: dict[str, Tensor] = {"input_ids": ids, "attention_mask": mask.long(), "decoder_input_ids": start}
+        if packing is not None and packing.is_clear:
+            given = {
+                "input_ids": ids[mask][None],
+                "position_ids": position_ids(self.model.config.encoder, ids)[mask][None],
+                "decoder_input_ids": start.t(),
+                "decoder_position_ids": position_ids(self.model.config.decoder, start).t(),
+            }
+        else:
+            packing = None
+        self.cache.admit(at, width if self._reads_prefix else 0, None if packing is None else lengths)
+        with packed(packing):
+            output = self.model(**given, past_key_values=self.cache, use_cache=True)
         return self._pieces(output.logits, len(ids))
 
     def step(self, tokens: Tensor, numbers: Sequence[int]) -> Pieces:
@@ -122,7 +142,11 @@ class Decoder:
                 -1, 1, self.beams, -1
             )
             given["encoder_hidden_states"] = bias.new_zeros(active, 1, 1)  # asked for, and not read
-        output = self.model.decoder(tokens, attention_mask=bias[:, None], **given)
+        found = () if self._reads_prefix else spans(self._widths[:active])
+        if self._reading is None or found != self._spans:
+            self._reading, self._spans = Reading(self.cache.source_keys, found), found
+        with reading(self._reading):
+            output = self.model.decoder(tokens, attention_mask=bias[:, None], **given)
         self._positions = None
         return self._pieces(output.logits, active * self.beams)
 
@@ -133,6 +157,7 @@ class Decoder:
 
     def move(self, into: Sequence[int], out_of: Sequence[int]) -> None:
         """The sources of some rows go into others, whose own are done."""
+        self._reading = None
         to, of = torch.tensor(into, device=self.device), torch.tensor(out_of, device=self.device)
         for tensor in (self._lengths, self._source_bias, self._target_bias):
             tensor[to] = tensor[of]

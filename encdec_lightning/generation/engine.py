@@ -20,7 +20,7 @@ from encdec_lightning.generation.tokens import Tokens
 Key = TypeVar("Key")
 
 READ_AT_ONCE = 2048
-"""Source tokens, padding included, in one pass of the encoder."""
+"""Source tokens, padding included where there is any, in one pass of the encoder."""
 REFILL = 4
 """New sources enter when a part of 1 / REFILL of the places is free, so that they are read together."""
 
@@ -29,7 +29,7 @@ class Engine(Generic[Key]):
     """Generates for any number of sources in bounded memory: at most `rows` targets are under way.
 
     One engine serves many streams, one after the other. It holds the model's own weights, or one copy cast to `dtype`
-    when it was made.
+    when it was made. Weights in bf16 are laid out for products on CPU then, and later changes of theirs are not seen.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Engine(Generic[Key]):
             if more and (not self._keys or (self.decoder.mixes_lengths and REFILL * free >= self.places)):
                 new = list(islice(waiting, free))
                 more = len(new) == free
-                for group in _by_length(new):
+                for group in _by_length(new, padded=not self.decoder.packs):
                     yield from self._run(group)
             if self._keys:
                 yield from self._run()
@@ -106,13 +106,15 @@ class Engine(Generic[Key]):
         return finished
 
 
-def _by_length(sources: Sequence[tuple[Key, Tensor]]) -> Iterator[list[tuple[Key, Tensor]]]:
+def _by_length(sources: Sequence[tuple[Key, Tensor]], padded: bool) -> Iterator[list[tuple[Key, Tensor]]]:
     """Longest first, as many at a time as `READ_AT_ONCE` allows."""
     group: list[tuple[Key, Tensor]] = []
+    tokens = 0
     for source in sorted(sources, key=lambda source: -len(source[1])):
-        if group and len(group[0][1]) * (len(group) + 1) > READ_AT_ONCE:
+        tokens += len(group[0][1]) if group and padded else len(source[1])
+        if group and tokens > READ_AT_ONCE:
             yield group
-            group = []
+            group, tokens = [], len(source[1])
         group.append(source)
     if group:
         yield group

@@ -19,6 +19,9 @@ from encdec_lightning.generation.search import Hypothesis
 from encdec_lightning.generation.support import checked, obstacle, source_limit, target_limit
 from encdec_lightning.generation.tokens import Tokens
 
+_announced: set[str] = set()
+"""Warnings that this process has seen."""
+
 Key = TypeVar("Key")
 Streamer = Callable[[Iterable[tuple[Key, Tensor]]], Iterator[tuple[Key, list[Hypothesis]]]]
 """What gives (key, its targets) for each (key, ids of a source)."""
@@ -59,8 +62,8 @@ def stream(
     `generation.max_length`, else `max_target_length`, else where the decoder's positions end. Without `scores` a greedy
     search saves the normalization over the vocabulary, and its scores are 0.
 
-    Models that the engine cannot run go through their own `generate`, and a warning says why. Raises `UserError` for
-    what no model could do: empty sources, sources or targets longer than the positions, more beams than words.
+    Models that the engine cannot run go through their own `generate`, and a warning says why, once. Raises `UserError`
+    for what no model could do: empty sources, sources or targets longer than the positions, more beams than words.
     """
     start: Streamer[Key] = streamer(
         model, generation, max_target_length=max_target_length, rows=rows, generator=generator, scores=scores,
@@ -85,7 +88,10 @@ def streamer(
     why = obstacle(model, longest if hasattr(model.config, "encoder") else longest + (limit or 0))
     if why is not None:
         name = model.config.decoder.model_type
-        warnings.warn(f"transformers' own generate runs {name}, slower: {why}", stacklevel=stacklevel)
+        sentence = f"transformers' own generate runs {name}, slower: {why}"
+        if sentence not in _announced:
+            _announced.add(sentence)
+            warnings.warn(sentence, stacklevel=stacklevel)
         places = max(1, rows // generation.rows)
         return lambda sources: _by_transformers(model, checked(sources, limit), generation, longest, places, generator)
     engine: Engine[Key] = Engine(model, generation, longest, rows, working_dtype(model), generator, scores)
@@ -98,7 +104,7 @@ def rows_that_fit(
     """How many targets half of `free` bytes hold, for lengths of at most these, `most` at most, a source's at least.
 
     Counted are, for each place of a source, keys and values of all layers, the mask of its beams and two rows of logits
-    a beam. transformers' own generate keeps the source's keys once for each beam.
+    a beam. On CPU the source's keys are there twice (`Reading`); transformers' own generate keeps them for each beam.
     """
     config, dtype = model.config.decoder, working_dtype(model) or model.dtype
     beams, slots = generation.rows, 1 + generation.rows * (target - 1)
@@ -106,7 +112,8 @@ def rows_that_fit(
     heads = int(getattr(config, "num_attention_heads", 0) or 0)
     width = max(width, heads * int(getattr(config, "head_dim", 0) or getattr(config, "d_kv", 0) or 0))
     layers = int(getattr(config, architecture_of(config).depth))
-    columns = slots + source * (1 if obstacle(model, source + target) is None else beams)
+    copies = 2 if model.device.type == "cpu" else 1
+    columns = slots + source * (copies if obstacle(model, source + target) is None else beams)
     place = dtype.itemsize * (2 * layers * width * columns + beams * slots) + 2 * 4 * beams * int(config.vocab_size)
     return beams * max(1, min(most // beams, free // 2 // place))
 
@@ -133,17 +140,18 @@ def _by_transformers(
     special, waiting = Tokens.of(model), iter(sources)
     pad = getattr(getattr(model.config, "encoder", model.config.decoder), "pad_token_id", None) or 0
     while group := list(islice(waiting, places)):
-        ids = nn.utils.rnn.pad_sequence([ids for _, ids in group], batch_first=True, padding_value=pad)
-        lengths = torch.tensor([len(ids) for _, ids in group])
-        mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+        texts = [ids.to(model.device) for _, ids in group]
+        ids = nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=pad)
+        lengths = torch.tensor([len(text) for text in texts], device=model.device)
+        mask = (torch.arange(ids.shape[1], device=model.device) < lengths[:, None]).long()
         training = [module for module in model.modules() if module.training]
         model.eval()
         with torch.random.fork_rng(enabled=generator is not None):
             if generator is not None:
-                torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
+                torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator, device=generator.device)))
             result = model.generate(
-                input_ids=ids.to(model.device), attention_mask=mask.to(model.device), **arguments,
-                return_dict_in_generate=True, output_scores=True,
+                input_ids=ids, attention_mask=mask, **arguments,
+                return_dict_in_generate=True, output_scores=True, output_logits=generation.num_beams == 1,
             )  # fmt: skip
         for module in training:
             module.training = True
@@ -163,8 +171,8 @@ def _cut(tokens: list[int], end: tuple[int, ...]) -> list[int]:
 
 
 def _summed(model: PreTrainedModel, result: object, found: list[list[int]]) -> Tensor:
-    """Summed log-probabilities under what was drawn from."""
-    gained = model.compute_transition_scores(result.sequences, result.scores, normalize_logits=True)  # type: ignore[attr-defined]
+    """Summed log-probabilities as the engine has them: the model's, before anything was cut off or forbidden."""
+    gained = model.compute_transition_scores(result.sequences, result.logits, normalize_logits=True)  # type: ignore[attr-defined]
     real = torch.tensor([[at < len(tokens) for at in range(gained.shape[1])] for tokens in found], device=gained.device)
     sums: Tensor = gained.masked_fill(~real, 0).sum(dim=1)
     return sums

@@ -20,6 +20,7 @@ from transformers.masking_utils import sdpa_mask
 
 from encdec_lightning.kernels.noise import draw_key, dropout_noise
 from encdec_lightning.kernels.packing import Group, Packing, active
+from encdec_lightning.kernels.short_attention import short_attention
 
 NAME = "encdec"
 SHORT = 16  # queries; more of them are transformers' to answer
@@ -102,25 +103,6 @@ def packed_attention(
     rows = (each.transpose(1, 2).reshape(-1, each.shape[-1]) for each in (query, key, value))
     output: Tensor = PackedScores.apply(*rows, groups, is_causal, scale, dropout)  # type: ignore[no-untyped-call]
     return output.view(1, tokens, heads, -1)
-
-
-def short_attention(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scaling: float | None = None
-) -> Tensor:
-    """A few queries (B, H, S, D) over many keys (B, G, T, D), without gradients, to (B, S, H, D).
-
-    The bias is added and broadcasts to (B, H, S, T). Two matrix products a head: on CPU several times faster than
-    `scaled_dot_product_attention` at a handful of queries, above all in bf16.
-    """
-    batch, heads, length, size = query.shape
-    groups, keys = key.shape[1:3]
-    scale = size**-0.5 if scaling is None else scaling
-    query = (query * scale).reshape(batch * groups, -1, size)
-    scores = torch.bmm(query, key.reshape(batch * groups, keys, size).transpose(1, 2))
-    if bias is not None:
-        scores.view(batch, heads, length, keys).add_(bias)
-    output = torch.bmm(scores.softmax(-1), value.reshape(batch * groups, keys, -1))
-    return output.view(batch, heads, length, -1).transpose(1, 2)
 
 
 class KeptScores(torch.autograd.Function):

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from encdec_lightning.errors import UserError
+from encdec_lightning.errors import ReaderGone, UserError
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,15 @@ class Output:
     done = Done()
 
     def write(self, text: str, done: Done) -> None:
-        """The lines of some more sources, at once."""
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        """The lines of some more sources, at once. Raises `ReaderGone` where nobody reads them."""
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)  # for what is left in the buffer, which is flushed at the end
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+            raise ReaderGone from None
 
 
 class Partial(Output):

@@ -189,6 +189,21 @@ def test_a_pipe_is_answered_where_it_pauses(trained):
     assert process.returncode == 0
 
 
+def test_it_ends_quietly_when_nobody_reads_on(trained):
+    command = [sys.executable, "-m", "encdec_lightning.cli.predict", "run=run", "input=-"]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        process.stdin.write(SOURCES[0] + "\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["source"] == SOURCES[0]
+        process.stdout.close()
+        process.stdin.write(SOURCES[1] + "\n")
+        process.stdin.close()
+        said = process.stderr.read()
+    assert process.returncode == 128 + signal.SIGPIPE
+    assert not any(word in said for word in ("Traceback", "Error", "Exception", "Broken"))
+
+
 def test_the_batch_is_halved_when_memory_runs_out(jsonl, capsys, monkeypatch):
     assert main(["run=run", jsonl, *BEAMS]) == 0
     expected, given = capsys.readouterr().out, []
@@ -234,7 +249,7 @@ def test_the_precision_is_that_of_the_test(jsonl, trained, monkeypatch):
 
 def test_rows_that_fit(probe):
     model, beams = probe("decoder", "bert"), Generation(num_beams=4)
-    place = 4 * (2 * 2 * 32 * (1 + 4 * 9 + 50) + 4 * (1 + 4 * 9)) + 2 * 4 * 4 * model.config.decoder.vocab_size
+    place = 4 * (2 * 2 * 32 * (1 + 4 * 9 + 2 * 50) + 4 * (1 + 4 * 9)) + 2 * 4 * 4 * model.config.decoder.vocab_size
     assert rows_that_fit(model, beams, 50, 10, 20 * place, 256) == 40
     assert rows_that_fit(model, beams, 50, 10, 20 * place - 1, 256) == 36
     assert rows_that_fit(model, beams, 50, 10, 1 << 40, 255) == 252

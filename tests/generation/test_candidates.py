@@ -43,3 +43,12 @@ def test_what_is_forbidden_is_not_found_and_counts_in_the_normalizer(size: int) 
     found = candidates(pieces_of(logits.clone()), 1, forbid)
     assert torch.equal(found.tokens, expected)
     assert torch.allclose(found.normalizer, normalizer)
+
+
+def test_the_normalizer_of_logits_that_a_model_has_set_to_minus_infinity() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(4, PIECE + 3)
+    logits[1, 0] = logits[2, PIECE] = -torch.inf
+    found = candidates(pieces_of(logits), 2)
+    assert torch.equal(found.tokens, logits.topk(2).indices)
+    assert torch.allclose(found.normalizer, logits.logsumexp(1))

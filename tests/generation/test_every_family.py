@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import searches
@@ -10,8 +11,15 @@ import torch
 
 from encdec_lightning import Generation
 from encdec_lightning.composition.architectures import ARCHITECTURES
+from encdec_lightning.generation import generate
 from encdec_lightning.generation.generate import stream
 from encdec_lightning.generation.support import obstacle
+
+
+@pytest.fixture(autouse=True)
+def nothing_announced(monkeypatch):
+    monkeypatch.setattr(generate, "_announced", set())
+
 
 DECODERS = [("decoder", name) for name, each in ARCHITECTURES.items() if each.decodes]
 PREFIXES = [("prefix", name) for name, each in ARCHITECTURES.items() if each.prefixes]
@@ -37,7 +45,12 @@ def test_the_same_as_transformers(probe, role, family):
 
 @pytest.mark.parametrize(("role", "family"), sorted(SLOW))
 @pytest.mark.parametrize(
-    "options", [Generation(), Generation(num_beams=3, num_return_sequences=2), Generation(do_sample=True, top_k=5)]
+    "options",
+    [
+        Generation(),
+        Generation(num_beams=3, num_return_sequences=2),
+        Generation(do_sample=True, top_k=5, temperature=1.5, min_length=4),
+    ],
 )
 def test_what_the_engine_cannot_run_is_said_and_run_by_transformers(probe, role, family, options):
     model = searches.sharpen(copy.deepcopy(probe(role, family)))
@@ -48,10 +61,28 @@ def test_what_the_engine_cannot_run_is_said_and_run_by_transformers(probe, role,
                             generator=torch.Generator().manual_seed(3)))  # fmt: skip
     assert torch.equal(torch.get_rng_state(), before)
     if options.do_sample:
-        assert all(len(found[number]) == 1 and found[number][0].score < 0 for number in range(len(texts)))
+        for number, text in enumerate(texts):
+            (drawn,) = found[number]
+            ids = torch.tensor([[searches.START, *drawn.tokens]])
+            with torch.no_grad():
+                logs = model(input_ids=text[None], decoder_input_ids=ids[:, :-1]).logits.log_softmax(-1)
+            assert abs(logs[0].gather(1, ids[0, 1:, None]).sum().item() - drawn.score) < 1e-3
         return
     for number, hypotheses in enumerate(searches.theirs(model, texts, options, 9)):
         assert [each.tokens for each in found[number]] == [each.tokens for each in hypotheses]
+
+
+def test_a_fall_back_is_said_once_for_each_reason(probe):
+    model = searches.sharpen(copy.deepcopy(probe("decoder", "bert")))
+    said = []
+    for name in ("repetition_penalty", "repetition_penalty", "encoder_repetition_penalty"):
+        model.generation_config.repetition_penalty = model.generation_config.encoder_repetition_penalty = None
+        setattr(model.generation_config, name, 1.2)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            list(stream(model, enumerate(searches.sources([4])), Generation(), max_target_length=3))
+        said.append([str(each.message).rpartition(" ")[2] for each in caught if "slower" in str(each.message)])
+    assert said == [["repetition_penalty"], [], ["encoder_repetition_penalty"]]
 
 
 def test_a_setting_of_the_model_that_only_transformers_obeys_is_an_obstacle(probe):

@@ -67,6 +67,23 @@ def test_under_autocast_the_weights_are_cast_once(model):
     assert found == expected
 
 
+def test_weights_that_change_between_two_streams_are_seen(model):
+    texts = searches.sources([5, 9, 12])
+    other = copy.deepcopy(model)
+    for cast in (other, copy.deepcopy(model).bfloat16()):
+        found = []
+        for _ in range(2):  # as two validations
+            with torch.autocast("cpu", torch.bfloat16):
+                found.append(dict(stream(cast, enumerate(texts), Generation(), max_target_length=8)))
+            fresh = copy.deepcopy(cast)
+            with torch.autocast("cpu", torch.bfloat16):
+                assert found[-1] == dict(stream(fresh, enumerate(texts), Generation(), max_target_length=8))
+            with torch.no_grad():
+                for parameter in cast.parameters():
+                    parameter.mul_(-1)
+        assert found[0] != found[1]
+
+
 def test_a_batch_in_its_order(model, files):
     from encdec_lightning import Loading, Seq2SeqDataModule, Task, Tokenizers
 

@@ -1,0 +1,51 @@
+"""Linear layers in bf16 on CPU whose weights are laid out once as oneDNN reads them, instead of at every call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+ROWS = 64  # of the inputs that a layout is chosen for; it serves any number
+
+
+def packs(weight: Tensor) -> bool:
+    """Whether this weight can be laid out so here."""
+    return (
+        weight.device.type == "cpu"
+        and weight.dtype == torch.bfloat16
+        and type(weight) in (Tensor, nn.Parameter)
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+        and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    )
+
+
+def packed_linear(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """`functional.linear` with this weight (O, I), a copy of it as it is now, for inputs (..., I) without gradients."""
+    laid_out = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
+    offset = None if bias is None else bias.detach()
+
+    def linear(given: Tensor) -> Tensor:
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(given, laid_out, offset, "none", [], "")
+        return product
+
+    return linear
+
+
+def pack_linears(model: nn.Module, leave: nn.Module | None = None) -> None:
+    """Let the linear layers of `model` work so, for good: later changes of their weights are not seen."""
+    for module in model.modules():
+        if type(module) is nn.Linear and module is not leave and packs(module.weight):
+            made = packed_linear(module.weight, module.bias)
+            module.forward = partial(_forward, module, made)  # type: ignore[method-assign]
+
+
+def _forward(module: nn.Linear, packed: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+    if given.dtype != torch.bfloat16 or given.numel() == 0:
+        return functional.linear(given, module.weight, module.bias)
+    return packed(given)
