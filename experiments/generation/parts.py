@@ -51,7 +51,8 @@ def main() -> None:
         for layer in inner.decoder.bert.encoder.layer:
             layer.attention.forward = clocked("self-attention", layer.attention.forward)
             layer.crossattention.forward = clocked("cross-attention", layer.crossattention.forward)
-            layer.feed_forward_chunk = clocked("feed-forward", layer.feed_forward_chunk)
+            layer.intermediate.forward = clocked("feed-forward", layer.intermediate.forward)
+            layer.output.forward = clocked("feed-forward", layer.output.forward)
         runs = []
         for _ in range(options.runs + 1):
             spent.clear()
