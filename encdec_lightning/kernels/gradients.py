@@ -26,6 +26,10 @@ class GradientMemory:
         self._kept: dict[int, list[Tensor]] = {}
         self._announced: dict[int, weakref.ref[Tensor]] = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, or one that was pickled, is of other weights and starts empty."""
+        return GradientMemory, ()
+
     def keep(self, weights: Iterable[nn.Parameter]) -> None:
         """Remember the gradients that large weights have now, before a forward pass; they may still be needed."""
         for weight in weights:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -101,6 +102,14 @@ def test_memory_of_another_shape_is_not_handed_out() -> None:
     memory.keep([weight])
     weight.grad, weight.data = None, torch.zeros(2 * ROWS, WIDTH)
     assert memory.take(weight).shape == weight.shape
+
+
+def test_copies_start_empty() -> None:
+    weight, memory = nn.Parameter(torch.zeros(ROWS, WIDTH)), GradientMemory()
+    Lookup.apply(weight, torch.tensor([1]), None, memory).sum().backward()
+    memory.keep([weight])
+    assert vars(copy.deepcopy(memory)) == vars(GradientMemory()) != vars(memory)
+    assert len(pickle.dumps(memory)) < 200  # weak references cannot be pickled
 
 
 def test_rows_are_added_to_what_waits_for_them() -> None:
