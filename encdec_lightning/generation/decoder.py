@@ -86,7 +86,8 @@ class Decoder:
         mask = torch.arange(width, device=self.device) < lengths[:, None]
         start = torch.full((len(ids), 1), self._start, device=self.device)
         missing = max(0, width - self._source_bias.shape[1])
-        self._source_bias = functional.pad(self._source_bias, (missing, 0) if self._reads_prefix else (0, missing))
+        added = (missing, 0) if self._reads_prefix else (0, missing)
+        self._source_bias = functional.pad(self._source_bias, added, value=self._hidden_from_all)
         columns = slice(self._source_bias.shape[1] - width, None) if self._reads_prefix else slice(0, width)
         self._source_bias[at] = self._hidden_from_all
         self._source_bias[at, columns] = self._hidden_from_all * (~mask).to(self._source_bias.dtype)
