@@ -31,15 +31,18 @@ class GradientMemory:
         return GradientMemory, ()
 
     def keep(self, weights: Iterable[nn.Parameter]) -> None:
-        """Remember the gradients that large weights have now, before a forward pass; they may still be needed."""
+        """Remember the gradients that weights have now, before a forward pass; they may still be needed.
+
+        Only of those that have asked for memory: nobody would take that of others, and it would be held in vain.
+        """
         for weight in weights:
-            if weight.grad is not None and weight.numel() >= SMALLEST:
-                before = [each for each in self._kept.get(id(weight), ()) if each is not weight.grad]
+            if weight.grad is not None and id(weight) in self._kept:
+                before = [each for each in self._kept[id(weight)] if each is not weight.grad]
                 self._kept[id(weight)] = [*before[-1:], weight.grad]
 
     def take(self, weight: Tensor) -> Tensor:
         """Memory of the shape, dtype and device of `weight`, with any numbers in it, for the caller alone."""
-        kept = self._kept.get(id(weight), [])
+        kept = self._kept.setdefault(id(weight), [])
         for index in range(len(kept)):
             if kept[index] is weight.grad or not _is_like(kept[index], weight):
                 continue

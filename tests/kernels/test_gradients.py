@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -87,6 +88,7 @@ def test_bf16_gradients_reach_weights_in_fp32_and_in_place() -> None:
 )
 def test_gradients_that_somebody_holds_stay(hold: object) -> None:
     weight, memory = nn.Parameter(torch.zeros(ROWS, WIDTH)), GradientMemory()
+    memory.take(weight)  # it asks for memory
     weight.grad = torch.ones_like(weight)
     held = hold(weight)  # type: ignore[operator]
     memory.keep([weight])
@@ -98,10 +100,20 @@ def test_gradients_that_somebody_holds_stay(hold: object) -> None:
 
 def test_memory_of_another_shape_is_not_handed_out() -> None:
     weight, memory = nn.Parameter(torch.zeros(ROWS, WIDTH)), GradientMemory()
+    memory.take(weight)  # it asks for memory
     weight.grad = torch.ones_like(weight)
     memory.keep([weight])
     weight.grad, weight.data = None, torch.zeros(2 * ROWS, WIDTH)
     assert memory.take(weight).shape == weight.shape
+
+
+def test_gradients_of_weights_that_never_asked_are_not_held() -> None:
+    weight, memory = nn.Parameter(torch.zeros(ROWS, WIDTH)), GradientMemory()
+    weight.grad = torch.ones_like(weight)
+    held = weakref.ref(weight.grad)
+    memory.keep([weight])
+    weight.grad = None
+    assert held() is None
 
 
 def test_copies_start_empty() -> None:
