@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny import Files
+from tiny import Files, pairs, write_rows
 
 from encdec_lightning.cli.train import main
 from encdec_lightning.run import Run
@@ -28,3 +28,10 @@ def trained(trained_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """A copy of the run, and an empty working folder."""
     monkeypatch.chdir(tmp_path)
     return Run.open(shutil.copytree(trained_once, tmp_path / "run"))
+
+
+@pytest.fixture
+def jsonl(trained: Run, tmp_path: Path) -> str:
+    """An input of nine sources beside the run."""
+    write_rows(tmp_path / "in.jsonl", pairs(9, seed=6))
+    return "input=in.jsonl"

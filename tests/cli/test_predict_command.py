@@ -8,18 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import pairs, write_rows
+from tiny import pairs
 
 from encdec_lightning.cli.predict import main
 from encdec_lightning.launch import prediction
 
 SOURCES = [row["document"] for row in pairs(9, seed=6)]
-
-
-@pytest.fixture
-def jsonl(trained, tmp_path):
-    write_rows(tmp_path / "in.jsonl", pairs(9, seed=6))
-    return "input=in.jsonl"
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:

@@ -39,12 +39,6 @@ main(sys.argv[2:])
 """
 
 
-@pytest.fixture
-def jsonl(trained, tmp_path):
-    write_rows(tmp_path / "in.jsonl", pairs(9, seed=6))
-    return "input=in.jsonl"
-
-
 def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     assert main(["run=run", *argv]) == 2
     (line,) = capsys.readouterr().err.splitlines()
