@@ -22,6 +22,7 @@ class Rouge:
 
     names: tuple[str, ...] = ("rouge1", "rouge2", "rougeL")
     signature: str = f"f1|stemmer:porter|tokenizer:ascii|rouge-score:{version('rouge-score')}"
+    higher_is_better: bool = True
 
     def __init__(self) -> None:
         self.scorer = RougeScorer(list(self.names), use_stemmer=True)
