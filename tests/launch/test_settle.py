@@ -172,10 +172,19 @@ def test_a_run_is_frozen_as_it_was_settled_and_shown_so(config, files, capsys):
     assert replace(given, seed=1).identity() != run.identity()
 
 
-def test_directions_are_known_without_torch(tmp_path):
-    code = "import sys, encdec_lightning.launch.settle; print([name for name in ('torch', 'lightning') if name in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout == "[]\n"
+LIGHT = """
+import sys
+from encdec_lightning.cli.train import main
+assert main([*sys.argv[1:], "--cfg"]) == 0
+print([name for name in ("torch", "transformers", "lightning") if name in sys.modules])
+"""
+
+
+def test_a_config_is_settled_without_torch(files):
+    options = files.overrides("task.monitor=val/rouge1", "task.validation_generate=4")
+    result = subprocess.run([sys.executable, "-c", LIGHT, *options], capture_output=True, text=True, check=True)
+    assert "monitor_mode: max" in result.stdout
+    assert result.stdout.splitlines()[-1] == "[]"
 
 
 def test_the_highest_rouge_is_kept(files, in_tmp):

@@ -48,6 +48,10 @@ class BestCheckpoint(MovableCheckpoint):
         if self.filename == LAST:
             raise UserError("BestCheckpoint.filename", LAST, "the last checkpoint has this name, choose another")
 
+    def _save_topk_checkpoint(self, trainer: lightning.Trainer, monitor_candidates: dict[str, Any]) -> None:
+        if trainer.limit_val_batches != 0 or self.monitor in monitor_candidates:  # else it is never known
+            super()._save_topk_checkpoint(trainer, monitor_candidates)
+
     def _save_checkpoint(self, trainer: lightning.Trainer, filepath: str) -> None:
         super()._save_checkpoint(trainer, filepath)
         if self.dirpath is not None and Path(self.best_model_path).exists():
