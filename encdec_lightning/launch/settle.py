@@ -11,6 +11,7 @@ from typing import Literal
 from encdec_lightning.config import Config, Node
 from encdec_lightning.errors import UserError
 from encdec_lightning.evaluation.metric import direction, load_metric
+from encdec_lightning.training.options import NO_FP16_WEIGHTS
 
 Mode = Literal["min", "max"]
 LOSSES = ("train/loss", "val/loss")
@@ -58,6 +59,8 @@ def contradictions(config: Config) -> list[UserError]:
         elif mode is None and known is None and monitor in _computed(config):
             expected = f"the metric of {monitor} does not say whether more is better (higher_is_better): set min or max"
             found.append(UserError(field, None, expected))
+    if trainer.get("precision") == "16-true":
+        found.append(UserError("trainer.precision", "16-true", NO_FP16_WEIGHTS))
     if trainer.get("enable_checkpointing") is False:
         expected = "a run keeps its last checkpoint; callbacks.best=null does without the best one"
         found.append(UserError("trainer.enable_checkpointing", False, expected))

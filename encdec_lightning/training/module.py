@@ -31,7 +31,7 @@ from encdec_lightning.training.checkpoint import load_checkpoint, pack_folder, u
 from encdec_lightning.training.freezing import freeze
 from encdec_lightning.training.loss import TrainingLoss, token_losses
 from encdec_lightning.training.optimizers import OptimizerFactory, default_optimizer, parameter_groups
-from encdec_lightning.training.options import Training
+from encdec_lightning.training.options import NO_FP16_WEIGHTS, Training
 from encdec_lightning.training.schedules import schedule
 
 LOSS_LOADER = 0  # validation has two loaders: all pairs for the loss, and some to generate for
@@ -120,7 +120,9 @@ class TaskModule(lightning.LightningModule, ABC):
         return self.predict(batch)
 
     def on_fit_start(self) -> None:
-        """Refuse a Trainer that accumulates, or ends an epoch, otherwise than the data plan its steps."""
+        """Refuse a Trainer that accumulates, or ends an epoch, otherwise than the data plan its steps; and fp16 weights."""
+        if self.trainer.precision == "16-true":
+            raise UserError("Trainer.precision", "16-true", NO_FP16_WEIGHTS)
         planned = getattr(getattr(self.trainer, "datamodule", None), "micro_batches", None)
         if planned is not None and planned != self.trainer.accumulate_grad_batches:
             expected = f"it must equal Loading.accumulate ({planned})"

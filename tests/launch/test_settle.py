@@ -117,6 +117,7 @@ def test_a_callback_that_monitors_something_else_has_its_own_direction(config):
             "(higher_is_better): set min or max.",
         ),
         (["trainer.enable_checkpointing=false"], "trainer.enable_checkpointing is False: a run keeps its last"),
+        (["trainer.precision=16-true"], "trainer.precision is '16-true': squares of gradients vanish in fp16"),
         (["trainer.barebones=true"], "trainer.barebones is True: a run needs what it switches off"),
     ],
     ids=str,

@@ -15,6 +15,7 @@ from lightning.fabric.utilities.apply_func import move_data_to_device
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from encdec_lightning import Generation, Loading, Seq2SeqDataModule, Seq2SeqModule, Task, Tokenizers, Training, compose
+from encdec_lightning.errors import UserError
 from encdec_lightning.records import Pair, Prediction
 from encdec_lightning.training.callbacks.throughput import Throughput
 
@@ -72,7 +73,6 @@ PRECISIONS = {
     "64-true": (torch.float64, 1e-4),
     "bf16-mixed": (torch.float32, 0.02),
     "bf16-true": (torch.bfloat16, 0.05),
-    "16-true": (torch.float16, 0.05),
 }
 
 
@@ -96,6 +96,17 @@ def test_fp16_with_autocast_is_bf16_on_a_processor_and_lightning_says_so(files):
     with pytest.warns(UserWarning, match="Using `precision='bf16-mixed'` instead"):
         trainer, *_ = run(files, precision="16-mixed")
     assert trainer.precision == "bf16-mixed"
+
+
+def test_weights_in_fp16_generate_and_are_not_trained(files):
+    module, data = parts(files)
+    trainer = lightning.Trainer(**QUIET, accelerator="cpu", max_steps=2, precision="16-true")
+    with pytest.raises(UserError, match=r"Trainer\.precision is '16-true': squares of gradients vanish in fp16"):
+        trainer.fit(module, data)
+    (validated,) = trainer.validate(module, data, verbose=False)
+    trainer.test(module, data, verbose=False)
+    assert next(module.parameters()).dtype == torch.float16
+    assert 3 < validated["val/loss"] < 6 and len(module.predictions) == 12
 
 
 OPTIONS = {
