@@ -15,6 +15,7 @@ from torch import distributed
 from encdec_lightning.data.batch import Batch
 from encdec_lightning.training.flops import TrainingFlops, matrix_product_peak, training_flops
 
+
 @dataclass(frozen=True)
 class Totals:
     """What all ranks have done together, from the first start of a training to its last checkpoint or its end.
@@ -154,7 +155,7 @@ class Throughput(lightning.Callback):
 
     def _logs_at(self, trainer: lightning.Trainer, index: int) -> bool:
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return every > 0 and ((index + 1) % every == 0 or index == 0) and not trainer.barebones  # type: ignore[attr-defined]
+        return every > 0 and ((index + 1) % every == 0 or index == 0) and not trainer.barebones
 
     def _lap(self, part: str, module: Any) -> None:
         if self._sampled:
