@@ -21,6 +21,7 @@ from encdec_lightning.composition.local_checkpoints import MINILM, local_or_hub
 HERE = Path(__file__).resolve().parent
 PAIRS, SOURCE, TARGET = 32, 192, 24  # of the peer's update; at most so many tokens
 RATE, CLIP = 1e-4, 1.0
+PRECISIONS = ("bf16", "fp32")
 BASE = dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072)
 
 
@@ -53,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--source", type=int, default=SOURCE, help="at most so many tokens")
     parser.add_argument("--target", type=int, default=TARGET)
+    parser.add_argument("--precision", choices=PRECISIONS, default="bf16")
     parser.add_argument("--operators", type=Path, help="write the time by operator there")
 
 
