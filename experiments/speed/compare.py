@@ -1,8 +1,8 @@
 """Training speed beside the Hugging Face Trainer, alternating; `python experiments/speed/compare.py --size minilm`.
 
 Every figure comes from a process of its own. Rounds are appended to the results' file as they end, and a further call
-adds more; the table at the end is of all rounds in it. Each program works in bf16 or in fp32, whichever a short trial on
-this machine finds faster for it. The peer needs `pip install accelerate`.
+adds more; the table at the end is of all rounds in it. Each program works in bf16 or in fp32, whichever a short trial
+on this machine finds faster for it. The peer needs `pip install accelerate`.
 """
 
 from __future__ import annotations
