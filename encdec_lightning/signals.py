@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 GRACE = 20.0
 """Seconds that a process has between the request to end and its death by force."""
+PATIENCE = 10.0
+"""Seconds for which the end may be deferred."""
 PARENT = "ENCDEC_LIGHTNING_PARENT"
 """The environment variable that names the process whose end is also this process's end."""
 
@@ -22,11 +24,12 @@ class Terminated(BaseException):
 class Termination:
     """The handler of SIGTERM: it raises `Terminated` in the main thread, once.
 
-    While `deferred` is set it only remembers the request, and a place where ending is safe reads `asked`.
+    While `deferred` is set it only remembers the request, and a place where ending is safe reads `asked`; if no such
+    place comes within `PATIENCE`, it raises where the process is.
     """
 
     def __init__(self) -> None:
-        self.asked = self.deferred = False
+        self.asked = self.deferred = self._raised = False
         self._owner = 0
 
     def __call__(self, number: int, frame: object) -> None:
@@ -36,13 +39,23 @@ class Termination:
             os.kill(os.getpid(), number)
             return
         first, self.asked = not self.asked, True
-        if first and not self.deferred:
+        if not self.deferred and not self._raised:
+            self._raised = True
             raise Terminated
+        if first:
+            timer = threading.Timer(PATIENCE, self._insist)
+            timer.daemon = True
+            timer.start()
+
+    def _insist(self) -> None:
+        if self.asked and self.deferred:
+            self.deferred = False
+            os.kill(os.getpid(), signal.SIGTERM)
 
     @contextmanager
     def handled(self) -> Iterator[None]:
         """SIGTERM comes here inside the block. Does nothing outside the main thread, where Python takes no signals."""
-        self.asked = self.deferred = False
+        self._forget()
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -52,7 +65,7 @@ class Termination:
             yield
         finally:
             signal.signal(signal.SIGTERM, previous)
-            self.asked = self.deferred = False
+            self._forget()
 
     def take_over(self) -> None:
         """Be the only handler again inside `handled`, after a library has put one of its own in front."""
@@ -62,7 +75,11 @@ class Termination:
     def check(self) -> None:
         """Raise `Terminated` if the end was asked for while it was deferred."""
         if self.asked:
+            self._raised = True
             raise Terminated
+
+    def _forget(self) -> None:
+        self.asked = self.deferred = self._raised = False
 
 
 TERMINATION = Termination()

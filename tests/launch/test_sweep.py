@@ -59,13 +59,13 @@ def test_points_lie_in_folders_by_identity_and_are_not_run_twice(files, in_tmp, 
 
 def test_a_point_trains_in_a_process_of_its_own(files, in_tmp, monkeypatch):
     commands = []
-    real = subprocess.run
+    real = subprocess.Popen
 
     def spy(command: list[str], **options: object) -> object:
         commands.append(command[1:3])
         return real(command, **options)
 
-    monkeypatch.setattr(subprocess, "run", spy)
+    monkeypatch.setattr(subprocess, "Popen", spy)
     assert main(["--multirun", *files.overrides("debug=step", "seed=7")]) == 0
     assert commands == [["-m", "encdec_lightning.launch.worker"]]
     (name,) = folders(in_tmp)
@@ -122,7 +122,7 @@ def test_a_search_preset_is_checked_and_overridden_like_what_is_typed(files, in_
 def test_the_shipped_search_is_a_grid_of_nine(files, in_tmp, monkeypatch):
     started = []
     monkeypatch.setattr(processes, "start", lambda run, own_process: started.append((run.config(), own_process)))
-    paths = sweep.sweep(files.overrides("hparams_search=learning_rate"), [])
+    paths = sweep.sweep(files.overrides("hparams_search=learning_rate"), []).finished
     rates = {(each["training"]["learning_rate"], each["training"]["fresh_learning_rate"]) for each, _ in started}
     assert len(paths) == len(rates) == 9
     assert all(own_process for _, own_process in started)

@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning
 
-from encdec_lightning.signals import TERMINATION, Terminated
+from encdec_lightning.signals import TERMINATION
 
 
 class EndTogether(lightning.Callback):
@@ -15,8 +15,7 @@ class EndTogether(lightning.Callback):
 
     Ranks that left at different steps would wait for one another for ever. Where a validation follows the step, the
     fit ends after it instead, with the checkpoint that the validation has left. Lightning's own handler is set aside:
-    it communicates wherever the signal meets it. One device ends at once while it validates; several go on to the
-    next step.
+    it communicates wherever the signal meets it.
 
     Args:
         checkpoint: the file that the state is saved in.
@@ -39,21 +38,12 @@ class EndTogether(lightning.Callback):
         TERMINATION.take_over()
         TERMINATION.deferred = True
 
-    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """One device need not wait for the end of a validation."""
-        if trainer.world_size == 1:
-            self._stop_waiting()
-
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Wait for the end of a step again."""
-        TERMINATION.deferred = not trainer.sanity_checking
-
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """End after a validation."""
         if self._ending:
-            raise Terminated
+            TERMINATION.check()
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -62,17 +52,15 @@ class EndTogether(lightning.Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         self._ending = trainer.strategy.reduce_boolean_decision(TERMINATION.asked, all=False)
-        if self._ending and not _validation_may_follow(trainer, batch_idx):
-            trainer.save_checkpoint(self._checkpoint)
-            raise Terminated
+        if self._ending:
+            TERMINATION.asked = True  # perhaps by another rank's signal
+            if not _validation_may_follow(trainer, batch_idx):
+                trainer.save_checkpoint(self._checkpoint)
+                TERMINATION.check()
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Ending is safe from here on."""
         TERMINATION.deferred = False
-
-    def _stop_waiting(self) -> None:
-        TERMINATION.deferred = False
-        TERMINATION.check()
 
 
 def _validation_may_follow(trainer: lightning.Trainer, index: int) -> bool:
