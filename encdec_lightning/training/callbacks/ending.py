@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,10 @@ class EndTogether(lightning.Callback):
 def _validation_may_follow(trainer: lightning.Trainer, index: int) -> bool:
     """Whether a checkpoint of this moment would lack the validation of its step, which a continued fit skips."""
     loop, every = trainer.fit_loop.epoch_loop, trainer.val_check_batch
-    if loop.batch_progress.is_last_batch or trainer.global_step == trainer.max_steps or every is None:
+    last_of_epoch = loop.batch_progress.is_last_batch
+    ends = trainer.global_step == trainer.max_steps or (
+        last_of_epoch and trainer.current_epoch + 1 == trainer.max_epochs
+    )
+    if ends or every is None or (every == math.inf and last_of_epoch):
         return True
     return (index + 1) % every == 0 or (loop.total_batch_idx + 1) % every == 0
