@@ -15,7 +15,7 @@ from encdec_lightning.errors import EXIT_CODE, INTERRUPTED, TERMINATED, JobFaile
 from encdec_lightning.run import Run
 from encdec_lightning.signals import GRACE, PARENT, TERMINATION, Terminated
 
-LEFT = 5.0  # seconds that further ranks have after rank 0 has ended
+LEFT = 2.0  # seconds that further ranks have after rank 0 has ended without being asked to
 
 
 def start(run: Run, own_process: bool = False) -> None:
@@ -89,11 +89,12 @@ def _in_worker(run: Run, lock: int) -> None:
         raise
     finally:
         _end_group(worker)
+    state = run.status().get("state")
     if code == INTERRUPTED:
         raise KeyboardInterrupt
-    if code == TERMINATED:
+    if code == TERMINATED or (code and state == "preempted"):  # as it ended, Lightning may have killed it
         raise Terminated
-    if code and run.status().get("state") != "failed":  # it could not say so itself
+    if code and state != "failed":  # it could not say so itself
         run.set_state("failed", f"its process ended with {_described(code)}")
     if code == EXIT_CODE:
         raise UserErrors([])  # the worker has said it
@@ -102,9 +103,10 @@ def _in_worker(run: Run, lock: int) -> None:
 
 
 def _end_group(worker: subprocess.Popen[bytes]) -> None:
-    """Wait a moment for the further ranks of a worker that has ended, then kill what is left."""
+    """Kill what is left of a worker and its further ranks, which have a moment to end, unless they were asked to."""
+    asked = worker.poll() in (None, INTERRUPTED, TERMINATED)
+    until = time.monotonic() + (0 if asked else LEFT)
     with suppress(OSError):  # the group is empty
-        until = time.monotonic() + (LEFT if worker.poll() is not None else 0)
         while time.monotonic() < until:
             os.killpg(worker.pid, 0)
             time.sleep(0.02)

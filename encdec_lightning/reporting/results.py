@@ -67,7 +67,10 @@ def remarks(metrics: Metrics) -> list[str]:
         if key.startswith(PARTS) and key.endswith("/error"):
             system, _, name = key.removesuffix("/error").rpartition("/")
             reasons.setdefault((name, value), []).append(system)
-    found = [f"{name} is missing for {', '.join(systems)}: {reason}." for (name, reason), systems in reasons.items()]
+    found = [
+        f"{name} is missing for {', '.join(systems)}: {why.removesuffix('.')}."
+        for (name, why), systems in reasons.items()
+    ]
     for key, count in metrics.items():
         if key.startswith("test/") and key.endswith("/unscorable"):
             name = key.removeprefix("test/").removesuffix("/unscorable")

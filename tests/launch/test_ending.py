@@ -184,13 +184,10 @@ def test_no_process_is_left(more, number, told, code, place, options, in_tmp):
         assert within(120, lambda: len(found()) == ranks or parent.poll() is not None), said()
         workers = found()
         (folder,) = (in_tmp / "runs" / "mine").iterdir()
-        started = time.monotonic()
         for process in [parent.pid, *(workers if told == "all" else [])]:
             os.kill(process, number)
         assert parent.wait(60) == code, said()
-        print("PARENT", time.monotonic() - started)
         assert within(30, lambda: not any(map(lives, workers))), said()
-        print("ALL", time.monotonic() - started)
     finally:
         for process in [parent.pid, *found()]:
             if lives(process):

@@ -136,6 +136,8 @@ SAYS = 'run.set_state("failed", "task.train is 1: it must be 2."); sys.exit(2)'
         ("os.kill(os.getpid(), signal.SIGKILL)", JobFailed, "failed", "its process ended with signal SIGKILL"),
         ("sys.exit(130)", KeyboardInterrupt, "preempted", None),
         ("sys.exit(143)", Terminated, "preempted", None),
+        ('run.set_state("preempted"); os.kill(os.getpid(), signal.SIGKILL)', Terminated, "preempted", None),
+        ("os.kill(os.getppid(), signal.SIGINT); signal.pause()", KeyboardInterrupt, "preempted", None),
     ],
 )
 def test_what_a_worker_reports(ends, error, state, reason, options, monkeypatch, capfd):
