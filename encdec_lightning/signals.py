@@ -66,6 +66,7 @@ class Termination:
         finally:
             signal.signal(signal.SIGTERM, previous)
             self._forget()
+            self._owner = 0
 
     def take_over(self) -> None:
         """Be the only handler again inside `handled`, after a library has put one of its own in front."""
