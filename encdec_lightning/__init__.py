@@ -2,10 +2,11 @@
 
 The map, from left to right; each room imports only from rooms to its left:
 
-    records.py, errors.py      Pair and Prediction; a user's mistake, one sentence, exit code 2
+    records.py, signals.py     Pair and Prediction; the request to end
+    errors.py                  a user's mistake, one sentence, exit code 2
     cache.py, run.py           where derived data lie; a run's folder
     evaluation/                texts in, scores out: metric.py, rouge.py, exact_match.py, sari.py, bleu.py,
-                               significance.py, baselines.py
+                               references.py, significance.py, baselines.py
     kernels/                   what torch and transformers compute slowly: attention.py, packing.py, dropout.py,
                                noise.py, cross_entropy.py, working_copy.py, gradients.py, packed_linear.py,
                                short_attention.py, spans.py

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import shutil
 import tempfile
+import traceback
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,7 +95,15 @@ class Run:
         self._write_status(identity=self.identity(), state=state, **({"error": error} if error else {}))
 
     def _write_status(self, **status: str) -> None:
-        _write(self.folder / "status.json", json.dumps(status, indent=2) + "\n")
+        _write(self.folder / "status.json", json.dumps(status, indent=2, allow_nan=False) + "\n")
+
+    def keep_traceback(self, error: BaseException, rank: int = 0) -> Path:
+        """Append an exception's traceback and the time to the file of a rank's errors in the logs; returns the file."""
+        path = self.logs / ("error.txt" if rank == 0 else f"error-rank{rank}.txt")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}\n{''.join(traceback.format_exception(error))}\n")
+        return path
 
     @contextmanager
     def lock(self) -> Iterator[int]:
@@ -113,8 +124,12 @@ class Run:
         return _read_json(self.folder / "metrics.json")
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
-        """Replace the metrics."""
-        _write(self.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+        """Replace the metrics. What is no finite number becomes null, for JSON has no other."""
+        finite = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in metrics.items()
+        }
+        _write(self.folder / "metrics.json", json.dumps(finite, indent=2, allow_nan=False) + "\n")
 
     def predictions(self, split: str = "test") -> list[Prediction]:
         """What was predicted for a split."""

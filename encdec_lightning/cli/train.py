@@ -9,7 +9,7 @@ from dataclasses import asdict
 import yaml
 
 from encdec_lightning.cli.arguments import command, parse_overrides, run_argument
-from encdec_lightning.errors import UserError
+from encdec_lightning.errors import JobFailed, UserError
 from encdec_lightning.launch.overrides import compose_config
 from encdec_lightning.run import Run
 
@@ -29,8 +29,12 @@ def _train(argv: Sequence[str] | None) -> None:
             raise UserError("--multirun", folder or "--cfg", "a sweep takes neither run= nor --cfg")
         from encdec_lightning.launch.sweep import sweep
 
-        for each in sweep(arguments.overrides, arguments.config_dirs):
+        points = sweep(arguments.overrides, arguments.config_dirs)
+        for each in points.finished:
             _show(Run.open(each))
+        if points.failed:
+            count = len(points.failed) + len(points.finished)
+            raise JobFailed("\n".join([f"{len(points.failed)} of {count} points failed:", *points.failed]))
         return
     search = [line for line in arguments.overrides if line.lstrip("+").startswith("hparams_search=")]
     if search and search[-1].partition("=")[2] != "null":

@@ -11,7 +11,7 @@ from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.data.pairs import SPLITS
 from encdec_lightning.data.store import OnDisk
 from encdec_lightning.errors import UserErrors
-from encdec_lightning.launch.job import loading
+from encdec_lightning.launch.job import check_targets, loading
 from encdec_lightning.launch.prepare import check_all
 
 
@@ -27,4 +27,5 @@ def fetch(config: Config, with_model: bool = True) -> tuple[Tokenizers, dict[str
     if with_model:
         compose(**asdict(config.model), tokenizers=tokenizers)
     data = Seq2SeqDataModule(config.task, tokenizers, loading(config))
+    check_targets(config, data)
     return tokenizers, {split: data.examples(split) for split in SPLITS}

@@ -6,7 +6,9 @@ import logging
 import platform
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -20,11 +22,16 @@ from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.config import Config, Node, convert
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.data.options import Loading
-from encdec_lightning.errors import UserError
+from encdec_lightning.data.pairs import Split
+from encdec_lightning.data.store import OnDisk
+from encdec_lightning.errors import UserError, UserErrors
+from encdec_lightning.evaluation.references import check_references
 from encdec_lightning.launch.build import build, build_partial
 from encdec_lightning.reporting.curves import draw_curves
 from encdec_lightning.reporting.results import write_results
 from encdec_lightning.run import Run
+from encdec_lightning.signals import TERMINATION
+from encdec_lightning.training.callbacks.ending import EndTogether
 from encdec_lightning.training.callbacks.throughput import Throughput
 from encdec_lightning.training.callbacks.validate_every import ValidateEvery
 from encdec_lightning.training.checkpoint import load_checkpoint
@@ -53,15 +60,13 @@ def train(run: Run) -> None:
     if config.init_from is not None and resumed is None:
         start_from(module, config.init_from)
     data.prepare_data()  # before there are processes that would wait for it
+    check_targets(config, data)
     trainer = build_trainer(config, run)
     for logger in trainer.loggers:
         logger.log_hyperparams(asdict(config))
-    try:
+    with interruptible(trainer):
         trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
-    except SystemExit:  # Lightning's answer to an interrupt
-        if trainer.interrupted:
-            raise KeyboardInterrupt from None
-        raise
+    TERMINATION.check()
     if trainer.is_global_zero:
         run.write_metrics({**run.metrics(), **training_metrics(trainer, module, data)})
         draw_curves(run)
@@ -72,16 +77,42 @@ def train(run: Run) -> None:
 
 def test(run: Run, config: Config, trainer: lightning.Trainer, data: Seq2SeqDataModule, module: Seq2SeqModule) -> None:
     """Generate the test set, score it, write it into the run, and export the model."""
-    trainer.test(module, data, verbose=False)
+    module.keep_predictions = run.write_predictions
+    with interruptible(trainer):
+        trainer.test(module, data, verbose=False)
     if trainer.is_global_zero:
         metrics, baselines = config.task.metrics or ["rouge"], config.task.baselines or []
-        write_results(run, module.predictions, module.scores, metrics, baselines)
+        write_results(run, module.predictions, module.scores, metrics, baselines, module.failed_scores)
         meta = data.examples("test").meta
         told = {f"data/test_{name}": meta[name] for name in ("fingerprint", *DATA_COUNTS)}
         run.write_metrics({**run.metrics(), **told})
         if config.export:
             with run.replacing_model() as folder:
                 module.export(folder)
+
+
+def check_targets(config: Config, data: Seq2SeqDataModule) -> None:
+    """Raise `UserErrors` if a metric does not fit the targets of a split that it will be computed on."""
+    splits: tuple[Split, ...] = ("validation", "test") if config.task.validation_generate else ("test",)
+    found: list[UserError] = []
+    for split in splits:
+        targets = partial(_targets, data.examples(split))
+        found += check_references(config.task.metrics or ["rouge"], split, targets)
+    if found:
+        raise UserErrors(found)
+
+
+@contextmanager
+def interruptible(trainer: lightning.Trainer) -> Iterator[None]:
+    """An interrupt leaves the block as `KeyboardInterrupt`; Lightning turns it into an exit with code 1."""
+    try:
+        yield
+    except SystemExit:
+        if trainer.interrupted and not TERMINATION.asked:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        TERMINATION.deferred = False
 
 
 def start_from(module: Seq2SeqModule, folder: str) -> None:
@@ -105,6 +136,7 @@ def build_trainer(config: Config, run: Run) -> lightning.Trainer:
     ]
     where = {"save_dir": run.logs, "id": f"{config.identity()[:8]}-{run.folder.name}"[:64], "name": config.name}
     loggers = [build(f"logger.{name}", each, LOGGER, **where) for name, each in _nodes(config.logger)]
+    callbacks.append(EndTogether(run.checkpoints / "last.ckpt"))
     every = config.validate_every
     if every is not None:
         callbacks.append(ValidateEvery(every))
@@ -189,6 +221,10 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # a run continues
     warnings.filterwarnings("ignore", message="Precision .* is not supported by the model summary.*")
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # the module gathers by itself
+
+
+def _targets(examples: OnDisk) -> Iterator[str]:
+    return (examples.pair(number).target for number in range(len(examples.lengths)))
 
 
 def _nodes(slots: dict[str, Node | None]) -> Iterator[tuple[str, Node]]:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from encdec_lightning.reporting.results import remarks
 from encdec_lightning.run import Run
 
 SAMPLES = 5
@@ -20,6 +21,8 @@ def show(run: Run, console: Console | None = None) -> None:
     console = console or Console()
     metrics = run.metrics()
     console.print(score_table(metrics))
+    for line in remarks(metrics):
+        console.print(line, highlight=False, markup=False)
     speed = "{train/seconds:,.0f} s of training, {train/tokens_per_second:,.0f} tokens/s, {train/examples:,} examples"
     if "train/seconds" in metrics:
         console.print(speed.format_map(metrics), highlight=False)
@@ -34,8 +37,9 @@ def show(run: Run, console: Console | None = None) -> None:
 
 
 def score_table(metrics: dict[str, Any]) -> Table:
-    """Rows: baselines, the model, its control. Columns: metrics, each with its 95% interval."""
-    names = [key.removeprefix("test/") for key in metrics if key.startswith("test/") and f"{key}/low" in metrics]
+    """Rows: baselines, the model, its control. Columns: metrics, each with its 95% interval; a dash where none is."""
+    scored = [key for key in metrics if key.startswith("test/") and {f"{key}/low", f"{key}/error"} & metrics.keys()]
+    names = [key.removeprefix("test/") for key in scored]
     table = Table(title="Test scores with 95% intervals")
     table.add_column("", no_wrap=True)
     for name in names:
@@ -57,7 +61,10 @@ def _rows(metrics: dict[str, Any]) -> list[str]:
 def _cell(metrics: dict[str, Any], key: str) -> str:
     if key not in metrics:
         return ""
-    return f"{metrics[key]:.1f} [dim]{metrics[f'{key}/low']:.1f}-{metrics[f'{key}/high']:.1f}[/]"
+    value, low, high = (metrics.get(each) for each in (key, f"{key}/low", f"{key}/high"))
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if low is None or high is None else f"{value:.1f} [dim]{low:.1f}-{high:.1f}[/]"
 
 
 def _files(run: Run) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -22,7 +23,7 @@ from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.data.batch import Batch
 from encdec_lightning.data.options import Task
 from encdec_lightning.errors import UserError
-from encdec_lightning.evaluation.metric import Score, load_metric, score
+from encdec_lightning.evaluation.metric import Score, score_all
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.predict import predict
 from encdec_lightning.kernels.attention import use_attention
@@ -52,6 +53,10 @@ class TaskModule(lightning.LightningModule, ABC):
         self._loss_sum, self._loss_tokens = 0.0, 0
         self.scores: dict[str, Score] = {}
         """Scores of the last test with their intervals, by the metric's name (`rouge1`)."""
+        self.failed_scores: dict[str, str] = {}
+        """Why the last test has no score, by the metric's name."""
+        self.keep_predictions: Callable[[list[Prediction]], object] | None = None
+        """Called on rank 0 with what a test has predicted, before anything scores it."""
         self.predictions: list[Prediction] = []
         """What the last test predicted, ordered by id, on every rank."""
 
@@ -102,8 +107,9 @@ class TaskModule(lightning.LightningModule, ABC):
         self.log("val/loss", torch.tensor(total / tokens, dtype=torch.float32), prog_bar=True, rank_zero_only=False)
         predictions = self._predicted("val")
         if predictions:
-            scores = self._score(predictions)
+            scores, failed = self._score(predictions)
             self.log_dict({f"val/{name}": each.value for name, each in scores.items()}, prog_bar=False)
+            self._say_failed(failed)
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
         """Keep the batch: all are generated for at the end, since a search is fastest over many sources."""
@@ -112,7 +118,9 @@ class TaskModule(lightning.LightningModule, ABC):
     def on_test_epoch_end(self) -> None:
         """Keep `predictions` and `scores`, and log the scores as `test/...`."""
         self.predictions = self._predicted("test")
-        self.scores = self._score(self.predictions)
+        if self.keep_predictions is not None and self.trainer.is_global_zero:
+            self.keep_predictions(self.predictions)
+        self.scores, self.failed_scores = self._score(self.predictions)
         self.log_dict({f"test/{name}": each.value for name, each in self.scores.items()})
 
     def predict_step(self, batch: Batch, batch_index: int) -> list[Prediction]:
@@ -190,11 +198,17 @@ class TaskModule(lightning.LightningModule, ABC):
         distributed.all_gather_object(parts, value)
         return parts
 
-    def _score(self, predictions: list[Prediction]) -> dict[str, Score]:
-        scores: dict[str, Score] = {}
-        for name in self.task.metrics or ["rouge"]:
-            scores |= score(predictions, load_metric(name))
-        return scores
+    def _score(self, predictions: list[Prediction]) -> tuple[dict[str, Score], dict[str, str]]:
+        return score_all(predictions, self.task.metrics or ["rouge"])
+
+    def _say_failed(self, failed: dict[str, str]) -> None:
+        """Say which values of a validation are missing; raises `UserError` where a callback needs one of them."""
+        needed = {getattr(callback, "monitor", None) for callback in self.trainer.callbacks}  # type: ignore[attr-defined]
+        for name, reason in failed.items():
+            if f"val/{name}" in needed:
+                raise UserError("task.monitor", f"val/{name}", f"this metric fails ({reason})")
+            if self.trainer.is_global_zero:
+                print(f"val/{name} is missing after step {self.trainer.global_step}: {reason}", file=sys.stderr)
 
 
 class Seq2SeqModule(TaskModule):
