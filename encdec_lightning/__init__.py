@@ -24,7 +24,7 @@ The map, from left to right; each room imports only from rooms to its left:
                                optimizers.py, schedules.py, checkpoint.py, callbacks/
     reporting/                 runs in, tables and plots out: results.py, table.py, curves.py, composition.py, data.py
     config.py                  the tree of options; composed values in, checked objects out
-    launch/                    processes for run folders: presets.py, overrides.py, prepare.py, processes.py, worker.py,
+    launch/                    processes for run folders: presets.py, overrides.py, settle.py, prepare.py, processes.py, worker.py,
                                job.py, build.py, fetching.py, evaluation.py, prediction.py, lines.py, partial.py,
                                sweep.py
     cli/                       the commands: train.py, evaluate.py, predict.py, check.py, prepare.py, arguments.py

@@ -3,8 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, TypeVar
+
+Kind = TypeVar("Kind", bound=type)
 
 
+def same_may_be_set(kind: Kind) -> Kind:
+    """A frozen dataclass whose fields may be set to what they hold already; any other value is refused as before.
+
+    Lightning copies the dataclasses in batches and predictions, then sets each field of the copy to what a function
+    makes of it: moving to a device or casting floating-point tensors, which changes neither texts nor whole numbers.
+    """
+    refuse = kind.__setattr__
+
+    def set_same(self: Any, name: str, value: object) -> None:
+        held = getattr(self, name, None)
+        if value is not held and not (type(value) is type(held) in (str, int, tuple) and value == held):
+            refuse(self, name, value)
+
+    kind.__setattr__ = set_same
+    return kind
+
+
+@same_may_be_set
 @dataclass(frozen=True, slots=True)
 class Pair:
     """One example: a source text and the target text a model should write for it.
@@ -17,6 +38,7 @@ class Pair:
     target: str
 
 
+@same_may_be_set
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """What a model, a baseline or a foreign system wrote for one example."""

@@ -6,6 +6,7 @@ import fcntl
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 import traceback
@@ -64,7 +65,7 @@ class Run:
             run.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError("folder", str(folder), f"it cannot be made ({error.strerror})") from error
-        run._write_status(identity=identity)
+        run._write_status(identity=identity, id=f"{identity[:8]}-{run.folder.name}")
         _write(run._config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         return run
 
@@ -90,9 +91,16 @@ class Run:
         """The hash of what changes this run's results, as it was at its creation."""
         return str(self.status().get("identity", ""))
 
+    @property
+    def id(self) -> str:
+        """A name for loggers that stays the run's own, wherever its folder is moved; at most 64 usual characters."""
+        name = self.status().get("id", f"{self.identity()[:8]}-{self.folder.name}")
+        return re.sub(r"[^\w.-]", "_", str(name), flags=re.ASCII)[:64]
+
     def set_state(self, state: State, error: str | None = None) -> None:
         """Record how far the run is."""
-        self._write_status(identity=self.identity(), state=state, **({"error": error} if error else {}))
+        kept = {name: value for name, value in self.status().items() if name in ("identity", "id")}
+        self._write_status(**kept, state=state, **({"error": error} if error else {}))
 
     def _write_status(self, **status: str) -> None:
         _write(self.folder / "status.json", json.dumps(status, indent=2, allow_nan=False) + "\n")
@@ -146,13 +154,22 @@ class Run:
         return self.folder / "predictions" / f"{split}.jsonl"
 
     def checkpoint(self, choice: str) -> Path:
-        """`best`, `last`, or the path of a checkpoint; raises `UserError` when there is none, or half of one."""
+        """`best`, `last`, a path, or the name of a file in `checkpoints/`.
+
+        Raises `UserError` when there is no such checkpoint, or half of one.
+        """
         path = self.checkpoints / f"{choice}.ckpt" if choice in ("best", "last") else Path(choice)
+        if not path.exists() and (self.checkpoints / choice).exists():
+            path = self.checkpoints / choice
         if not path.exists():
             raise UserError("checkpoint", choice, f"there is no {path}; give best, last or a path")
         if path.is_file() and not zipfile.is_zipfile(path):
             raise UserError("checkpoint", choice, f"{path} is broken off or no checkpoint")
         return path
+
+    def best_or_last(self) -> Path:
+        """The best checkpoint, or the last one where a run keeps no best; raises `UserError` as `checkpoint`."""
+        return self.checkpoint("best" if (self.checkpoints / "best.ckpt").exists() else "last")
 
     def resumable(self) -> Path | None:
         """The checkpoint to continue from, if training has written one."""

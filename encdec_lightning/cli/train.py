@@ -42,7 +42,9 @@ def _train(argv: Sequence[str] | None) -> None:
     if folder is None:
         config = compose_config(arguments.overrides, arguments.config_dirs)
         if arguments.show:
-            yaml.safe_dump(asdict(config), sys.stdout, sort_keys=False)
+            from encdec_lightning.launch.settle import settle
+
+            yaml.safe_dump(asdict(settle(config)), sys.stdout, sort_keys=False)
             return
         from encdec_lightning.launch.prepare import prepare
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -56,9 +57,17 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
             self.examples(split)
 
     def setup(self, stage: str) -> None:
-        """Tell the Trainer of a fit how many micro-batches an update has, where this follows from the update's size."""
-        if stage == "fit" and self._sized and self.trainer is not None:
+        """Tell the Trainer of a fit how many micro-batches an update has, where this follows from the update's size.
+
+        A share of the training batches is rounded down to whole updates.
+        """
+        if stage != "fit" or self.trainer is None:
+            return
+        if self._sized:
             self.trainer.accumulate_grad_batches = self.micro_batches
+        limit, micro_batches = self.trainer.limit_train_batches, self.micro_batches
+        if isinstance(limit, float) and limit < 1 and micro_batches > 1:
+            self.trainer.limit_train_batches = int(len(self._training_plan(0)) * limit) * micro_batches or limit
 
     @property
     def micro_batches(self) -> int:
@@ -66,12 +75,14 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
         return self._planner().micro_batches if self._sized else self.loading.accumulate
 
     def train_dataloader(self) -> PlanLoader:
-        """This rank's share of every epoch's updates."""
+        """This rank's share of every epoch's updates; with the Trainer's `overfit_batches` of the first one's again."""
         names = ("batch_tokens", "accumulate", "update_examples", "update_target_tokens", "seed")
         plan = {f"data.{name}": getattr(self.loading, name) for name in names} | {"devices": self._world()[1]}
         meta = self.examples("train").meta
         origin = Origin(f"{meta['fingerprint'][:32]}{meta['tokens'][:32]}", plan)
-        return self._loader("train", self._training_plan, origin, with_pairs=False)
+        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        plan_of = partial(_same_every_epoch, self._training_plan(0)) if overfit else self._training_plan
+        return self._loader("train", plan_of, origin, with_pairs=False)
 
     def val_dataloader(self) -> list[PlanLoader]:
         """All pairs for the loss and, if the task wants it, the first ones to generate for."""
@@ -87,8 +98,12 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
         return self.test_dataloader()
 
     def updates_per_epoch(self) -> int:
-        """Optimizer steps in an epoch."""
-        return len(self._training_plan(0))
+        """Optimizer steps in an epoch, within the Trainer's limit of its batches."""
+        updates = len(self._training_plan(0))
+        limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
+        if isinstance(limit, float):
+            return int(updates * limit)
+        return min(updates, math.ceil(limit / self.micro_batches))
 
     @property
     def _sized(self) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from encdec_lightning.data.batch import Batch, SpecialTokens, collate
 from encdec_lightning.data.plan import Plan
@@ -48,7 +48,7 @@ class PlanLoader:
     ) -> None:
         self.examples = examples
         self.origin = origin or Origin()
-        self.sampler, self.batch_sampler = self, None  # Lightning calls `set_epoch` on a loader's sampler
+        self.sampler, self.batch_sampler = _Sampler(self), None
         self._tokens, self._plan, self._rank = tokens, plan, rank
         self._workers, self._with_pairs = workers, with_pairs
         self._epoch, self._yielded, self._resume_at = 0, 0, 0
@@ -121,6 +121,18 @@ def _no_parallel_tokenizers() -> Iterator[None]:
         os.environ.pop(name)
         if chosen is not None:
             os.environ[name] = chosen
+
+
+class _Sampler(SequentialSampler):
+    """Stands for the order of a loader's plan: Lightning calls `set_epoch` on samplers, and would replace another."""
+
+    def __init__(self, loader: PlanLoader) -> None:
+        super().__init__(loader)  # type: ignore[arg-type]
+        self._loader = loader
+
+    def set_epoch(self, epoch: int) -> None:
+        """Pass it on."""
+        self._loader.set_epoch(epoch)
 
 
 class _Batches(Dataset[Batch]):

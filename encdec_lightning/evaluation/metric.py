@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ class Metric(Protocol):
     """A name for each value, such as ("rouge1", "rouge2", "rougeL")."""
     signature: str
     """What exactly was computed, the library's version included."""
+    higher_is_better: bool | Mapping[str, bool]
+    """Whether more of a value is better: for all names, or for each. A class of your own may leave it out; then
+    `task.monitor_mode` must be given where one of its values is monitored."""
 
     def statistics(self, prediction: Prediction) -> NDArray[np.float64]:
         """What one example adds to the sum; (K,), K the same for every example."""
@@ -97,6 +100,22 @@ def load_metric(name: str) -> Metric:
         near = did_you_mean(class_name, vars(module))
         raise UserError("task.metrics", name, f"the module {module_name} has no {class_name}{near}")
     return _made(name, getattr(module, class_name))
+
+
+def direction(metric: Metric, name: str) -> Literal["min", "max"] | None:
+    """Whether less or more of one of the metric's values is better, "min" or "max"; None where the metric says nothing.
+
+    Raises `UserError` when `higher_is_better` is neither a bool nor a bool for each name.
+    """
+    told: object = getattr(metric, "higher_is_better", None)
+    if isinstance(told, Mapping):
+        told = told.get(name)
+    if told is None:
+        return None
+    if not isinstance(told, bool):
+        expected = "its higher_is_better must be true, false, or one of them for each name"
+        raise UserError("task.metrics", type(metric).__name__, expected)
+    return "max" if told else "min"
 
 
 def _made(name: str, factory: Callable[[], Metric]) -> Metric:

@@ -21,6 +21,7 @@ class Rouge:
 
     names: tuple[str, ...] = ("rouge1", "rouge2", "rougeL")
     signature: str = f"f1|stemmer:porter|tokenizer:ascii|rouge-score:{version('rouge-score')}"
+    higher_is_better: bool = True
 
     compares: str = "the letters a-z and digits"
 

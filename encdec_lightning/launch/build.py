@@ -44,8 +44,8 @@ def build(field: str, node: Node, base: type, **extra: Any) -> Any:
         return target(**{name: _nested(f"{field}.{name}", value) for name, value in arguments.items()})
     except UserError:
         raise
-    except (TypeError, ValueError, MisconfigurationException) as error:
-        raise UserError(field, node["_target_"], f"it cannot be built: {_first_line(error)}") from error
+    except (ImportError, TypeError, ValueError, MisconfigurationException) as error:
+        raise UserError(field, node["_target_"], f"it cannot be built: {first_line(error)}") from error
 
 
 def build_partial(field: str, node: Node, base: type) -> Any:
@@ -55,6 +55,14 @@ def build_partial(field: str, node: Node, base: type) -> Any:
         raise UserErrors(problems)
     arguments = {name: _nested(f"{field}.{name}", value) for name, value in node.items() if name != "_target_"}
     return functools.partial(_target(field, node, base), **arguments)
+
+
+def target_of(node: Node) -> type | None:
+    """The class that a node names; None where there is no such class, which `check_slot` says."""
+    try:
+        return _target("", node, object)
+    except UserError:
+        return None
 
 
 def _parameters(target: type) -> dict[str, inspect.Parameter]:
@@ -69,7 +77,7 @@ def _target(field: str, node: Node, base: type) -> type:
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise UserError(f"{field}._target_", path, f"it cannot be imported ({_first_line(error)})") from error
+        raise UserError(f"{field}._target_", path, f"it cannot be imported ({first_line(error)})") from error
     if not (isinstance(found, type) and issubclass(found, base)):
         raise UserError(f"{field}._target_", path, f"it must be a {base.__module__}.{base.__qualname__}")
     return found
@@ -84,5 +92,6 @@ def _is_node(value: Any) -> bool:
     return isinstance(value, dict) and "_target_" in value
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of what an exception says, without a full stop; its class's name where it says nothing."""
     return str(error).strip().splitlines()[0].rstrip(".!") if str(error).strip() else type(error).__name__

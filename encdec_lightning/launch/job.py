@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import platform
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
 import transformers
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import Logger
 
 from encdec_lightning.composition.compose import compose
@@ -26,11 +29,12 @@ from encdec_lightning.data.pairs import Split
 from encdec_lightning.data.store import OnDisk
 from encdec_lightning.errors import UserError, UserErrors
 from encdec_lightning.evaluation.references import check_references
-from encdec_lightning.launch.build import build, build_partial
+from encdec_lightning.launch.build import build, build_partial, first_line
 from encdec_lightning.reporting.curves import draw_curves
 from encdec_lightning.reporting.results import write_results
 from encdec_lightning.run import Run
 from encdec_lightning.signals import TERMINATION
+from encdec_lightning.training.callbacks.checkpoints import LastCheckpoint, best_keeper, name_best
 from encdec_lightning.training.callbacks.ending import EndTogether
 from encdec_lightning.training.callbacks.throughput import Throughput
 from encdec_lightning.training.callbacks.validate_every import ValidateEvery
@@ -38,6 +42,7 @@ from encdec_lightning.training.checkpoint import load_checkpoint
 from encdec_lightning.training.module import Seq2SeqModule
 
 DATA_COUNTS = ("skipped", "dropped_by_preprocessing", "too_long_dropped")
+PROFILERS = {"simple": "SimpleProfiler", "advanced": "AdvancedProfiler", "pytorch": "PyTorchProfiler"}
 TRAINER, CALLBACK, LOGGER, OPTIMIZER = lightning.Trainer, lightning.Callback, Logger, torch.optim.Optimizer
 
 
@@ -56,29 +61,51 @@ def train(run: Run) -> None:
         config.generation,
         optimizer=build_partial("optimizer", config.optimizer, OPTIMIZER),
     )
+    trainer = build_trainer(config, run)
     resumed = run.resumable()
     if config.init_from is not None and resumed is None:
         start_from(module, config.init_from)
     data.prepare_data()  # before there are processes that would wait for it
     check_targets(config, data)
-    trainer = build_trainer(config, run)
     for logger in trainer.loggers:
         logger.log_hyperparams(asdict(config))
-    with interruptible(trainer):
+    with lightnings_refusals(), interruptible(trainer):
         trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
     TERMINATION.check()
     if trainer.is_global_zero:
         run.write_metrics({**run.metrics(), **training_metrics(trainer, module, data)})
         draw_curves(run)
-    chosen = run.checkpoint(config.checkpoint)
-    chosen_module = Seq2SeqModule.load_from_checkpoint(chosen, task=config.task, generation=config.generation)
-    test(run, config, trainer, data, chosen_module)
+    if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        chosen = chosen_checkpoint(run, config, trainer)
+        module = Seq2SeqModule.load_from_checkpoint(chosen, task=config.task, generation=config.generation)
+    test(run, config, trainer, data, module)
+
+
+def chosen_checkpoint(run: Run, config: Config, trainer: lightning.Trainer) -> Path:
+    """The checkpoint to test after a fit. All ranks must call it: a callback's best one gets its name in the run."""
+    keeper = best_keeper(trainer)
+    if keeper is not None and keeper.best_model_path:
+        name_best(trainer, keeper, run.checkpoints)
+    if config.checkpoint == "best" and not (run.checkpoints / "best.ckpt").exists():
+        if trainer.is_global_zero:
+            print("checkpoint is 'best': the fit has made no best one, the last one is tested.", file=sys.stderr)
+        return run.checkpoint("last")
+    return run.checkpoint(config.checkpoint)
+
+
+@contextmanager
+def lightnings_refusals() -> Iterator[None]:
+    """What Lightning's Trainer refuses when it sees the data, as a `UserError`."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise UserError("trainer", "lightning.Trainer", first_line(error)) from error
 
 
 def test(run: Run, config: Config, trainer: lightning.Trainer, data: Seq2SeqDataModule, module: Seq2SeqModule) -> None:
     """Generate the test set, score it, write it into the run, and export the model."""
     module.keep_predictions = run.write_predictions
-    with interruptible(trainer):
+    with lightnings_refusals(), interruptible(trainer):
         trainer.test(module, data, verbose=False)
     if trainer.is_global_zero:
         metrics, baselines = config.task.metrics or ["rouge"], config.task.baselines or []
@@ -116,8 +143,8 @@ def interruptible(trainer: lightning.Trainer) -> Iterator[None]:
 
 
 def start_from(module: Seq2SeqModule, folder: str) -> None:
-    """Take the weights of another run's best checkpoint."""
-    path = Run.open(folder, "init_from").checkpoint("best")
+    """Take the weights of another run's best checkpoint, or of its last where it has no best one."""
+    path = Run.open(folder, "init_from").best_or_last()
     state = load_checkpoint(path, "cpu")["state_dict"]
     try:
         module.load_state_dict(state)
@@ -134,12 +161,18 @@ def build_trainer(config: Config, run: Run) -> lightning.Trainer:
     callbacks = [
         build(f"callbacks.{name}", each, CALLBACK, dirpath=run.checkpoints) for name, each in _nodes(config.callbacks)
     ]
-    where = {"save_dir": run.logs, "id": f"{config.identity()[:8]}-{run.folder.name}"[:64], "name": config.name}
+    if not any(isinstance(each, LastCheckpoint) for each in callbacks):
+        callbacks.append(LastCheckpoint(run.checkpoints, only_at_end=True))
+    callbacks.sort(key=lambda each: isinstance(each, LastCheckpoint))  # it writes down the state of all others
+    where = {"save_dir": run.logs, "id": run.id, "name": config.name}
     loggers = [build(f"logger.{name}", each, LOGGER, **where) for name, each in _nodes(config.logger)]
     callbacks.append(EndTogether(run.checkpoints / "last.ckpt"))
     every = config.validate_every
     if every is not None:
         callbacks.append(ValidateEvery(every))
+    if node.get("profiler") in PROFILERS:  # their reports would go to a log that is silent
+        target = {"_target_": f"lightning.pytorch.profilers.{PROFILERS[node['profiler']]}"}
+        node["profiler"] = {**target, "dirpath": str(run.logs), "filename": "profile"}
     trainer: lightning.Trainer = build(
         "trainer",
         node,
@@ -201,14 +234,14 @@ def training_metrics(trainer: lightning.Trainer, module: Seq2SeqModule, data: Se
         **{f"version/{name}": version(name) for name in ("encdec_lightning", "torch", "transformers", "lightning")},
     }
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Throughput) and callback.total_seconds:
-            metrics["train/seconds"] = callback.total_seconds
-            metrics["train/examples"] = callback.total_examples
-            metrics["train/tokens_per_second"] = callback.total_tokens / callback.total_seconds
-            metrics["train/mfu"] = callback.mfu
-    monitored = getattr(trainer.checkpoint_callback, "best_model_score", None)
-    if monitored is not None:
-        metrics[f"best/{module.task.monitor}"] = float(monitored)
+        if isinstance(callback, Throughput) and callback.totals.seconds:
+            metrics["train/seconds"] = callback.totals.seconds
+            metrics["train/examples"] = callback.totals.examples
+            metrics["train/tokens_per_second"] = callback.totals.tokens_per_second
+            metrics["train/mfu"] = callback.totals.mfu
+    keeper = best_keeper(trainer)
+    if keeper is not None and keeper.best_model_score is not None:
+        metrics[f"best/{keeper.monitor}"] = float(keeper.best_model_score)
     return metrics
 
 

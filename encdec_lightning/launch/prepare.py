@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from encdec_lightning.config import Config
 from encdec_lightning.errors import UserError, UserErrors
+from encdec_lightning.launch.settle import contradictions, say_what_is_tested, settle
 from encdec_lightning.run import Run
 
 if TYPE_CHECKING:
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
 
 
 def prepare(config: Config, in_sweep: bool = False) -> Run:
-    """The run of a config, checked, its folder made and its config frozen; raises `UserErrors`."""
+    """The run of a config, settled and checked, its folder made and its config frozen; raises `UserErrors`."""
+    asked, config = config, settle(config)
     found = check_all(config)
     if found:
         raise UserErrors(found)
+    say_what_is_tested(asked, config)
     identity = config.identity()
     last = identity[:12] if in_sweep else f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     folder = Path(config.folder) if config.folder is not None else Path("runs", config.name, last)
@@ -33,7 +36,8 @@ def check_all(config: Config) -> list[UserError]:
     from encdec_lightning.launch.job import quiet
 
     quiet()
-    return [*_check_model(config), *_check_files(config), *_check_slots(config), *_check_names(config)]
+    found = [*_check_model(config), *_check_files(config), *_check_slots(config), *_check_names(config)]
+    return [*found, *contradictions(config)]
 
 
 def _check_model(config: Config) -> list[UserError]:
@@ -144,7 +148,7 @@ def _check_names(config: Config) -> list[UserError]:
         found.append(UserError("checkpoint", config.checkpoint, "it must be best, last or the path of a checkpoint"))
     if config.init_from is not None:
         try:
-            Run.open(config.init_from, "init_from").checkpoint("best")
+            Run.open(config.init_from, "init_from").best_or_last()
         except UserError as problem:
             found.append(problem)
     return found

@@ -121,6 +121,7 @@ def _check_points(overrides: Sequence[str], config_dirs: Sequence[Path]) -> None
     from hydra.errors import HydraException
 
     from encdec_lightning.launch.prepare import check_all
+    from encdec_lightning.launch.settle import settle
 
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     try:
@@ -131,7 +132,7 @@ def _check_points(overrides: Sequence[str], config_dirs: Sequence[Path]) -> None
     folders: set[str] = set()
     for point in points:
         try:
-            config = compose_config(point, config_dirs)
+            config = settle(compose_config(point, config_dirs))
             problems = check_all(config)
             if config.folder in folders:
                 problems.append(UserError("folder", config.folder, "each point of a sweep needs a folder of its own"))

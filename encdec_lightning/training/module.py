@@ -32,7 +32,7 @@ from encdec_lightning.training.checkpoint import load_checkpoint, pack_folder, u
 from encdec_lightning.training.freezing import freeze
 from encdec_lightning.training.loss import TrainingLoss, token_losses
 from encdec_lightning.training.optimizers import OptimizerFactory, default_optimizer, parameter_groups
-from encdec_lightning.training.options import Training
+from encdec_lightning.training.options import NO_FP16_WEIGHTS, Training
 from encdec_lightning.training.schedules import schedule
 
 LOSS_LOADER = 0  # validation has two loaders: all pairs for the loss, and some to generate for
@@ -81,7 +81,7 @@ class TaskModule(lightning.LightningModule, ABC):
         """
         total, tokens = self.loss(batch, self.training_options.label_smoothing)
         if tokens:  # a rank may be left without examples in an epoch's last step
-            self.log("train/loss", total.detach() / tokens, prog_bar=True, batch_size=tokens)
+            self._log({"train/loss": total.detach() / tokens}, prog_bar=True, batch_size=tokens)
         return total * (self.trainer.accumulate_grad_batches * self.trainer.world_size / batch.update_tokens)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
@@ -104,11 +104,11 @@ class TaskModule(lightning.LightningModule, ABC):
         parts = self._gather(sums.tolist())
         total, tokens = (sum(part[i] for part in parts) for i in range(2))
         self._loss_sum, self._loss_tokens = 0.0, 0
-        self.log("val/loss", torch.tensor(total / tokens, dtype=torch.float32), prog_bar=True, rank_zero_only=False)
+        self._log({"val/loss": torch.tensor(total / tokens, dtype=torch.float32)}, prog_bar=True)
         predictions = self._predicted("val")
         if predictions:
             scores, failed = self._score(predictions)
-            self.log_dict({f"val/{name}": each.value for name, each in scores.items()}, prog_bar=False)
+            self._log({f"val/{name}": each.value for name, each in scores.items()})
             self._say_failed(failed)
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
@@ -121,19 +121,21 @@ class TaskModule(lightning.LightningModule, ABC):
         if self.keep_predictions is not None and self.trainer.is_global_zero:
             self.keep_predictions(self.predictions)
         self.scores, self.failed_scores = self._score(self.predictions)
-        self.log_dict({f"test/{name}": each.value for name, each in self.scores.items()})
+        self._log({f"test/{name}": each.value for name, each in self.scores.items()})
 
     def predict_step(self, batch: Batch, batch_index: int) -> list[Prediction]:
         """Generate."""
         return self.predict(batch)
 
     def on_fit_start(self) -> None:
-        """Refuse a Trainer that accumulates, or ends an epoch, otherwise than the data plan its steps."""
+        """Refuse a Trainer that accumulates, or ends an epoch, otherwise than the data plan its steps; and fp16 weights."""
+        if self.trainer.precision == "16-true":
+            raise UserError("Trainer.precision", "16-true", NO_FP16_WEIGHTS)
         planned = getattr(getattr(self.trainer, "datamodule", None), "micro_batches", None)
         if planned is not None and planned != self.trainer.accumulate_grad_batches:
             expected = f"it must equal Loading.accumulate ({planned})"
             raise UserError("Trainer.accumulate_grad_batches", self.trainer.accumulate_grad_batches, expected)
-        limit = self.trainer.limit_train_batches
+        limit = 0 if self.trainer.fast_dev_run else self.trainer.limit_train_batches  # type: ignore[attr-defined]
         if planned is not None and isinstance(limit, int) and limit % planned:
             expected = f"it must be a multiple of the {planned} micro-batches of an optimizer step"
             raise UserError("Trainer.limit_train_batches", limit, expected)
@@ -185,10 +187,16 @@ class TaskModule(lightning.LightningModule, ABC):
         started = time.perf_counter()
         with self.trainer.precision_plugin.forward_context():
             own = list(tqdm(self.predict_all(batches), "generating", count, leave=False, disable=silent, unit="text"))
-        if own:
-            self.log(f"{stage}/texts_per_second", len(own) / (time.perf_counter() - started), rank_zero_only=True)
-        by_id = {each.id: each for part in self._gather(own) for each in part}
+        parts = self._gather((own, time.perf_counter() - started))
+        by_id = {each.id: each for part, _ in parts for each in part}
+        if by_id:
+            self._log({f"{stage}/texts_per_second": len(by_id) / max(seconds for _, seconds in parts)})
         return [by_id[key] for key in sorted(by_id)]
+
+    def _log(self, values: dict[str, Any], **options: Any) -> None:
+        """Log, unless the Trainer works without all that could slow it down."""
+        if not self.trainer.barebones:  # type: ignore[attr-defined]
+            self.log_dict(values, **options)
 
     def _gather(self, value: Any) -> list[Any]:
         """The value of every rank."""
@@ -281,5 +289,8 @@ class Seq2SeqModule(TaskModule):
             Training(**kept["training"]),
             generation or Generation(**kept["generation"]),
         )
+        dtypes = {each.dtype for each in checkpoint["state_dict"].values() if each.is_floating_point()}
+        if len(dtypes) == 1:  # of a training in bf16-true, 16-true or 64-true
+            module.to(*dtypes)
         module.load_state_dict(checkpoint["state_dict"])
         return module

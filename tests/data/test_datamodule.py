@@ -41,7 +41,9 @@ def new(task, tokenizers):
     def new(loading=None, rank=None, world_size=1, **changes):
         data = Seq2SeqDataModule(replace(task, **changes), tokenizers, loading or Loading(batch_tokens=100))
         if rank is not None:
-            data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)
+            data.trainer = SimpleNamespace(
+                global_rank=rank, world_size=world_size, overfit_batches=0, limit_train_batches=1.0
+            )
         return data
 
     return new
