@@ -79,7 +79,10 @@ def pieces_of(logits: Tensor) -> list[Callable[[], Tensor]]:
 def candidates(
     pieces: Sequence[Callable[[], Tensor]], count: int, forbid: Forbid | None = None, normalize: bool = True
 ) -> Candidates:
-    """The `count` likeliest tokens, or all that there are. Exact: they lie in the `count` groups of tokens with the largest maxima."""
+    """The `count` likeliest tokens, or all if there are fewer.
+
+    Exact: they lie in the `count` groups of tokens with the largest maxima.
+    """
     kept: list[Tensor] = []
     sums, starts = [], []
     start = 0

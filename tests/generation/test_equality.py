@@ -35,8 +35,11 @@ def models(files: tiny.Files) -> dict[str, ComposedModel]:
     return {name: searches.sharpen(model) for name, model in made.items()}
 
 
+FEW = st.integers(1, 8)
+
+
 @st.composite
-def options(draw: st.DrawFn, beams: st.SearchStrategy[int] = st.integers(1, 8)) -> Generation:
+def options(draw: st.DrawFn, beams: st.SearchStrategy[int] = FEW) -> Generation:
     count = draw(beams)
     return Generation(
         num_beams=count,

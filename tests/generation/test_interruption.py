@@ -189,8 +189,12 @@ def test_a_streamer_of_two_threads_says_so(probe):
     start = streamer(model, Generation(), max_target_length=8, rows=2)
     mine = start(enumerate(SECOND))
     done = dict([next(mine)])
-    (said,) = in_threads(lambda: pytest.raises(UserError, list, start(enumerate(FIRST))))
-    assert "streamer is 'in use': a stream of another thread has not ended" in str(said.value)
+
+    def beside() -> None:
+        with pytest.raises(UserError, match="streamer is 'in use': a stream of another thread has not ended"):
+            list(start(enumerate(FIRST)))
+
+    in_threads(beside)
     assert {number: each[0].tokens for number, each in {**done, **dict(mine)}.items()} == {
         number: each[0].tokens for number, each in expected.items()
     }
