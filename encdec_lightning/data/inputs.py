@@ -127,13 +127,14 @@ class InputReader:
     def _preprocessed(self, pair: Pair, place: str = "") -> Pair:
         dropped = False
         for name, function in self._functions:
-            made = [
-                self._applied(name, function, pair, target) for target in ([pair.target] if pair.target else STAND_INS)
-            ]
+            targets = [pair.target] if pair.target else STAND_INS
+            made = [self._applied(name, function, pair, target) for target in targets]
             kept = [each for each in made if each is not None]
             if len({each.source for each in kept}) > 1:
-                expected = f"its source depends on the target, which {place} does not have ({self._task.target!r})"
-                raise UserError("task.preprocess", name, expected)
+                without = f"{place} has none (column {self._task.target!r})"
+                raise UserError(
+                    "task.preprocess", name, f"the source that it makes depends on the target, and {without}"
+                )
             dropped = dropped or not kept
             if kept:
                 pair = kept[0] if pair.target else replace(pair, source=kept[0].source)
@@ -146,4 +147,5 @@ class InputReader:
         except UserError as error:
             if pair.target:
                 raise
-            raise UserError(error.field, error.value, f"{error.expected}; the input has no targets") from error
+            expected = f"{error.expected}; the input has no target, it was given {target!r}"
+            raise UserError(error.field, error.value, expected) from error
