@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from encdec_lightning.data import hub
-from encdec_lightning.data.locations import HubSplit, locate
+from encdec_lightning.data.locations import HubSplit, Location, locate
 from encdec_lightning.data.options import Task
 from encdec_lightning.data.pairs import PairReader, Split
 from encdec_lightning.data.pydoc import DATA_SETS, pydoc, pydoc_key
@@ -45,10 +45,15 @@ class Source:
 def find_source(task: Task, split: Split, cache: Path) -> Source:
     """Where the rows of a split come from. URLs and data sets of the Hub are downloaded if this machine lacks them."""
     name, text = f"task.{split}", task.path(split)
-    options = [task.source, task.target, *([task.id] if task.id is not None else [])]
     place = locate(name, text, cache)
     if task.columns is not None and not (isinstance(place, tuple) and place[0].format in (".csv", ".tsv")):
         raise UserError("task.columns", task.columns, f"{name} ({text}) is no csv or tsv file, its columns have names")
+    return source_at(name, place, task, split, cache)
+
+
+def source_at(name: str, place: Location, task: Task, split: Split, cache: Path) -> Source:
+    """The rows at a location, which the option `name` gives; of an embedded data set, those of a split."""
+    options = [task.source, task.target, *([task.id] if task.id is not None else [])]
     if isinstance(place, str):
         return Source(_embedded(place, split, cache), also=(place, split, pydoc_key()))
     if isinstance(place, HubSplit):
