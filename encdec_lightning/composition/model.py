@@ -65,6 +65,12 @@ class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
         drop_pooler(self.encoder)
         self.shared = shared_keys(weights, self.encoder, self.decoder)
         super().post_init()
+        self._keep_in_fp32_modules = {  # a t5's `wo`, by its whole name: the other side's `word_embeddings` hold it too
+            f"{side}.{name}"
+            for side in ("encoder", "decoder")
+            for name, _ in getattr(self, side).named_parameters()
+            if any(part in name for part in getattr(self, side)._keep_in_fp32_modules or ())
+        }
 
     @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
