@@ -30,6 +30,7 @@ from encdec_lightning.composition.sharing import Shared, shared_keys
 from encdec_lightning.errors import UserError
 
 STOCK_CLASS = EncoderDecoderModel.__name__
+OF_PUSHING = ("commit_message", "private", "token", "create_pr")
 
 
 class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
@@ -171,6 +172,8 @@ class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
         This class shares them again on loading; the stock class has no way to. Nor can it run a t5's encoder, for which
         it builds a whole t5.
         """
+        pushed = kwargs.pop("push_to_hub", False)
+        hub = {name: kwargs.pop(name) for name in ("repo_id", *OF_PUSHING) if pushed and name in kwargs}
         state_dict = kwargs.pop("state_dict", None)
         if state_dict is None:
             state_dict = self.state_dict()
@@ -185,6 +188,8 @@ class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
             self.all_tied_weights_keys = all_tied
         self.config.architectures = [STOCK_CLASS]
         self.config.save_pretrained(Path(save_directory))
+        if pushed:  # the parent would, before the config says what class it is
+            self.push_to_hub(**{"repo_id": Path(save_directory).name, **hub})
 
     def _unused_by_us(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Zeros for what the stock class holds beside, BERT's pooler, which no output reads: it then misses nothing."""

@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForCausalLM,
     Cache,
     EncoderDecoderCache,
+    GenerationConfig,
     GenerationMixin,
     PretrainedConfig,
     PreTrainedModel,
@@ -172,11 +173,18 @@ class PrefixDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         }
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Write the plain language model, which `AutoModelForCausalLM` opens."""
+        """Write the plain language model, which `AutoModelForCausalLM` opens, and how it generates.
+
+        A language model's lengths count what it reads, so the start token and the source are taken off them.
+        """
         for name in KEPT:
             setattr(self.decoder.config, name, getattr(self.config, name))
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            setattr(self.decoder.generation_config, name, getattr(self.generation_config, name))
+        settings = plain_settings(self.generation_config)
+        settings.pop("decoder_start_token_id", None)
+        for name in ("max", "min"):
+            if f"{name}_length" in settings:
+                settings.setdefault(f"{name}_new_tokens", settings.pop(f"{name}_length") - 1)
+        self.decoder.generation_config = GenerationConfig(**settings)
         state = kwargs.pop("state_dict", None)
         if state is not None:
             kwargs["state_dict"] = {name.removeprefix("decoder."): tensor for name, tensor in state.items()}
@@ -198,9 +206,11 @@ class PrefixDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         unknown = {"composition": vars(Composition(encoder=None, decoder=str(folder))).copy(), "fresh_parameters": []}
         model = prefix_decoder(decoder, {name: getattr(config, name, unknown[name]) for name in KEPT})
         saved = decoder.generation_config
-        for config in (model.config, model.generation_config):
-            config.decoder_start_token_id = saved.bos_token_id
-            config.eos_token_id, config.pad_token_id = saved.eos_token_id, saved.pad_token_id
+        if hasattr(config, "composition"):  # ours; another's settings are for its own prompts
+            model.generation_config = GenerationConfig(**plain_settings(saved))
+        for each in (model.config, model.generation_config):
+            each.decoder_start_token_id = saved.bos_token_id
+            each.eos_token_id, each.pad_token_id = saved.eos_token_id, saved.pad_token_id
         model.generation_config.bos_token_id = saved.bos_token_id
         model.eval()
         return (model, report) if with_report else model
@@ -220,6 +230,12 @@ class _Embed(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> BaseModelOutput:
         return BaseModelOutput(last_hidden_state=self._owner[0](input_ids))
+
+
+def plain_settings(config: GenerationConfig) -> dict[str, Any]:
+    """What a generation config says beside its defaults; not where it came from."""
+    values: dict[str, Any] = config.to_diff_dict()
+    return {name: value for name, value in values.items() if name != "transformers_version" and name[0] != "_"}
 
 
 def prefix_decoder(decoder: PreTrainedModel, kept: dict[str, Any]) -> PrefixDecoder:

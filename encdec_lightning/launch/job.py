@@ -22,6 +22,7 @@ from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.data.options import Loading
 from encdec_lightning.errors import UserError
 from encdec_lightning.launch.build import build, build_partial
+from encdec_lightning.reporting.card import write_card
 from encdec_lightning.reporting.curves import draw_curves
 from encdec_lightning.reporting.results import write_results
 from encdec_lightning.run import Run
@@ -82,6 +83,9 @@ def test(run: Run, config: Config, trainer: lightning.Trainer, data: Seq2SeqData
         if config.export:
             with run.replacing_model() as folder:
                 module.export(folder)
+                write_card(run, folder)
+        elif run.model.is_dir():
+            write_card(run, run.model)  # tested again: what its card says of scores is out of date
 
 
 def start_from(module: Seq2SeqModule, folder: str) -> None:

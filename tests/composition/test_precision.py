@@ -122,6 +122,6 @@ def test_a_rebuilt_model_is_in_fp32_whatever_was_saved_before(files, tmp_path, e
 def test_a_dtype_for_each_side_is_refused(files, tmp_path, kind):
     model = composed(files, "bert", "bert") if kind is EncoderDecoder else compose(None, files.gpt2)
     model.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="dtype is .*: give one for the whole model"):
+    with pytest.raises(UserError, match=r"dtype is .*: give one for the whole model"):
         kind.from_pretrained(tmp_path, dtype={"decoder": torch.bfloat16})
 
