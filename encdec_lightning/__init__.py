@@ -11,18 +11,19 @@ The map, from left to right; each room imports only from rooms to its left:
                                noise.py, cross_entropy.py, working_copy.py, gradients.py, packed_linear.py,
                                short_attention.py, spans.py
     composition/               two checkpoints in, one model out: compose.py, compatibility.py, model.py, prefix.py,
-                               sharing.py, architectures.py, initialization.py, checkpoints.py, parameters.py, paper.py,
-                               tokenizers.py, encoding.py, local_checkpoints.py, convert.py
+                               labels.py, sharing.py, architectures.py, initialization.py, checkpoints.py,
+                               parameters.py, paper.py, tokenizers.py, encoding.py, local_checkpoints.py, convert.py
     data/                      text in, batches out: locations.py, download.py, hub.py, readers.py, pairs.py,
                                preprocessing.py, sources.py, inputs.py, pydoc.py, docstrings.py, splitting.py,
                                tokenization.py, prepared.py, building.py, store.py, inspection.py, plan.py,
                                updates.py, batch.py, loader.py, datamodule.py
     generation/                batches in, predictions out: predict.py, generate.py, engine.py, decoder.py, cache.py,
                                candidates.py, constraints.py, search.py, beam_search.py, sampling.py, tokens.py,
-                               support.py
+                               support.py, stock.py
     training/                  batches in, checkpoints out: module.py, loss.py, flops.py, freezing.py,
                                optimizers.py, schedules.py, checkpoint.py, callbacks/
-    reporting/                 runs in, tables and plots out: results.py, table.py, curves.py, composition.py, data.py
+    reporting/                 runs in, tables and plots out: results.py, table.py, curves.py, card.py, card_code.py,
+                               composition.py, data.py
     config.py                  the tree of options; composed values in, checked objects out
     launch/                    processes for run folders: presets.py, overrides.py, settle.py, prepare.py, processes.py, worker.py,
                                job.py, build.py, fetching.py, evaluation.py, prediction.py, lines.py, partial.py,

@@ -103,6 +103,18 @@ def load_weights(
     return model, report
 
 
+def dtype_of(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `from_pretrained`, with the checkpoint's own `dtype` unless one is given, by its old name too.
+
+    Raises `UserError` for one of each side, which transformers would pass over.
+    """
+    old, given = arguments.get("torch_dtype"), arguments.get("dtype")
+    dtype = given or old or "auto"
+    if isinstance(dtype, dict):
+        raise UserError("dtype", dtype, "give one for the whole model")
+    return {**{name: value for name, value in arguments.items() if name != "torch_dtype"}, "dtype": dtype}
+
+
 def stored_names(folder: str) -> set[str]:
     """The names of the tensors in a local folder's safetensors, of which no value is read; empty if there are none.
 

@@ -31,6 +31,21 @@ def local_or_hub(checkpoint: str) -> str:
     return str(folder) if (folder / "config.json").is_file() else checkpoint
 
 
+def hub_id(checkpoint: str) -> str | None:
+    """A checkpoint's id on the Hub; none for a folder, unless it is a copy in the cache folder."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    folder = Path(checkpoint)
+    if folder.parent == cache_folder() / "checkpoints":
+        return folder.name.replace("--", "/", 1)
+    try:
+        validate_repo_id(checkpoint)
+    except HFValidationError:
+        return None
+    return None if folder.exists() else checkpoint
+
+
 def fetch_minilm() -> Path:
     """Make all-MiniLM-L6-v2 available in the cache folder; returns its folder. The weights' sha256 is checked."""
     folder = _folder(MINILM)

@@ -30,6 +30,7 @@ from encdec_lightning.data.store import OnDisk
 from encdec_lightning.errors import UserError, UserErrors
 from encdec_lightning.evaluation.references import check_references
 from encdec_lightning.launch.build import build, build_partial, first_line
+from encdec_lightning.reporting.card import write_card
 from encdec_lightning.reporting.curves import draw_curves
 from encdec_lightning.reporting.results import write_results
 from encdec_lightning.run import Run
@@ -116,6 +117,9 @@ def test(run: Run, config: Config, trainer: lightning.Trainer, data: Seq2SeqData
         if config.export:
             with run.replacing_model() as folder:
                 module.export(folder)
+                write_card(run, folder)
+        elif run.model.is_dir():
+            write_card(run, run.model)  # tested again: what its card says of scores is out of date
 
 
 def check_targets(config: Config, data: Seq2SeqDataModule) -> None:

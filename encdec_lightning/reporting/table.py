@@ -44,14 +44,15 @@ def score_table(metrics: dict[str, Any]) -> Table:
     table.add_column("", no_wrap=True)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
-    for row in _rows(metrics):
+    for row in rows_of(metrics):
         cells = [_cell(metrics, f"{row}/{name}") for name in names]
         label = ROW_NAMES.get(row, row.removeprefix("baseline/").replace("_", " "))
         table.add_row(label, *cells, style="bold" if row == "test" else None)
     return table
 
 
-def _rows(metrics: dict[str, Any]) -> list[str]:
+def rows_of(metrics: dict[str, Any]) -> list[str]:
+    """What has scores: `baseline/{name}` for each, `test`, and `control`."""
     baselines = sorted(
         {key.rpartition("/")[0] for key in metrics if key.startswith("baseline/") and key.count("/") == 2}
     )

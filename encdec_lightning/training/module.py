@@ -26,6 +26,7 @@ from encdec_lightning.errors import UserError
 from encdec_lightning.evaluation.metric import Score, score_all
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.predict import predict
+from encdec_lightning.generation.stock import stock_config
 from encdec_lightning.kernels.attention import use_attention
 from encdec_lightning.records import Prediction
 from encdec_lightning.training.checkpoint import load_checkpoint, pack_folder, unpack_folder
@@ -251,8 +252,13 @@ class Seq2SeqModule(TaskModule):
         return predict(self.model, self.tokenizers, batches, self.generation, self.task.max_target_length, generator)
 
     def export(self, folder: Path) -> None:
-        """Write the model and its tokenizers so that stock transformers opens them."""
-        self.model.save_pretrained(folder)
+        """Write the model and its tokenizers so that stock transformers opens them, and generates as it was tested."""
+        own = self.model.generation_config
+        self.model.generation_config = stock_config(self.model, self.generation, self.task.max_target_length)
+        try:
+            self.model.save_pretrained(folder)
+        finally:
+            self.model.generation_config = own
         self.tokenizers.save_pretrained(folder)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
