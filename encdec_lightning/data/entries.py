@@ -31,6 +31,7 @@ def entry(folder: Path, build: Callable[[Path], object]) -> None:
     is replaced, which stderr tells. Raises `OSError` when the cache cannot be written.
     """
     if damage(folder) is None:
+        clear(folder.parent)
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _lock(folder):
@@ -39,7 +40,7 @@ def entry(folder: Path, build: Callable[[Path], object]) -> None:
             return
         if problem != MISSING:
             say(f"{folder} is damaged ({problem}): it is built anew")
-        _clear(folder)
+        clear(folder.parent, held=folder.name)
         mark = os.urandom(4).hex()  # a child of a killed builder may still be writing into the folder it was given
         building, damaged = (folder.with_name(f".{name}-{folder.name}-{mark}") for name in ("building", "damaged"))
         try:
@@ -69,6 +70,18 @@ def damage(folder: Path) -> str | None:
         return f"{SUMS} does not hold what was written"
     differing = [name for name in sums if found[name] != sums[name]]
     return f"{differing[0]} does not hold what was written" if differing else None
+
+
+def clear(parent: Path, held: str | None = None) -> None:
+    """Remove what killed processes have left of the folders in `parent`: of those whose locks are free, or `held`."""
+    for left in [*parent.glob(".building-*-*"), *parent.glob(".damaged-*-*")]:
+        key = left.name.split("-")[1]
+        with suppress(Timeout, OSError):
+            if key == held:
+                remove(left)
+            else:
+                with FileLock(parent / f".{key}.lock").acquire(timeout=0):
+                    remove(left)
 
 
 def write_note(path: Path, value: Any) -> None:
@@ -127,18 +140,6 @@ def _lock(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _clear(folder: Path) -> None:
-    """Remove what killed processes have left of a folder, whose lock is held, and of others whose locks are free."""
-    for left in [*folder.parent.glob(".building-*-*"), *folder.parent.glob(".damaged-*-*")]:
-        key = left.name.split("-")[1]
-        with suppress(Timeout, OSError):
-            if key == folder.name:
-                remove(left)
-            else:
-                with FileLock(folder.with_name(f".{key}.lock")).acquire(timeout=0):
-                    remove(left)
-
-
 def _seal(folder: Path, key: str) -> None:
     """Write size and checksum of each file into `SUMS`, and everything down to the disk."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -170,18 +171,16 @@ def _regular(path: Path) -> Path:
 
 def _sealed(value: Any, key: str) -> bytes:
     """A value as JSON with a checksum of itself and of the place it belongs to."""
-    return (json.dumps({"value": value, "checksum": _checksum(value, key)}, indent=1) + "\n").encode()
+    checksum = zlib.crc32(json.dumps([key, value]).encode())
+    return (json.dumps({"value": value, "checksum": checksum}, indent=1) + "\n").encode()
 
 
 def _unsealed(path: Path, key: str) -> Any:
-    content = json.loads(path.read_bytes())
-    if content["checksum"] != _checksum(content["value"], key):
+    content = path.read_bytes()
+    value = json.loads(content)["value"]
+    if content != _sealed(value, key):
         raise ValueError("it does not hold what was written")
-    return content["value"]
-
-
-def _checksum(value: Any, key: str) -> int:
-    return zlib.crc32(json.dumps([key, value], sort_keys=True).encode())
+    return value
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -41,6 +41,9 @@ def load(field: str, place: HubSplit, cache: Path) -> Dataset:
             held.enter_context(FileLock(note.with_name(f".{asked}.lock")))
         known = read_note(note) or {}
         origin = _states(Path(place.dataset)) if local else None
+        for file in (Path(known.get("where", ""), name) for name in known.get("content", {})):
+            if file.exists() and not file.is_file():  # `datasets` would wait for ever, or say something else
+                raise UserError(field, f"hub:{place.dataset}", f"{file}, which `datasets` keeps, is no file: remove it")
         changed = known.get("origin") != origin
         dataset = _healed(field, place) if known and not changed else _load(field, place, anew=changed)
         where = str(Path(dataset.cache_files[0]["filename"]).parent)

@@ -9,7 +9,7 @@ from typing import Any
 from encdec_lightning.cache import cache_folder
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.data.building import build
-from encdec_lightning.data.entries import damage, entry
+from encdec_lightning.data.entries import clear, damage, entry
 from encdec_lightning.data.fingerprints import hash_of
 from encdec_lightning.data.options import Loading, Task
 from encdec_lightning.data.pairs import PairReader, Split
@@ -49,6 +49,7 @@ def prepared(task: Task, loading: Loading, split: Split, tokenizers: Tokenizers)
                     raise UserError(f"task.{split}", task.path(split), expected)
 
             entry(folder, build_from_it)
+        clear(folder.parent)
         return OnDisk(folder)
     except OSError as error:
         reason = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
