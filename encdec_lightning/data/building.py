@@ -25,6 +25,8 @@ from encdec_lightning.errors import UserError
 from encdec_lightning.records import Pair
 
 CHUNK = 1000  # pairs tokenized together
+CHUNK_CHARACTERS = 16_000_000  # of a chunk's texts, the last pair's aside: what bounds the memory of long ones
+LONGEST_TEXT = 5_000_000  # characters: more than the Bible has, and seconds of a tokenizer's work
 SKIPPED = "skipped.jsonl"
 
 Given = TypeVar("Given")
@@ -46,7 +48,7 @@ def build(folder: Path, task: Task, split: Split, tokenizers: Tokenizers, rows: 
         reader = PairReader(task, split, skip if skip_bad_rows else None)
         keeper = _Keeper(task, split, tokenizers, reader)
         try:
-            chunks = _chunks(reader.read(rows), f"{name}: tokenizing {location}")
+            chunks = _chunks(_bounded(reader.read(rows), name, reader), f"{name}: tokenizing {location}")
             for (numbers, pairs), whole in _ahead(lambda chunk: (chunk, keeper.encoded(chunk[1])), chunks):
                 keeper.keep(numbers, pairs, whole, writer)
         finally:
@@ -126,6 +128,18 @@ class _Keeper:
         }
 
 
+def _bounded(pairs: Iterable[tuple[int, Pair]], name: str, reader: PairReader) -> Iterator[tuple[int, Pair]]:
+    """The pairs without those that have a text of more than `LONGEST_TEXT` characters, which are bad rows."""
+    for row, pair in pairs:
+        for side, text in zip(SIDES, (pair.source, pair.target), strict=True):
+            if len(text) > LONGEST_TEXT:
+                expected = f"the {side} has {len(text):,} characters, and at most {LONGEST_TEXT:,} are tokenized"
+                reader.refuse(row, UserError(f"{name} row {row}", f"{text[:60]}...", expected))
+                break
+        else:
+            yield row, pair
+
+
 def _chunks(pairs: Iterable[tuple[int, Pair]], description: str) -> Iterator[tuple[list[int], list[Pair]]]:
     """Chunks of rows' numbers and pairs, with a sign of life."""
     columns = (SpinnerColumn(), TextColumn("{task.description}: {task.completed:,} examples"), TimeElapsedColumn())
@@ -133,9 +147,19 @@ def _chunks(pairs: Iterable[tuple[int, Pair]], description: str) -> Iterator[tup
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(description, total=None)
         remaining = iter(pairs)
-        while chunk := list(islice(remaining, CHUNK)):
+        while chunk := list(_take(remaining)):
             yield [number for number, _ in chunk], [pair for _, pair in chunk]
             progress.advance(task, len(chunk))
+
+
+def _take(pairs: Iterator[tuple[int, Pair]]) -> Iterator[tuple[int, Pair]]:
+    """The pairs of the next chunk."""
+    characters = 0
+    for row, pair in islice(pairs, CHUNK):
+        yield row, pair
+        characters += len(pair.source) + len(pair.target)
+        if characters > CHUNK_CHARACTERS:
+            return
 
 
 def _ahead(work: Callable[[Given], Made], given: Iterable[Given]) -> Iterator[Made]:
