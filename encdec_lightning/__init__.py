@@ -3,6 +3,7 @@
 The map, from left to right; each room imports only from rooms to its left:
 
     records.py, errors.py      Pair and Prediction; a user's mistake, one sentence, exit code 2
+    files.py                   files written whole, archives read whole
     cache.py, run.py           where derived data lie; a run's folder
     evaluation/                texts in, scores out: metric.py, rouge.py, exact_match.py, sari.py, bleu.py,
                                significance.py, baselines.py
@@ -10,8 +11,8 @@ The map, from left to right; each room imports only from rooms to its left:
                                noise.py, cross_entropy.py, working_copy.py, gradients.py, packed_linear.py,
                                short_attention.py, spans.py
     composition/               two checkpoints in, one model out: compose.py, compatibility.py, model.py, prefix.py,
-                               sharing.py, architectures.py, initialization.py, checkpoints.py, parameters.py, paper.py,
-                               tokenizers.py, encoding.py, local_checkpoints.py, convert.py
+                               sharing.py, architectures.py, initialization.py, checkpoints.py, foreign.py, parameters.py,
+                               paper.py, tokenizers.py, encoding.py, local_checkpoints.py, convert.py
     data/                      text in, batches out: locations.py, download.py, hub.py, readers.py, pairs.py,
                                preprocessing.py, sources.py, pydoc.py, docstrings.py, splitting.py, tokenization.py,
                                prepared.py, building.py, store.py, inspection.py, plan.py, updates.py, batch.py,
@@ -20,7 +21,7 @@ The map, from left to right; each room imports only from rooms to its left:
                                candidates.py, constraints.py, search.py, beam_search.py, sampling.py, tokens.py,
                                support.py
     training/                  batches in, checkpoints out: module.py, loss.py, flops.py, freezing.py,
-                               optimizers.py, schedules.py, checkpoint.py, callbacks/
+                               optimizers.py, schedules.py, checkpoint.py, checkpoint_io.py, callbacks/
     reporting/                 runs in, tables and plots out: results.py, table.py, curves.py, composition.py, data.py
     config.py                  the tree of options; composed values in, checked objects out
     launch/                    processes for run folders: presets.py, overrides.py, prepare.py, processes.py, worker.py,

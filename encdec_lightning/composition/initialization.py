@@ -15,6 +15,7 @@ from encdec_lightning.composition.architectures import (
     architecture_of,
 )
 from encdec_lightning.composition.checkpoints import load_config, load_weights, vocabulary
+from encdec_lightning.composition.foreign import built
 from encdec_lightning.composition.options import Side
 from encdec_lightning.errors import UserError
 
@@ -77,14 +78,14 @@ def random_encoder(config: PretrainedConfig) -> PreTrainedModel:
     """An encoder of this config, drawn from torch's global generator."""
     architecture = architecture_of(config)
     arguments = dict(architecture.encoder_arguments)
-    encoder: PreTrainedModel = architecture.encoder_class.from_config(config, dtype=torch.float32, **arguments)
+    encoder = built(architecture.encoder_class, config, dtype=torch.float32, **arguments)
     drop_pooler(encoder)
     return encoder
 
 
 def random_decoder(config: PretrainedConfig) -> PreTrainedModel:
     """A decoder of this config, drawn from torch's global generator."""
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return built(AutoModelForCausalLM, config, dtype=torch.float32)
 
 
 def random_side(side: Side, config: PretrainedConfig) -> PreTrainedModel:

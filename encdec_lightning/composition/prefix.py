@@ -20,6 +20,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from encdec_lightning.composition.architectures import ARCHITECTURES
 from encdec_lightning.composition.checkpoints import load_config, load_weights
+from encdec_lightning.composition.foreign import built
 from encdec_lightning.composition.options import Composition
 from encdec_lightning.composition.sharing import Shared
 from encdec_lightning.errors import UserError
@@ -59,7 +60,7 @@ class PrefixDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
 
     def __init__(self, config: PrefixDecoderConfig, decoder: PreTrainedModel | None = None) -> None:
         super().__init__(config)
-        self.decoder = AutoModelForCausalLM.from_config(config.decoder) if decoder is None else decoder
+        self.decoder = built(AutoModelForCausalLM, config.decoder) if decoder is None else decoder
         self.config.decoder = self.decoder.config  # the one that knows which attention it runs
         self.shared: Shared = {}
         self.post_init()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -28,6 +29,7 @@ from encdec_lightning.run import Run
 from encdec_lightning.training.callbacks.throughput import Throughput
 from encdec_lightning.training.callbacks.validate_every import ValidateEvery
 from encdec_lightning.training.checkpoint import load_checkpoint
+from encdec_lightning.training.checkpoint_io import DurableCheckpointIO
 from encdec_lightning.training.module import Seq2SeqModule
 
 DATA_COUNTS = ("skipped", "dropped_by_preprocessing", "too_long_dropped")
@@ -54,6 +56,8 @@ def train(run: Run) -> None:
         start_from(module, config.init_from)
     data.prepare_data()  # before there are processes that would wait for it
     trainer = build_trainer(config, run)
+    if trainer.is_global_zero and resumed not in (None, run.last):
+        print(f"{run.last} is damaged or gone: training goes on from {resumed}.", file=sys.stderr)
     for logger in trainer.loggers:
         logger.log_hyperparams(asdict(config))
     try:
@@ -68,6 +72,8 @@ def train(run: Run) -> None:
     chosen = run.checkpoint(config.checkpoint)
     chosen_module = Seq2SeqModule.load_from_checkpoint(chosen, task=config.task, generation=config.generation)
     test(run, config, trainer, data, chosen_module)
+    if trainer.is_global_zero:
+        run.before_last.unlink(missing_ok=True)  # nothing goes on from here
 
 
 def test(run: Run, config: Config, trainer: lightning.Trainer, data: Seq2SeqDataModule, module: Seq2SeqModule) -> None:
@@ -113,6 +119,7 @@ def build_trainer(config: Config, run: Run) -> lightning.Trainer:
         node,
         TRAINER,
         callbacks=callbacks,
+        plugins=[DurableCheckpointIO({run.last: run.before_last})],
         logger=loggers,
         default_root_dir=run.folder,
         accumulate_grad_batches=config.data.accumulate,
