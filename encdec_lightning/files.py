@@ -63,7 +63,7 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[Stream]:
             os.fsync(opened.fileno())
         if previous is not None and path.exists():
             _give_second_name(path, previous)
-        os.replace(temporary, path)  # noqa: PTH105
+        temporary.replace(path)
         sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
         reason = error if isinstance(error, OSError) else stream and stream.refused  # torch does not hand it on
@@ -81,7 +81,7 @@ def _give_second_name(path: Path, name: Path) -> None:
     try:
         os.link(path, name)
     except OSError:  # a file system without hard links
-        os.replace(path, name)  # noqa: PTH105
+        path.replace(name)
 
 
 def sync_folder(folder: Path) -> None:
@@ -144,9 +144,9 @@ def damage(path: str | os.PathLike[str]) -> str | None:
 
 @functools.lru_cache(maxsize=64)
 def _damage(path: str, *state: int) -> str | None:
-    if not zipfile.is_zipfile(path):
-        return "it is broken off or no checkpoint"
     try:
+        if not zipfile.is_zipfile(path):
+            return "it is broken off or no checkpoint"
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
                 if member.compress_type != zipfile.ZIP_STORED:

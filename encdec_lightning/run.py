@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import tempfile
-import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -140,8 +139,9 @@ class Run:
         kind = kind_of(path)
         if kind is None:
             raise UserError("checkpoint", choice, f"there is no {path}; give best, last or a path")
-        if kind == "other" or (kind == "file" and not zipfile.is_zipfile(path)):
-            raise UserError("checkpoint", choice, f"{path} is broken off or no checkpoint")
+        wrong = None if kind == "folder" else damage(path)  # a folder is a sharded one
+        if wrong is not None:
+            raise UserError("checkpoint", choice, f"{path} cannot be read, {wrong}")
         return path
 
     def resumable(self) -> Path | None:
