@@ -3,7 +3,8 @@
 The map, from left to right; each room imports only from rooms to its left:
 
     records.py, signals.py     Pair and Prediction; the request to end
-    errors.py                  a user's mistake, one sentence, exit code 2
+    errors.py, progress.py     a user's mistake, one sentence, exit code 2; how far long work is
+    files.py                   files written whole, archives read whole
     cache.py, run.py           where derived data lie; a run's folder
     evaluation/                texts in, scores out: metric.py, rouge.py, exact_match.py, sari.py, bleu.py,
                                references.py, significance.py, baselines.py
@@ -11,7 +12,7 @@ The map, from left to right; each room imports only from rooms to its left:
                                noise.py, cross_entropy.py, working_copy.py, gradients.py, packed_linear.py,
                                short_attention.py, spans.py
     composition/               two checkpoints in, one model out: compose.py, compatibility.py, model.py, prefix.py,
-                               labels.py, sharing.py, architectures.py, initialization.py, checkpoints.py,
+                               labels.py, sharing.py, architectures.py, initialization.py, checkpoints.py, foreign.py,
                                parameters.py, paper.py, tokenizers.py, encoding.py, local_checkpoints.py, convert.py
     data/                      text in, batches out: locations.py, download.py, hub.py, readers.py, pairs.py,
                                preprocessing.py, sources.py, inputs.py, pydoc.py, docstrings.py, splitting.py,
@@ -21,9 +22,9 @@ The map, from left to right; each room imports only from rooms to its left:
                                candidates.py, constraints.py, search.py, beam_search.py, sampling.py, tokens.py,
                                support.py, stock.py
     training/                  batches in, checkpoints out: module.py, loss.py, flops.py, freezing.py,
-                               optimizers.py, schedules.py, checkpoint.py, callbacks/
-    reporting/                 runs in, tables and plots out: results.py, table.py, curves.py, card.py, card_code.py,
-                               composition.py, data.py
+                               optimizers.py, schedules.py, precision.py, checkpoint.py, checkpoint_io.py, callbacks/
+    reporting/                 runs in, tables and plots out: opening.py, results.py, table.py, curves.py, card.py,
+                               card_code.py, composition.py, data.py
     config.py                  the tree of options; composed values in, checked objects out
     launch/                    processes for run folders: presets.py, overrides.py, settle.py, prepare.py, processes.py, worker.py,
                                job.py, build.py, fetching.py, evaluation.py, prediction.py, lines.py, partial.py,

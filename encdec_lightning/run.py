@@ -7,10 +7,8 @@ import json
 import math
 import os
 import re
-import shutil
 import tempfile
 import traceback
-import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,6 +19,7 @@ from typing import Any, Literal
 import yaml
 
 from encdec_lightning.errors import UserError
+from encdec_lightning.files import clear_leftovers, damage, kind_of, replacing, sync_folder, sync_tree
 from encdec_lightning.records import Prediction
 
 State = Literal["running", "preempted", "failed", "finished"]
@@ -35,6 +34,8 @@ class Run:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder).resolve()
         self.checkpoints = self.folder / "checkpoints"
+        self.last = self.checkpoints / "last.ckpt"
+        self.before_last = self.checkpoints / "last.previous.ckpt"
         self.model = self.folder / "model"
         self.logs = self.folder / "logs"
         self.curves = self.folder / "curves.png"
@@ -125,6 +126,8 @@ class Run:
             except OSError as error:
                 expected = "another process is working in this run, wait for its end"
                 raise UserError("run", str(self.folder), expected) from error
+            for folder in (self.folder, self.checkpoints, self.folder / "predictions"):
+                clear_leftovers(folder)  # whoever left them does not hold the run any more
             yield stream.fileno()
 
     def metrics(self) -> dict[str, Any]:
@@ -159,12 +162,15 @@ class Run:
         Raises `UserError` when there is no such checkpoint, or half of one.
         """
         path = self.checkpoints / f"{choice}.ckpt" if choice in ("best", "last") else Path(choice)
-        if not path.exists() and (self.checkpoints / choice).exists():
+        kind = kind_of(path)
+        if kind is None and (self.checkpoints / choice).exists():
             path = self.checkpoints / choice
-        if not path.exists():
+            kind = kind_of(path)
+        if kind is None:
             raise UserError("checkpoint", choice, f"there is no {path}; give best, last or a path")
-        if path.is_file() and not zipfile.is_zipfile(path):
-            raise UserError("checkpoint", choice, f"{path} is broken off or no checkpoint")
+        wrong = None if kind == "folder" else damage(path)  # a folder is a sharded one
+        if wrong is not None:
+            raise UserError("checkpoint", choice, f"{path} cannot be read, {wrong}")
         return path
 
     def best_or_last(self) -> Path:
@@ -172,8 +178,20 @@ class Run:
         return self.checkpoint("best" if (self.checkpoints / "best.ckpt").exists() else "last")
 
     def resumable(self) -> Path | None:
-        """The checkpoint to continue from, if training has written one."""
-        return self.checkpoint("last") if (self.checkpoints / "last.ckpt").exists() else None
+        """The checkpoint to continue from, if training has written one: the last, if it is whole, else one before.
+
+        Raises `UserError` when none is whole.
+        """
+        if kind_of(self.last) is None and kind_of(self.before_last) is None:
+            return None
+        if kind_of(self.last) == "folder":  # a sharded one
+            return self.last
+        choices = (self.last, self.before_last, self.checkpoints / "best.ckpt")
+        for path in choices:
+            if damage(path) is None:
+                return path
+        expected = f"{damage(self.last)}, and no other one is whole; delete {self.checkpoints} to train from the start"
+        raise UserError("checkpoint", str(self.last), expected)
 
     @contextmanager
     def replacing_model(self) -> Iterator[Path]:
@@ -181,17 +199,17 @@ class Run:
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".model-") as name:
             fresh = Path(name) / "model"
             yield fresh
+            sync_tree(fresh)
             if self.model.exists():
-                shutil.rmtree(self.model)
+                self.model.rename(Path(name) / "before")
             fresh.rename(self.model)
+            sync_folder(self.folder)
 
 
 def _write(path: Path, text: str) -> None:
     """Write a file whole: a reader, or a killed process, never leaves half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as stream:
+        stream.write(text.encode("utf-8"))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

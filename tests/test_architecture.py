@@ -16,19 +16,8 @@ import encdec_lightning
 
 HOUSE = Path(encdec_lightning.__file__).parent
 ROOMS = [
-    *(
-        "records",
-        "signals",
-        "errors",
-        "cache",
-        "run",
-        "evaluation",
-        "kernels",
-        "composition",
-        "data",
-        "generation",
-        "training",
-    ),
+    *("records", "signals", "errors", "progress", "files", "cache", "run", "evaluation", "kernels", "composition"),
+    *("data", "generation", "training"),
     *("reporting", "config", "launch", "cli"),
 ]
 FILES = sorted(file.relative_to(HOUSE).as_posix() for file in HOUSE.rglob("*.py"))

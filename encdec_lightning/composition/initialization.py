@@ -15,6 +15,7 @@ from encdec_lightning.composition.architectures import (
     architecture_of,
 )
 from encdec_lightning.composition.checkpoints import load_config, load_weights, vocabulary
+from encdec_lightning.composition.foreign import built
 from encdec_lightning.composition.options import Side
 from encdec_lightning.errors import UserError
 
@@ -77,7 +78,7 @@ def random_encoder(config: PretrainedConfig, dtype: torch.dtype = torch.float32)
     """An encoder of this config, drawn from torch's global generator."""
     architecture = architecture_of(config)
     arguments = dict(architecture.encoder_arguments)
-    encoder: PreTrainedModel = architecture.encoder_class.from_config(config, dtype=dtype, **arguments)
+    encoder = built(architecture.encoder_class, config, dtype=dtype, **arguments)
     drop_pooler(encoder)
     for parameter in encoder.parameters():
         if parameter.dtype != dtype:  # deberta's biases are fp32 in every model; buffers of fp32 stay
@@ -87,7 +88,7 @@ def random_encoder(config: PretrainedConfig, dtype: torch.dtype = torch.float32)
 
 def random_decoder(config: PretrainedConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """A decoder of this config, drawn from torch's global generator."""
-    return AutoModelForCausalLM.from_config(config, dtype=dtype)
+    return built(AutoModelForCausalLM, config, dtype=dtype)
 
 
 def random_side(side: Side, config: PretrainedConfig) -> PreTrainedModel:

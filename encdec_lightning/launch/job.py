@@ -40,6 +40,7 @@ from encdec_lightning.training.callbacks.ending import EndTogether
 from encdec_lightning.training.callbacks.throughput import Throughput
 from encdec_lightning.training.callbacks.validate_every import ValidateEvery
 from encdec_lightning.training.checkpoint import load_checkpoint
+from encdec_lightning.training.checkpoint_io import DurableCheckpointIO
 from encdec_lightning.training.module import Seq2SeqModule
 
 DATA_COUNTS = ("skipped", "dropped_by_preprocessing", "too_long_dropped")
@@ -68,6 +69,8 @@ def train(run: Run) -> None:
         start_from(module, config.init_from)
     data.prepare_data()  # before there are processes that would wait for it
     check_targets(config, data)
+    if trainer.is_global_zero and resumed not in (None, run.last):
+        print(f"{run.last} is damaged or gone: training goes on from {resumed}.", file=sys.stderr)
     for logger in trainer.loggers:
         logger.log_hyperparams(asdict(config))
     with lightnings_refusals(), interruptible(trainer):
@@ -80,6 +83,8 @@ def train(run: Run) -> None:
         chosen = chosen_checkpoint(run, config, trainer)
         module = Seq2SeqModule.load_from_checkpoint(chosen, task=config.task, generation=config.generation)
     test(run, config, trainer, data, module)
+    if trainer.is_global_zero:
+        run.before_last.unlink(missing_ok=True)  # nothing goes on from here
 
 
 def chosen_checkpoint(run: Run, config: Config, trainer: lightning.Trainer) -> Path:
@@ -182,6 +187,7 @@ def build_trainer(config: Config, run: Run) -> lightning.Trainer:
         node,
         TRAINER,
         callbacks=callbacks,
+        plugins=[DurableCheckpointIO({run.last: run.before_last})],
         logger=loggers,
         default_root_dir=run.folder,
         accumulate_grad_batches=config.data.accumulate,

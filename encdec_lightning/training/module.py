@@ -29,7 +29,7 @@ from encdec_lightning.generation.predict import predict
 from encdec_lightning.generation.stock import stock_config
 from encdec_lightning.kernels.attention import use_attention
 from encdec_lightning.records import Prediction
-from encdec_lightning.training.checkpoint import load_checkpoint, pack_folder, unpack_folder
+from encdec_lightning.training.checkpoint import check_fit, load_checkpoint, pack_folder, taken_from, unpack_folder
 from encdec_lightning.training.freezing import freeze
 from encdec_lightning.training.loss import TrainingLoss, token_losses
 from encdec_lightning.training.optimizers import OptimizerFactory, default_optimizer, parameter_groups
@@ -272,6 +272,10 @@ class Seq2SeqModule(TaskModule):
             "generation": asdict(self.generation),
         }
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raise `UserError` for a checkpoint of another model, before a fit goes on from it."""
+        check_fit(self.trainer.ckpt_path or "", self, checkpoint["state_dict"])
+
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
         cls,
@@ -286,15 +290,16 @@ class Seq2SeqModule(TaskModule):
         """
         checkpoint = load_checkpoint(checkpoint_path, map_location)
         kept = checkpoint["encdec_lightning"]
-        model = rebuild(kept["model"])
-        model.generation_config = type(model.generation_config).from_dict(kept["generation_config"])
-        module = cls(
-            model,
-            unpack_folder(kept["tokenizers"], Tokenizers.load),
-            task or Task(**kept["task"]),
-            Training(**kept["training"]),
-            generation or Generation(**kept["generation"]),
-        )
+        with taken_from(checkpoint_path, "model"):
+            model = rebuild(kept["model"])
+            model.generation_config = type(model.generation_config).from_dict(kept["generation_config"])
+        with taken_from(checkpoint_path, "tokenizers"):
+            tokenizers = unpack_folder(kept["tokenizers"], Tokenizers.load)
+        with taken_from(checkpoint_path, "options"):
+            task, training = task or Task(**kept["task"]), Training(**kept["training"])
+            generation = generation or Generation(**kept["generation"])
+        module = cls(model, tokenizers, task, training, generation)
+        check_fit(checkpoint_path, module, checkpoint["state_dict"])
         dtypes = {each.dtype for each in checkpoint["state_dict"].values() if each.is_floating_point()}
         if len(dtypes) == 1:  # of a training in bf16-true, 16-true or 64-true
             module.to(*dtypes)

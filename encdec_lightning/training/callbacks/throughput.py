@@ -15,6 +15,7 @@ from torch import distributed
 from encdec_lightning.data.batch import Batch
 from encdec_lightning.training.flops import TrainingFlops, matrix_product_peak, training_flops
 
+
 @dataclass(frozen=True)
 class Totals:
     """What all ranks have done together, from the first start of a training to its last checkpoint or its end.
