@@ -70,7 +70,9 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[Stream]:
         if reason is None:
             raise
         kept = ", the file of before is kept" if path.exists() else ""
-        expected = f"it cannot be written ({reason.strerror or reason}){kept}; make room, then give the same command again"
+        expected = (
+            f"it cannot be written ({reason.strerror or reason}){kept}; make room, then give the same command again"
+        )
         raise UserError("file", str(path), expected) from error
     finally:
         with suppress(OSError):

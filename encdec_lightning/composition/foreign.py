@@ -160,7 +160,9 @@ def check_values(field: str, checkpoint: str, values: dict[str, Any]) -> None:
             raise UserError(field, checkpoint, f"its {name} {values[name]} is code of the Hub, which is never run")
     if values.get("transformers_weights") is not None:
         name = values["transformers_weights"]
-        raise UserError(field, checkpoint, f"its transformers_weights name {name!r}, but model.safetensors alone is read")
+        raise UserError(
+            field, checkpoint, f"its transformers_weights name {name!r}, but model.safetensors alone is read"
+        )
     for name, value in values.items():
         if "layer" in name and type(value) is int and value > MOST_LAYERS:
             raise UserError(field, checkpoint, f"its config.json says {name} = {value}, more than {MOST_LAYERS}")
@@ -174,7 +176,9 @@ def _refuse_class(field: str, checkpoint: str, config: dict[str, Any], own: dict
         name = values.get("tokenizer_class") or "PreTrainedTokenizerFast"
         found = getattr(transformers, name, None) if isinstance(name, str) else name
         if found is not None and not _is_tokenizer(found):
-            raise UserError(field, checkpoint, f"its tokenizer_class is {name!r}, which is no tokenizer of transformers")
+            raise UserError(
+                field, checkpoint, f"its tokenizer_class is {name!r}, which is no tokenizer of transformers"
+            )
     family = config.get("model_type")
     kind = CONFIG_MAPPING[family] if isinstance(family, str) and family in CONFIG_MAPPING else None
     if kind is not None and not _is_tokenizer(TOKENIZER_MAPPING.get(kind, None) or PreTrainedTokenizerBase):

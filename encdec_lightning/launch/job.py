@@ -18,9 +18,11 @@ import lightning
 import torch
 import transformers
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import LambdaCallback, ProgressBar
 from lightning.pytorch.loggers import Logger
 
 from encdec_lightning.composition.compose import compose
+from encdec_lightning.composition.parameters import count_parameters
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.config import Config, Node, convert
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
@@ -32,11 +34,13 @@ from encdec_lightning.evaluation.references import check_references
 from encdec_lightning.launch.build import build, build_partial, first_line
 from encdec_lightning.reporting.card import write_card
 from encdec_lightning.reporting.curves import draw_curves
+from encdec_lightning.reporting.opening import opening
 from encdec_lightning.reporting.results import write_results
 from encdec_lightning.run import Run
 from encdec_lightning.signals import TERMINATION
 from encdec_lightning.training.callbacks.checkpoints import LastCheckpoint, best_keeper, name_best
 from encdec_lightning.training.callbacks.ending import EndTogether
+from encdec_lightning.training.callbacks.progress import FitProgress
 from encdec_lightning.training.callbacks.throughput import Throughput
 from encdec_lightning.training.callbacks.validate_every import ValidateEvery
 from encdec_lightning.training.checkpoint import load_checkpoint
@@ -73,6 +77,8 @@ def train(run: Run) -> None:
         print(f"{run.last} is damaged or gone: training goes on from {resumed}.", file=sys.stderr)
     for logger in trainer.loggers:
         logger.log_hyperparams(asdict(config))
+    opened = LambdaCallback(on_train_start=lambda *_: _say_opening(run, config, module, data, trainer))
+    trainer.callbacks.insert(0, opened)  # type: ignore[attr-defined]  # before the progress begins
     with lightnings_refusals(), interruptible(trainer):
         trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
     TERMINATION.check()
@@ -166,7 +172,7 @@ def start_from(module: Seq2SeqModule, folder: str) -> None:
 
 def build_trainer(config: Config, run: Run) -> lightning.Trainer:
     """The Trainer of a run; its checkpoints and logs lie in the run's folder."""
-    node: Node = {**config.trainer, "precision": resolve_precision(config.trainer)}
+    node: Node = {"enable_model_summary": False, **config.trainer}  # the opening lines say more
     callbacks = [
         build(f"callbacks.{name}", each, CALLBACK, dirpath=run.checkpoints) for name, each in _nodes(config.callbacks)
     ]
@@ -176,6 +182,8 @@ def build_trainer(config: Config, run: Run) -> lightning.Trainer:
     where = {"save_dir": run.logs, "id": run.id, "name": config.name}
     loggers = [build(f"logger.{name}", each, LOGGER, **where) for name, each in _nodes(config.logger)]
     callbacks.append(EndTogether(run.checkpoints / "last.ckpt"))
+    if not node.get("enable_progress_bar", True):
+        callbacks = [each for each in callbacks if not isinstance(each, ProgressBar)]
     every = config.validate_every
     if every is not None:
         callbacks.append(ValidateEvery(every))
@@ -203,28 +211,34 @@ def build_evaluator(config: Config) -> lightning.Trainer:
     return lightning.Trainer(
         accelerator="auto",
         devices=1,
-        precision=resolve_precision({"precision": config.trainer.get("precision", "32-true")}),
+        precision=config.trainer.get("precision", "32-true"),
+        callbacks=[FitProgress()],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
     )
 
 
+def _say_opening(
+    run: Run, config: Config, module: Seq2SeqModule, data: Seq2SeqDataModule, trainer: lightning.Trainer
+) -> None:
+    """Say what is about to happen, in a few lines."""
+    if not trainer.is_global_zero:
+        return
+    counts = count_parameters(module.model).as_built
+    trained = sum(each.numel() for each in module.parameters() if each.requires_grad)
+    pairs = {split: int(data.examples(split).meta["examples"]) for split in ("train", "validation", "test")}
+    steps = module.total_steps()
+    length = f"{steps:,} steps" if steps else "steps without a number"
+    done = f", {trainer.global_step:,} are done" if trainer.global_step else ""
+    devices = "" if trainer.world_size == 1 else f"{trainer.world_size} x "
+    where = f"{devices}{trainer.strategy.root_device.type} in {trainer.precision}"
+    print(opening(run, config.model, counts, trained, pairs, f"{length}{done} on {where}"), file=sys.stderr)
+
+
 def loading(config: Config) -> Loading:
     """The loading options with the run's seed in the order of the examples."""
     return replace(config.data, seed=config.data.seed + config.seed)
-
-
-def resolve_precision(trainer: Node) -> Any:
-    """`auto`: bf16-mixed where the processor multiplies bf16 in hardware, else 32-true."""
-    precision = trainer.get("precision", "32-true")
-    if precision != "auto":
-        return precision
-    on_gpu = trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    if on_gpu:
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return "bf16-mixed" if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") else "32-true"
 
 
 def training_metrics(trainer: lightning.Trainer, module: Seq2SeqModule, data: Seq2SeqDataModule) -> dict[str, Any]:
@@ -263,6 +277,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # a run continues
     warnings.filterwarnings("ignore", message="Precision .* is not supported by the model summary.*")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # the module gathers by itself
 
 

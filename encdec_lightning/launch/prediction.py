@@ -25,7 +25,7 @@ from encdec_lightning.generation.generate import Streamer, rows_that_fit, stream
 from encdec_lightning.generation.search import Hypothesis
 from encdec_lightning.generation.support import target_limit
 from encdec_lightning.launch.evaluation import load, with_options
-from encdec_lightning.launch.job import quiet, resolve_precision
+from encdec_lightning.launch.job import quiet
 from encdec_lightning.launch.lines import Answer, Live, standard_input, windows, written
 from encdec_lightning.launch.partial import Done, Output, check_output, opened_output
 from encdec_lightning.records import Pair
@@ -110,7 +110,7 @@ class Predictor:
         self._model, self._tokenizers = module.model, module.tokenizers
         self._device = next(self._model.parameters()).device
         self._generator = torch.Generator(self._device)
-        precision = resolve_precision({"precision": config.trainer.get("precision", "32-true")})
+        precision = config.trainer.get("precision", "32-true")
         self._dtype = DTYPES.get(precision if isinstance(precision, int) else str(precision).partition("-")[0])
         self._engine: Streamer[int] | None = None
         try:

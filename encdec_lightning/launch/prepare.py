@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from encdec_lightning.config import Config
 from encdec_lightning.errors import UserError, UserErrors
+from encdec_lightning.launch.precision import with_precision
 from encdec_lightning.launch.settle import contradictions, say_what_is_tested, settle
 from encdec_lightning.run import Run
 
@@ -25,6 +26,7 @@ def prepare(config: Config, in_sweep: bool = False) -> Run:
     if found:
         raise UserErrors(found)
     say_what_is_tested(asked, config)
+    config = with_precision(config)
     identity = config.identity()
     last = identity[:12] if in_sweep else f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     folder = Path(config.folder) if config.folder is not None else Path("runs", config.name, last)

@@ -9,6 +9,7 @@ from encdec_lightning.composition.options import Composition
 from encdec_lightning.composition.parameters import Counts
 from encdec_lightning.run import Run
 
+SPLITS = {"train": "training"}
 WEIGHTS = {"untied": "untied", "tied_embeddings": "embeddings tied", "tied": "tied"}
 
 
@@ -27,7 +28,7 @@ def opening(
     told = "".join(f", {number:,} {what}" for what, number in parts.items() if number)
     rows = {
         "model": f"{pair}: {counts.total:,} parameters{told}",
-        "data": ", ".join(f"{number:,} {split} pairs" for split, number in pairs.items()),
+        "data": ", ".join(f"{number:,} {SPLITS.get(split, split)} pairs" for split, number in pairs.items()),
         "training": training,
         "run": str(run.folder),
     }

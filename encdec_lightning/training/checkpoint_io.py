@@ -59,7 +59,9 @@ class DurableCheckpointIO(TorchCheckpointIO):
         checkpoint = read_checkpoint(path, map_location)
         for name, kind in NEEDED.items():
             if not isinstance(checkpoint.get(name), kind):
-                raise UserError("checkpoint", str(path), f"its {name} is no {kind.__name__}, a fit cannot go on from it")
+                raise UserError(
+                    "checkpoint", str(path), f"its {name} is no {kind.__name__}, a fit cannot go on from it"
+                )
         return checkpoint
 
 

@@ -15,7 +15,6 @@ import torch
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.utilities.enums import GradClipAlgorithmType
 from torch import Tensor, distributed
-from tqdm import tqdm
 
 from encdec_lightning.composition.compatibility import ComposedModel
 from encdec_lightning.composition.compose import rebuild
@@ -29,6 +28,7 @@ from encdec_lightning.generation.predict import predict
 from encdec_lightning.generation.stock import stock_config
 from encdec_lightning.kernels.attention import use_attention
 from encdec_lightning.records import Prediction
+from encdec_lightning.training.callbacks.progress import watched
 from encdec_lightning.training.checkpoint import check_fit, load_checkpoint, pack_folder, taken_from, unpack_folder
 from encdec_lightning.training.freezing import freeze
 from encdec_lightning.training.loss import TrainingLoss, token_losses
@@ -87,7 +87,7 @@ class TaskModule(lightning.LightningModule, ABC):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
         """Ask for the end at the last step: Lightning then validates first, whatever its interval."""
-        if self.trainer.global_step == self._total_steps():
+        if self.trainer.global_step == self.total_steps():
             self.trainer.should_stop = True
 
     def validation_step(self, batch: Batch, batch_index: int, dataloader_idx: int = LOSS_LOADER) -> None:
@@ -162,12 +162,15 @@ class TaskModule(lightning.LightningModule, ABC):
         """The optimizer over groups by learning rate and decay, and the schedule, stepped every optimizer step."""
         groups = parameter_groups(self.model, self.training_options, self.model.config.fresh_parameters)
         optimizer = self._optimizer_factory(groups)
-        factor = schedule(self.training_options, self._total_steps(), self.model.config.decoder.hidden_size)
+        factor = schedule(self.training_options, self.total_steps(), self.model.config.decoder.hidden_size)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _total_steps(self) -> int:
-        """Optimizer steps of the fit, not by Lightning's estimate, which would drop a stateful loader's state."""
+    def total_steps(self) -> int:
+        """Optimizer steps of the fit, 0 where nothing bounds them.
+
+        Not by Lightning's estimate, which would drop a stateful loader's state.
+        """
         if self.trainer.max_steps > 0:
             return int(self.trainer.max_steps)
         data: Any = getattr(self.trainer, "datamodule", None)
@@ -184,10 +187,9 @@ class TaskModule(lightning.LightningModule, ABC):
         """Generate for the batches that wait; the predictions of all ranks, each id once, ordered by id."""
         batches, self._waiting = self._waiting, []
         count = sum(batch.examples for batch in batches)
-        silent = self.trainer.progress_bar_callback is None or not self.trainer.is_global_zero
         started = time.perf_counter()
         with self.trainer.precision_plugin.forward_context():
-            own = list(tqdm(self.predict_all(batches), "generating", count, leave=False, disable=silent, unit="text"))
+            own = list(watched(self.trainer, self.predict_all(batches), "generating", count, "texts"))
         parts = self._gather((own, time.perf_counter() - started))
         by_id = {each.id: each for part, _ in parts for each in part}
         if by_id:

@@ -139,10 +139,14 @@ def test_outputs_are_transformers(gpt2):
 
 def test_a_model_without_a_start_token_says_so(probe):
     model = configured(copy.deepcopy(probe("prefix", "gpt2")), start=None, end=0, pad=None)
-    with pytest.raises(UserError, match=r"decoder_start_token_id is None: the model needs one, see Tokenizers\.configure"):
+    with pytest.raises(
+        UserError, match=r"decoder_start_token_id is None: the model needs one, see Tokenizers\.configure"
+    ):
         model(input_ids=torch.tensor([[5]]), labels=torch.tensor([[5]]))
     configured(model, start=3, end=0, pad=None)
-    assert model.prepare_decoder_input_ids_from_labels(torch.tensor([[5, 6, 7, -100, -100]])).tolist() == [[3, 5, 6, 7, 3]]
+    assert model.prepare_decoder_input_ids_from_labels(torch.tensor([[5, 6, 7, -100, -100]])).tolist() == [
+        [3, 5, 6, 7, 3]
+    ]
 
 
 @pytest.mark.parametrize("kind", ["EncoderDecoder", "PrefixDecoder"])

@@ -19,7 +19,11 @@ from encdec_lightning.data.store import COLUMNS
 from encdec_lightning.errors import UserError
 
 BERT = Tokenizers(tiny.wordpiece())
-FILES = [f"{name}.bin" for name in ("source", "target", "texts", *COLUMNS)] + ["meta.json", "skipped.jsonl", "sums.json"]
+FILES = [f"{name}.bin" for name in ("source", "target", "texts", *COLUMNS)] + [
+    "meta.json",
+    "skipped.jsonl",
+    "sums.json",
+]
 
 
 def flip(path: Path, at: int | None = None) -> None:
@@ -100,7 +104,9 @@ def test_examples(name, how, task, loading, capfd):
     assert line.startswith(f"{first.folder} is damaged (") and name in line and line.endswith("): it is built anew")
     assert content(prepared(task, loading, "train", BERT)) == expected
     assert capfd.readouterr().err == ""
-    assert [path.name for path in first.folder.parent.iterdir() if not path.name.endswith(".lock")] == [first.folder.name]
+    assert [path.name for path in first.folder.parent.iterdir() if not path.name.endswith(".lock")] == [
+        first.folder.name
+    ]
 
 
 @pytest.mark.parametrize("how", [how for how in DAMAGES if how != "longer" and how != "halved" and how != "emptied"])
@@ -133,7 +139,9 @@ def test_remembered_hashes(how, task, loading, capfd):
         damage(note, how)
     assert {split: prepared(task, loading, split, BERT).folder for split in before} == before
     said = capfd.readouterr().err.splitlines()
-    assert len(said) == (0 if how == "removed" else 3) and all("is damaged: what it says is found anew" in line for line in said)
+    assert len(said) == (0 if how == "removed" else 3) and all(
+        "is damaged: what it says is found anew" in line for line in said
+    )
     assert {split: prepared(task, loading, split, BERT).folder for split in before} == before
     assert capfd.readouterr().err == ""
 
@@ -269,7 +277,9 @@ def test_a_hub_folder_edited_in_place_with_its_time_set_back(tmp_path, loading):
 @pytest.mark.parametrize("how", DAMAGES)
 @pytest.mark.parametrize("name", ["pydoc/train.jsonl", "pydoc_names/test.jsonl", "sums.json"])
 def test_pydoc(name, how, tmp_path, monkeypatch, capfd):
-    pairs = {each: [Pair(f"m{n}:f", f"source {n} {each}", f"target {n}") for n in range(40)] for each in pydoc.DATA_SETS}
+    pairs = {
+        each: [Pair(f"m{n}:f", f"source {n} {each}", f"target {n}") for n in range(40)] for each in pydoc.DATA_SETS
+    }
     monkeypatch.setattr(pydoc, "_build_in_a_process", lambda folder: pydoc._write(folder, pairs))
     expected = {data_set: pydoc.pydoc(data_set, tmp_path) for data_set in pydoc.DATA_SETS}
     assert sum(map(len, expected["pydoc"].values())) == 40

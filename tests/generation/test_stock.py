@@ -42,7 +42,9 @@ def tested(request, files):
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
         model.decoder.get_output_embeddings().weight[tokenizers.end_id] += 0.35  # texts end at different lengths
-    batch = collate(Seq2SeqDataModule(task, tokenizers, Loading(batch_tokens=400)).examples("test"), range(12), tokenizers, 1)
+    batch = collate(
+        Seq2SeqDataModule(task, tokenizers, Loading(batch_tokens=400)).examples("test"), range(12), tokenizers, 1
+    )
     return lambda generation: Seq2SeqModule(model, tokenizers, task, Training(), generation).eval(), batch, tokenizers
 
 

@@ -19,7 +19,14 @@ from encdec_lightning.launch.prepare import prepare
 from encdec_lightning.launch.processes import start
 from encdec_lightning.run import Run
 
-OPERATIONS = [(os, "fsync"), (os, "link"), (Path, "replace"), (Path, "rename"), (Path, "unlink"), (our_files.Stream, "write")]
+OPERATIONS = [
+    (os, "fsync"),
+    (os, "link"),
+    (Path, "replace"),
+    (Path, "rename"),
+    (Path, "unlink"),
+    (our_files.Stream, "write"),
+]
 LATE = 0.8  # of the operations: checkpoints are over, results and the export are written
 
 
@@ -170,7 +177,11 @@ def test_a_broken_last_checkpoint_falls_back_to_the_one_before(harm, job, capfd)
         os.mkfifo(run.last)
     elif harm != "gone":
         at = len(content) // 2
-        broken = {"empty": b"", "half": content[:at], "flipped": content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]}
+        broken = {
+            "empty": b"",
+            "half": content[:at],
+            "flipped": content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :],
+        }
         run.last.write_bytes(broken[harm])
     assert in_child(lambda: start(run)) == 0
     assert f"training goes on from {run.before_last}" in capfd.readouterr().err

@@ -93,7 +93,10 @@ def test_a_callback_that_monitors_something_else_has_its_own_direction(config):
             ["task.monitor=val/rouge1", "task.monitor_mode=min"],
             "task.monitor_mode is 'min': more of val/rouge1 is better: leave it away, or set max.",
         ),
-        (["task.monitor_mode=max"], "task.monitor_mode is 'max': less of val/loss is better: leave it away, or set min."),
+        (
+            ["task.monitor_mode=max"],
+            "task.monitor_mode is 'max': less of val/loss is better: leave it away, or set min.",
+        ),
         (
             ["task.monitor=val/rouge1", "callbacks.best.mode=min"],
             "callbacks.best.mode is 'min': more of val/rouge1 is better: leave it away, or set max.",

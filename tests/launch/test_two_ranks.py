@@ -77,7 +77,9 @@ def test_two_killed_ranks_continue_to_the_same_losses_and_weights(mode, workers,
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert whole.predictions() == killed.predictions()
     assert whole.metrics()["best/val/loss"] == killed.metrics()["best/val/loss"]
-    rows = [json.loads(line) for rank in range(2) for line in (whole.folder / f"trace-{rank}.txt").read_text().splitlines()]
+    rows = [
+        json.loads(line) for rank in range(2) for line in (whole.folder / f"trace-{rank}.txt").read_text().splitlines()
+    ]
     assert whole.metrics()["train/examples"] == sum(row["examples"] for row in rows)  # of both ranks
     assert killed.metrics()["train/examples"] == whole.metrics()["train/examples"]  # of both starts
     tokens = [run.metrics()["train/tokens_per_second"] * run.metrics()["train/seconds"] for run in (whole, killed)]

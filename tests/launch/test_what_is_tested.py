@@ -42,9 +42,7 @@ def train(files, *overrides: str) -> Run:
 
 def steps(run: Run) -> dict[str, int]:
     """{file: optimizer steps}"""
-    return {
-        path.name: torch.load(path, weights_only=True)["global_step"] for path in run.checkpoints.rglob("*.ckpt")
-    }
+    return {path.name: torch.load(path, weights_only=True)["global_step"] for path in run.checkpoints.rglob("*.ckpt")}
 
 
 def validated(run: Run) -> list[float]:
@@ -166,7 +164,9 @@ def test_a_run_may_be_moved_at_any_time(interrupted, in_tmp, capfd):
     assert steps(moved) == steps(whole) == {"best.ckpt": steps(whole)["best.ckpt"], "last.ckpt": 8}
     assert steps(whole)["best.ckpt"] <= 4  # from before the accident: all that came after it was worse
     for choice in ("best", "last"):
-        expected, found = (torch.load(run.checkpoint(choice), weights_only=True)["state_dict"] for run in (whole, moved))
+        expected, found = (
+            torch.load(run.checkpoint(choice), weights_only=True)["state_dict"] for run in (whole, moved)
+        )
         assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert moved.predictions() == whole.predictions()
     for name in ("best/val/loss", "test/rouge1", "train/examples", "train/steps"):

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import lightning
 from lightning.pytorch.callbacks import ProgressBar
+from tqdm import tqdm
 
 from encdec_lightning.data.batch import Batch
 from encdec_lightning.progress import Progress
 
 WATCHED = {"train/loss": "loss {:.3f}", "tokens/s": "{:,.0f} tokens/s"}
 """What stands beside the number of steps: the name of a logged value, and how it is written."""
+
+
+UNTOLD = ("val/texts_per_second",)
+"""Of a validation, what its line leaves to the log."""
+
+T = TypeVar("T")
 
 
 class FitProgress(ProgressBar):
@@ -88,7 +96,9 @@ class FitProgress(ProgressBar):
         if trainer.sanity_checking:
             return
         values = trainer.callback_metrics.items()
-        results = [f"{name} {float(value):.3f}" for name, value in values if name.startswith("val/")]
+        results = [
+            f"{name} {float(value):.3f}" for name, value in values if name.startswith("val/") and name not in UNTOLD
+        ]
         if self._fit is not None:
             self._fit.say(f"step {trainer.global_step:,}: {', '.join(results)}")
             self._fit.start()
@@ -111,3 +121,16 @@ class FitProgress(ProgressBar):
         if self._fit is not None:
             self._fit.stop()
             self._fit = None
+
+
+def watched(trainer: lightning.Trainer, work: Iterable[T], description: str, total: int, unit: str) -> Iterator[T]:
+    """The same items, counted as they come, in the way of the Trainer's progress bar; silent without one."""
+    bar = trainer.progress_bar_callback
+    if isinstance(bar, FitProgress):
+        with bar.watch(description, total, unit) as progress:
+            for each in work:
+                yield each
+                progress.advance()
+    else:
+        silent = bar is None or not trainer.is_global_zero
+        yield from tqdm(work, description, total, leave=False, disable=silent, unit=f" {unit}")
