@@ -76,7 +76,9 @@ def main() -> None:
     parser.add_argument("--smoothing", type=float, default=0.0)
     parser.add_argument("--pieces", type=int, default=4)
     options = parser.parse_args()
-    made = Table("loss a token", *(f"{what}: {who}" for what in ("loss", "head", "states") for who in ("autocast", "ours")))
+    made = Table(
+        "loss a token", *(f"{what}: {who}" for what in ("loss", "head", "states") for who in ("autocast", "ours"))
+    )
     for loss in LOSSES:
         where = head_at(loss, options.tokens, options.width, options.vocabulary)
         found = errors(*where, options.factor, options.smoothing, options.pieces)
