@@ -27,7 +27,7 @@ def token_losses(model: PreTrainedModel, batch: Batch, label_smoothing: float = 
     No decoder mask is passed: targets are padded on the right, where causal attention never looks.
     """
     real = batch.target_mask
-    return _losses(model(**_inputs(batch)).logits[real], batch.target_ids[real], label_smoothing)
+    return _losses(model(**_inputs(batch), use_cache=False).logits[real], batch.target_ids[real], label_smoothing)
 
 
 class TrainingLoss:

@@ -133,9 +133,15 @@ def leave_out(part: str) -> None:
     elif part == "head":
         loss.has_plain_head = lambda model, head: False
     elif part == "gradients' memory":
-        GradientMemory.keep = lambda self, weights: None  # type: ignore[method-assign]
+        GradientMemory.take = lambda self, weight, dtype=None: torch.empty_like(weight, dtype=dtype)  # type: ignore[method-assign]
     elif part == "cast":
-        loss.TrainingLoss._forward = lambda self, inputs, uncast=None: self._model(**inputs)  # type: ignore[method-assign]
+        made = loss.TrainingLoss.__init__
+
+        def without(self: loss.TrainingLoss, model: Any) -> None:
+            made(self, model)
+            self._casts_once = False
+
+        loss.TrainingLoss.__init__ = without  # type: ignore[method-assign]
 
 
 PARTS = ("packing", "dropout", "attention", "head", "cast", "gradients' memory")
