@@ -28,4 +28,3 @@ def stock_config(model: PreTrainedModel, generation: Generation, max_target_leng
         settings["min_length"] = least + 1
     kept = {name: value for name, value in plain_settings(model.generation_config).items() if name not in CHOSEN}
     return GenerationConfig(**kept, **settings)
-

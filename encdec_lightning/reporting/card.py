@@ -115,8 +115,7 @@ def _what(model: Composition, task: Task, metrics: dict[str, Any]) -> str:
     starts = [f"the {side.role} {STARTS[side.init].format(_name(side.checkpoint))}" for side in model.sides]
     kind = "A language model that reads the source as a prefix" if model.encoder is None else "An encoder-decoder"
     sentences = [
-        f"{kind}, trained with `{LIBRARY}` to write the column `{task.target}` "
-        f"for the column `{task.source}`:",
+        f"{kind}, trained with `{LIBRARY}` to write the column `{task.target}` for the column `{task.source}`:",
         f"{' and '.join(starts)}.",
     ]
     if model.encoder is not None:

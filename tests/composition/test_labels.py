@@ -12,6 +12,7 @@ from test_families import every_family
 from test_training_loss import a_batch
 from transformers import DataCollatorForSeq2Seq
 from transformers.modeling_outputs import Seq2SeqLMOutput
+from transformers.utils import find_labels
 
 from encdec_lightning.composition.compose import compose
 from encdec_lightning.composition.labels import labels_loss
@@ -139,10 +140,14 @@ def test_outputs_are_transformers(gpt2):
 
 def test_a_model_without_a_start_token_says_so(probe):
     model = configured(copy.deepcopy(probe("prefix", "gpt2")), start=None, end=0, pad=None)
-    with pytest.raises(UserError, match=r"decoder_start_token_id is None: the model needs one, see Tokenizers\.configure"):
+    with pytest.raises(
+        UserError, match=r"decoder_start_token_id is None: the model needs one, see Tokenizers\.configure"
+    ):
         model(input_ids=torch.tensor([[5]]), labels=torch.tensor([[5]]))
     configured(model, start=3, end=0, pad=None)
-    assert model.prepare_decoder_input_ids_from_labels(torch.tensor([[5, 6, 7, -100, -100]])).tolist() == [[3, 5, 6, 7, 3]]
+    assert model.prepare_decoder_input_ids_from_labels(torch.tensor([[5, 6, 7, -100, -100]])).tolist() == [
+        [3, 5, 6, 7, 3]
+    ]
 
 
 @pytest.mark.parametrize("kind", ["EncoderDecoder", "PrefixDecoder"])
@@ -169,8 +174,11 @@ def test_the_collator_of_transformers_makes_the_trainings_batch(files, kind):
 
 def trainers_loop(model, batches, accumulate, learning_rate=0.05):
     """What transformers' Trainer does with a model that takes loss arguments: `num_items_in_batch`, no other division."""
-    takes = getattr(model, "accepts_loss_kwargs", None)
-    assert takes and any(each.kind == each.VAR_KEYWORD for each in inspect.signature(model.forward).parameters.values())
+    assert (
+        find_labels(type(model)) == ["labels"]
+        and model.accepts_loss_kwargs
+        and any(each.kind == each.VAR_KEYWORD for each in inspect.signature(model.forward).parameters.values())
+    )
     optimizer, reported = torch.optim.SGD(model.parameters(), learning_rate), []
     for start in range(0, len(batches), accumulate):
         group = batches[start : start + accumulate]

@@ -21,7 +21,12 @@ HALVES = [torch.bfloat16, torch.float16]
 TOLERANCE = {torch.bfloat16: 0.05, torch.float16: 0.01}
 DTYPES = [*HALVES, torch.float64, "bfloat16", "float16", "float64"]
 KEEP_FP32 = ("t5", "mt5", "umt5")  # transformers' rule: a part of their layers overflows in fp16
-SCHEMES = [("bert", "bert", "untied"), ("bert", "bert", "tied_embeddings"), ("bert", "bert", "tied"), (None, "gpt2", "")]
+SCHEMES = [
+    ("bert", "bert", "untied"),
+    ("bert", "bert", "tied_embeddings"),
+    ("bert", "bert", "tied"),
+    (None, "gpt2", ""),
+]
 every_scheme = pytest.mark.parametrize(("encoder", "decoder", "weights"), SCHEMES)
 
 
@@ -124,4 +129,3 @@ def test_a_dtype_for_each_side_is_refused(files, tmp_path, kind):
     model.save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"dtype is .*: give one for the whole model"):
         kind.from_pretrained(tmp_path, dtype={"decoder": torch.bfloat16})
-

@@ -62,7 +62,11 @@ def test_the_head_is_the_hubs(run):
 
 def test_the_table_has_intervals_and_baselines(run):
     text, metrics = ModelCard.load(run.model / "README.md").content, run.metrics()
-    for row, key in (("lead sentence", "baseline/lead_sentence"), ("this model", "test"), ("sources permuted", "control")):
+    for row, key in (
+        ("lead sentence", "baseline/lead_sentence"),
+        ("this model", "test"),
+        ("sources permuted", "control"),
+    ):
         cells = [
             "{:.1f} ({:.1f}-{:.1f})".format(*(metrics[f"{key}/{name}{end}"] for end in ("", "/low", "/high")))
             for name in ("rouge1", "rouge2", "rougeL")
@@ -78,7 +82,9 @@ def test_nothing_of_the_machine_is_named(run, files):
     assert "/" not in re.sub(r"[\w]+/(bert|s)\b", "", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
 
 
-@pytest.mark.parametrize("options", [["variant=bert2bert"], ["variant=bert2gpt"], ["variant=gpt"]], ids=lambda each: each[0])
+@pytest.mark.parametrize(
+    "options", [["variant=bert2bert"], ["variant=bert2gpt"], ["variant=gpt"]], ids=lambda each: each[0]
+)
 def test_the_code_of_the_card_writes_what_was_tested(files, tmp_path, monkeypatch, capsys, options):
     run = trained(files, tmp_path / "run", *options, "generation.no_repeat_ngram_size=3")
     found, expected = printed(run, monkeypatch, capsys)
