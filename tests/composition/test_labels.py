@@ -12,6 +12,7 @@ from test_families import every_family
 from test_training_loss import a_batch
 from transformers import DataCollatorForSeq2Seq
 from transformers.modeling_outputs import Seq2SeqLMOutput
+from transformers.utils import find_labels
 
 from encdec_lightning.composition.compose import compose
 from encdec_lightning.composition.labels import labels_loss
@@ -173,8 +174,11 @@ def test_the_collator_of_transformers_makes_the_trainings_batch(files, kind):
 
 def trainers_loop(model, batches, accumulate, learning_rate=0.05):
     """What transformers' Trainer does with a model that takes loss arguments: `num_items_in_batch`, no other division."""
-    takes = getattr(model, "accepts_loss_kwargs", None)
-    assert takes and any(each.kind == each.VAR_KEYWORD for each in inspect.signature(model.forward).parameters.values())
+    assert (
+        find_labels(type(model)) == ["labels"]
+        and model.accepts_loss_kwargs
+        and any(each.kind == each.VAR_KEYWORD for each in inspect.signature(model.forward).parameters.values())
+    )
     optimizer, reported = torch.optim.SGD(model.parameters(), learning_rate), []
     for start in range(0, len(batches), accumulate):
         group = batches[start : start + accumulate]

@@ -79,11 +79,10 @@ def test_stock_generate_writes_what_the_model_was_tested_with(tested, tmp_path, 
     assert config.num_return_sequences == 1
 
 
-def test_a_prefix_counts_the_targets_tokens_alone_and_comes_back(files, tested, tmp_path):
+@pytest.mark.parametrize("tested", ["prefix"], indirect=True)
+def test_a_prefix_counts_the_targets_tokens_alone_and_comes_back(tested, tmp_path):
     made, batch, tokenizers = tested
     module = made(OPTIONS[2])
-    if hasattr(module.model, "encoder"):
-        pytest.skip("an encoder-decoder")
     expected = [each.prediction for each in module.predict(batch)]
     module.export(tmp_path)
     saved = json.loads((tmp_path / "generation_config.json").read_text())
@@ -109,7 +108,7 @@ def test_the_settings_of_the_base_model_do_not_come_back_in_an_export(files, tmp
     assert PrefixDecoder.from_pretrained(tmp_path / "base").generation_config.do_sample is not True  # a foreign model's
 
 
-def test_sampling_options_and_special_tokens_are_carried(files, tested, tmp_path):
+def test_sampling_options_and_special_tokens_are_carried(tested, tmp_path):
     made, _, tokenizers = tested
     module = made(Generation(do_sample=True, temperature=0.7, top_k=5, top_p=0.9))
     module.export(tmp_path)
@@ -122,7 +121,7 @@ def test_sampling_options_and_special_tokens_are_carried(files, tested, tmp_path
     )
 
 
-def test_options_of_an_earlier_export_do_not_stay(files, tested, tmp_path):
+def test_options_of_an_earlier_export_do_not_stay(tested, tmp_path):
     """Opened, trained on and exported again with a greedy search, a folder has no penalty of beams any more."""
     made, batch, tokenizers = tested
     first = made(OPTIONS[2])
