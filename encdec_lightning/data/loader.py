@@ -127,7 +127,7 @@ class _Sampler(SequentialSampler):
     """Stands for the order of a loader's plan: Lightning calls `set_epoch` on samplers, and would replace another."""
 
     def __init__(self, loader: PlanLoader) -> None:
-        super().__init__(loader)  # type: ignore[arg-type]
+        super().__init__(loader)
         self._loader = loader
 
     def set_epoch(self, epoch: int) -> None:

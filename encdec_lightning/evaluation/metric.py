@@ -30,9 +30,15 @@ class Metric(Protocol):
     """A name for each value, such as ("rouge1", "rouge2", "rougeL")."""
     signature: str
     """What exactly was computed, the library's version included."""
-    higher_is_better: bool | Mapping[str, bool]
-    """Whether more of a value is better: for all names, or for each. A class of your own may leave it out; then
-    `task.monitor_mode` must be given where one of its values is monitored."""
+
+    @property
+    def higher_is_better(self) -> bool | Mapping[str, bool]:
+        """Whether more of a value is better: for all names, or for each; a plain attribute will do.
+
+        A class of your own may leave it out; `task.monitor_mode` must then be given where one of its values is
+        monitored.
+        """
+        ...
 
     def statistics(self, prediction: Prediction) -> NDArray[np.float64]:
         """What one example adds to the sum; (K,), K the same for every example."""

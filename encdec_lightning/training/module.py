@@ -129,7 +129,7 @@ class TaskModule(lightning.LightningModule, ABC):
         return self.predict(batch)
 
     def on_fit_start(self) -> None:
-        """Refuse a Trainer that accumulates, or ends an epoch, otherwise than the data plan its steps; and fp16 weights."""
+        """Refuse a Trainer with weights in fp16, or one whose steps or epochs do not fit the data's plan."""
         if self.trainer.precision == "16-true":
             raise UserError("Trainer.precision", "16-true", NO_FP16_WEIGHTS)
         planned = getattr(getattr(self.trainer, "datamodule", None), "micro_batches", None)
@@ -198,7 +198,7 @@ class TaskModule(lightning.LightningModule, ABC):
 
     def _log(self, values: dict[str, Any], **options: Any) -> None:
         """Log, unless the Trainer works without all that could slow it down."""
-        if not self.trainer.barebones:  # type: ignore[attr-defined]
+        if not self.trainer.barebones:
             self.log_dict(values, **options)
 
     def _gather(self, value: Any) -> list[Any]:

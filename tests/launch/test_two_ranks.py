@@ -37,7 +37,7 @@ class Watcher(lightning.Callback):
 @pytest.fixture
 def options(files: Files, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     (in_tmp / "watcher.py").write_text(WATCHER)
-    monkeypatch.setenv("PYTHONPATH", str(in_tmp))
+    monkeypatch.setenv("PYTHONPATH", str(in_tmp), prepend=os.pathsep)
     monkeypatch.syspath_prepend(in_tmp)
     mine = [
         "callbacks.watcher._target_=watcher.Watcher",

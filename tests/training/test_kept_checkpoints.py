@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from pathlib import Path
 
 import lightning
@@ -164,7 +163,7 @@ def test_names(links, tmp_path, monkeypatch):
         assert name.read_text() == path.read_text()
     second.unlink()
     assert name.read_text() == "2"
-    assert sorted(os.listdir(tmp_path)) == ["best.ckpt", "first"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "first"]
     folder = tmp_path / "sharded"
     folder.mkdir()
     (folder / "part").write_text("3")

@@ -67,7 +67,7 @@ class LastCheckpoint(MovableCheckpoint):
 
     def __init__(
         self,
-        dirpath: str | os.PathLike[str] | None = None,
+        dirpath: str | Path | None = None,
         every_n_train_steps: int | None = None,
         every_n_epochs: int | None = None,
         train_time_interval: Any = None,
@@ -88,8 +88,8 @@ class LastCheckpoint(MovableCheckpoint):
         """Without validation, count the steps between two of them."""
         super().setup(trainer, pl_module, stage)
         interval = trainer.val_check_interval
-        by_steps = trainer.check_val_every_n_epoch is None and isinstance(interval, int)
-        if stage == "fit" and self._follows_validation and by_steps and trainer.limit_val_batches == 0:
+        without = stage == "fit" and trainer.limit_val_batches == 0 and trainer.check_val_every_n_epoch is None
+        if without and self._follows_validation and isinstance(interval, int):
             self._every_n_train_steps = max(1, interval // trainer.accumulate_grad_batches)
             self._every_n_epochs = 0
 

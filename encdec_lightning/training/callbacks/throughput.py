@@ -155,7 +155,7 @@ class Throughput(lightning.Callback):
 
     def _logs_at(self, trainer: lightning.Trainer, index: int) -> bool:
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return every > 0 and ((index + 1) % every == 0 or index == 0) and not trainer.barebones  # type: ignore[attr-defined]
+        return every > 0 and ((index + 1) % every == 0 or index == 0) and not trainer.barebones
 
     def _lap(self, part: str, module: Any) -> None:
         if self._sampled:
