@@ -51,20 +51,21 @@ def start(run: Run, own_process: bool = False) -> None:
 def recorded(run: Run, rank: int = 0) -> Iterator[None]:
     """Write into the run's status how a job ends that does not reach its end: preempted, or failed and why.
 
-    Of several ranks' failures the first one counts, since the others may follow from it. Whatever fails after the
+    Of several ranks' ends the first one counts, since the others may follow from it. Whatever fails after the
     request to end counts as that end: other processes, which a job needs, may be gone. A bug's traceback is kept in
     the run's logs, and a note on the exception says where.
     """
     try:
         yield
     except BaseException as error:
+        undecided = run.status().get("state") == "running"
         if TERMINATION.asked or isinstance(error, KeyboardInterrupt | Terminated):
-            if rank == 0:
+            if undecided:
                 run.set_state("preempted")
             if isinstance(error, KeyboardInterrupt | Terminated):
                 raise
             raise Terminated from error
-        if run.status().get("state") == "running":
+        if undecided:
             run.set_state("failed", reason(error))
         if not isinstance(error, UserError | UserErrors):
             error.add_note(f"This traceback is also in {run.keep_traceback(error, rank)}.")

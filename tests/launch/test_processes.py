@@ -16,7 +16,7 @@ from tiny import Files
 from encdec_lightning.cli.train import main
 from encdec_lightning.config import convert
 from encdec_lightning.errors import JobFailed, UserError, UserErrors
-from encdec_lightning.launch import processes
+from encdec_lightning.launch import processes, worker
 from encdec_lightning.launch.overrides import compose_config
 from encdec_lightning.launch.prepare import prepare
 from encdec_lightning.run import Run
@@ -157,6 +157,32 @@ def test_what_a_worker_reports(ends, error, state, reason, options, monkeypatch,
         assert str(caught.value) == f"The run {run.folder} failed: {reason}"
     assert str(caught.value) == "" or error is JobFailed
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("rank", "error", "code", "state"),
+    [
+        ("0", Terminated(), 143, "preempted"),
+        ("1", Terminated(), 0, "preempted"),  # with another code Lightning would kill rank 0 before it is done
+        ("1", UserError("a", 1, "b"), 2, "failed"),
+    ],
+)
+def test_what_a_rank_reports(rank, error, code, state, options, monkeypatch):
+    run = prepare(compose_config([*options, "folder=run"]))
+    run.set_state("running")
+
+    def ends(run: Run) -> None:
+        raise error
+
+    monkeypatch.setattr("encdec_lightning.launch.job.train", ends)
+    monkeypatch.setattr(worker, "follow_parent", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["worker", str(run.folder)])
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    assert worker.main() == code
+    assert run.status()["state"] == state
+    run.set_state("failed", "the first reason")  # by another rank
+    worker.main()
+    assert run.status()["error"] == "the first reason"
 
 
 @pytest.mark.parametrize(
