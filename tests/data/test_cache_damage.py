@@ -19,7 +19,11 @@ from encdec_lightning.data.store import COLUMNS
 from encdec_lightning.errors import UserError
 
 BERT = Tokenizers(tiny.wordpiece())
-FILES = [f"{name}.bin" for name in ("source", "target", "texts", *COLUMNS)] + ["meta.json", "skipped.jsonl", "sums.json"]
+FILES = [f"{name}.bin" for name in ("source", "target", "texts", *COLUMNS)] + [
+    "meta.json",
+    "skipped.jsonl",
+    "sums.json",
+]
 
 
 def flip(path: Path, at: int | None = None) -> None:
@@ -100,7 +104,9 @@ def test_examples(name, how, task, loading, capfd):
     assert line.startswith(f"{first.folder} is damaged (") and name in line and line.endswith("): it is built anew")
     assert content(prepared(task, loading, "train", BERT)) == expected
     assert capfd.readouterr().err == ""
-    assert [path.name for path in first.folder.parent.iterdir() if not path.name.endswith(".lock")] == [first.folder.name]
+    assert [path.name for path in first.folder.parent.iterdir() if not path.name.endswith(".lock")] == [
+        first.folder.name
+    ]
 
 
 @pytest.mark.parametrize("how", [how for how in DAMAGES if how != "longer" and how != "halved" and how != "emptied"])
@@ -133,7 +139,9 @@ def test_remembered_hashes(how, task, loading, capfd):
         damage(note, how)
     assert {split: prepared(task, loading, split, BERT).folder for split in before} == before
     said = capfd.readouterr().err.splitlines()
-    assert len(said) == (0 if how == "removed" else 3) and all("is damaged: what it says is found anew" in line for line in said)
+    assert len(said) == (0 if how == "removed" else 3) and all(
+        "is damaged: what it says is found anew" in line for line in said
+    )
     assert {split: prepared(task, loading, split, BERT).folder for split in before} == before
     assert capfd.readouterr().err == ""
 
@@ -144,46 +152,6 @@ def test_a_remembered_hash_of_another_file(task, loading):
     for other in others:
         shutil.copy(first, other)
     assert {split: prepared(task, loading, split, BERT).folder for split in before} == before
-
-
-def test_a_file_edited_in_place_with_its_time_set_back(task, loading):
-    before = prepared(task, loading, "train", BERT)
-    file = Path(task.train)
-    times = file.stat()
-    assert b"matrix" in file.read_bytes()
-    with file.open("r+b") as stream:
-        edited = file.read_bytes().replace(b"matrix", b"matrox")
-        stream.write(edited)
-    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert (file.stat().st_size, file.stat().st_mtime_ns, file.stat().st_ino) == (times.st_size, times.st_mtime_ns, times.st_ino)  # fmt: skip
-    assert prepared(task, loading, "train", BERT).meta["fingerprint"] != before.meta["fingerprint"]
-
-
-def test_what_is_built_is_built_from_the_content_whatever_the_times_say(task, loading, monkeypatch, capfd):
-    """A disk that fails changes a file and none of its times."""
-    monkeypatch.setattr(fingerprints, "_state", lambda found: [found.st_size, 0, 0, 0, 0])
-    before = prepared(task, loading, "train", BERT)
-    Path(task.train).write_bytes(Path(task.train).read_bytes().replace(b"matrix", b"matrox"))
-    assert prepared(task, loading, "train", BERT).folder == before.folder  # nothing tells, and nothing is read
-    other = prepared(replace(task, max_source_length=9), loading, "train", BERT)
-    assert other.meta["fingerprint"] != before.meta["fingerprint"]
-    assert "has changed although its times have not" in capfd.readouterr().err
-    assert prepared(task, loading, "train", BERT).folder != before.folder
-
-
-def test_a_file_that_changes_while_it_is_read(task, loading, monkeypatch):
-    from encdec_lightning.data import prepared as module
-
-    def slow(folder, *arguments, **options):
-        build(folder, *arguments, **options)
-        with Path(task.train).open("a") as stream:
-            stream.write("\n")
-
-    build = module.build
-    monkeypatch.setattr(module, "build", slow)
-    with pytest.raises(UserError, match=r"task.train is '.*': it has changed while it was read, start again"):
-        prepared(task, loading, "train", BERT)
-    assert [path for path in (Path(loading.cache) / "examples").iterdir() if path.suffix != ".lock"] == []
 
 
 def test_files_that_are_cut_while_they_are_in_use(task, loading):
@@ -254,22 +222,12 @@ def test_what_is_remembered_of_a_hub_folder(how, tmp_path, loading):
     assert content(prepared(task, loading, "train", BERT)) == expected
 
 
-def test_a_hub_folder_edited_in_place_with_its_time_set_back(tmp_path, loading):
-    rows = [{"source": f"text {number}", "target": "t"} for number in range(7)]
-    folder = originals.hub_folder(tmp_path / "set", "plain", {"train": rows})
-    task = Task(train=f"hub:{folder}:plain:train", validation="-")
-    prepared(task, loading, "train", BERT)
-    file = next(folder.rglob("*.parquet"))
-    times = file.stat()
-    originals.hub_folder(folder, "plain", {"train": [{**row, "target": "u"} for row in rows]})
-    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert prepared(task, loading, "train", BERT).pair(0) == Pair("1", "text 0", "u")
-
-
 @pytest.mark.parametrize("how", DAMAGES)
 @pytest.mark.parametrize("name", ["pydoc/train.jsonl", "pydoc_names/test.jsonl", "sums.json"])
 def test_pydoc(name, how, tmp_path, monkeypatch, capfd):
-    pairs = {each: [Pair(f"m{n}:f", f"source {n} {each}", f"target {n}") for n in range(40)] for each in pydoc.DATA_SETS}
+    pairs = {
+        each: [Pair(f"m{n}:f", f"source {n} {each}", f"target {n}") for n in range(40)] for each in pydoc.DATA_SETS
+    }
     monkeypatch.setattr(pydoc, "_build_in_a_process", lambda folder: pydoc._write(folder, pairs))
     expected = {data_set: pydoc.pydoc(data_set, tmp_path) for data_set in pydoc.DATA_SETS}
     assert sum(map(len, expected["pydoc"].values())) == 40

@@ -221,7 +221,7 @@ def test_a_trainer_keeps_what_the_data_were_in_its_checkpoints(new, task, tmp_pa
 
     fit().save_checkpoint(tmp_path / "at.ckpt")
     other = str(tiny.write_rows(tmp_path / "other.jsonl", tiny.pairs(7, seed=9)))
-    with pytest.raises(UserError, match="task.test is '.*other.jsonl': its examples are not those that the run began"):
+    with pytest.raises(UserError, match=r"task.test is '.*other.jsonl': its examples are not those that the run began"):
         fit(tmp_path / "at.ckpt", test=other)
     moved = shutil.copy(task.test, tmp_path / "moved.jsonl")
     assert fit(tmp_path / "at.ckpt", test=str(moved)).global_step == 2
