@@ -14,10 +14,10 @@ The map, from left to right; each room imports only from rooms to its left:
     composition/               two checkpoints in, one model out: compose.py, compatibility.py, model.py, prefix.py,
                                labels.py, sharing.py, architectures.py, initialization.py, checkpoints.py, foreign.py,
                                parameters.py, paper.py, tokenizers.py, encoding.py, local_checkpoints.py, convert.py
-    data/                      text in, batches out: locations.py, download.py, hub.py, readers.py, pairs.py,
-                               preprocessing.py, sources.py, inputs.py, pydoc.py, docstrings.py, splitting.py,
-                               tokenization.py, prepared.py, building.py, store.py, inspection.py, plan.py,
-                               updates.py, batch.py, loader.py, datamodule.py
+    data/                      text in, batches out: entries.py, fingerprints.py, locations.py, download.py, hub.py,
+                               readers.py, pairs.py, preprocessing.py, sources.py, inputs.py, pydoc.py, docstrings.py,
+                               splitting.py, tokenization.py, prepared.py, building.py, store.py, inspection.py,
+                               plan.py, updates.py, batch.py, loader.py, datamodule.py
     generation/                batches in, predictions out: predict.py, generate.py, engine.py, decoder.py, cache.py,
                                candidates.py, constraints.py, search.py, beam_search.py, sampling.py, tokens.py,
                                support.py, stock.py

@@ -25,7 +25,7 @@ from encdec_lightning.errors import UserError
 from encdec_lightning.records import Pair
 
 CHUNK = 1000  # pairs tokenized together
-CHUNK_CHARACTERS = 16_000_000  # of a chunk's texts, the last pair's aside: what bounds the memory of long ones
+CHARACTERS = 8_000_000  # of texts tokenized in one call, the last one's aside: what bounds the memory of long ones
 LONGEST_TEXT = 5_000_000  # characters: more than the Bible has, and seconds of a tokenizer's work
 SKIPPED = "skipped.jsonl"
 
@@ -75,7 +75,10 @@ class _Keeper:
     def encoded(self, pairs: list[Pair]) -> list[list[Ids]]:
         """Ids of all sources and of all targets, whole."""
         texts = [pair.source for pair in pairs], [pair.target for pair in pairs]
-        return [encoder(side) for encoder, side in zip(self._encoders, texts, strict=True)]
+        return [
+            [ids for part in _calls(side) for ids in encoder(part)]
+            for encoder, side in zip(self._encoders, texts, strict=True)
+        ]
 
     def keep(self, rows: list[int], pairs: list[Pair], whole: list[list[Ids]], writer: StoreWriter) -> None:
         """Write those pairs that the rules of length let through, cut."""
@@ -147,19 +150,19 @@ def _chunks(pairs: Iterable[tuple[int, Pair]], description: str) -> Iterator[tup
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(description, total=None)
         remaining = iter(pairs)
-        while chunk := list(_take(remaining)):
+        while chunk := list(islice(remaining, CHUNK)):
             yield [number for number, _ in chunk], [pair for _, pair in chunk]
             progress.advance(task, len(chunk))
 
 
-def _take(pairs: Iterator[tuple[int, Pair]]) -> Iterator[tuple[int, Pair]]:
-    """The pairs of the next chunk."""
-    characters = 0
-    for row, pair in islice(pairs, CHUNK):
-        yield row, pair
-        characters += len(pair.source) + len(pair.target)
-        if characters > CHUNK_CHARACTERS:
-            return
+def _calls(texts: list[str]) -> Iterator[list[str]]:
+    """The texts in lists of not much more than `CHARACTERS`."""
+    start = characters = 0
+    for end, text in enumerate(texts, start=1):
+        characters += len(text)
+        if characters >= CHARACTERS or end == len(texts):
+            yield texts[start:end]
+            start, characters = end, 0
 
 
 def _ahead(work: Callable[[Given], Made], given: Iterable[Given]) -> Iterator[Made]:

@@ -179,7 +179,7 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
 
-@rank_zero_only  # type: ignore[untyped-decorator]
+@rank_zero_only
 def _tell_same(task: Task, content: dict[Split, str]) -> None:
     """Say on stderr which splits hold the same examples although other files were named for them."""
     for first, second in combinations(SPLITS, 2):

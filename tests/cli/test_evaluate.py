@@ -55,6 +55,23 @@ def test_other_options_go_into_a_folder_of_their_own(trained):
     assert [path.name for path in (trained.folder / "evaluations").iterdir()] == [folder.name]
 
 
+def test_other_test_examples_are_refused(trained, capsys):
+    file = Path(trained.config()["task"]["test"] or trained.config()["task"]["validation"])
+    content = file.read_text()
+    try:
+        file.write_text("".join(content.splitlines(keepends=True)[1:]))
+        before = contents(trained)
+        for options in ([], ["generation.max_length=2"]):
+            (sentence,) = refused(capsys, f"run={trained.folder}", *options)
+            assert sentence.startswith(
+                f"task.test is {str(file)!r}: its examples are not those that the run was tested on ("
+            )
+        assert contents(trained) == before
+    finally:
+        file.write_text(content)
+    assert main([f"run={trained.folder}"]) == 0
+
+
 def test_checkpoints(trained):
     copy = shutil.copy(trained.checkpoint("last"), trained.folder.parent / "some.ckpt")
     for choice in ("last", str(copy)):

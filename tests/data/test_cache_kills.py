@@ -96,7 +96,7 @@ def campaign(folder: Path, step: int) -> None:
                     for file in (here / "cache").glob(name):
                         os.truncate(file, 0)
 
-            def killed(here=here, number=number):
+            def killed(here=here, number=number, damaged=damaged):
                 with at_operation(number, lambda name: os.kill(os.getpid(), signal.SIGKILL)) as done:
                     prepare(here, tokenizers)
                 print(json.dumps({"damaged": damaged, "operations": done}))
@@ -104,7 +104,7 @@ def campaign(folder: Path, step: int) -> None:
 
             ended = in_a_fork(killed)
 
-            def after(here=here, number=number, ended=ended):
+            def after(here=here, number=number, ended=ended, damaged=damaged):
                 left = leftovers(here / "cache")
                 found, count = prepare(here, tokenizers)
                 still = leftovers(here / "cache")
