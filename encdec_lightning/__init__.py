@@ -11,8 +11,8 @@ The map, from left to right; each room imports only from rooms to its left:
                                noise.py, cross_entropy.py, working_copy.py, gradients.py, packed_linear.py,
                                short_attention.py, spans.py
     composition/               two checkpoints in, one model out: compose.py, compatibility.py, model.py, prefix.py,
-                               sharing.py, architectures.py, initialization.py, checkpoints.py, foreign.py, parameters.py,
-                               paper.py, tokenizers.py, encoding.py, local_checkpoints.py, convert.py
+                               sharing.py, architectures.py, initialization.py, checkpoints.py, foreign.py,
+                               parameters.py, paper.py, tokenizers.py, encoding.py, local_checkpoints.py, convert.py
     data/                      text in, batches out: locations.py, download.py, hub.py, readers.py, pairs.py,
                                preprocessing.py, sources.py, pydoc.py, docstrings.py, splitting.py, tokenization.py,
                                prepared.py, building.py, store.py, inspection.py, plan.py, updates.py, batch.py,

@@ -16,7 +16,19 @@ import encdec_lightning
 
 HOUSE = Path(encdec_lightning.__file__).parent
 ROOMS = [
-    *("records", "errors", "files", "cache", "run", "evaluation", "kernels", "composition", "data", "generation", "training"),
+    *(
+        "records",
+        "errors",
+        "files",
+        "cache",
+        "run",
+        "evaluation",
+        "kernels",
+        "composition",
+        "data",
+        "generation",
+        "training",
+    ),
     *("reporting", "config", "launch", "cli"),
 ]
 FILES = sorted(file.relative_to(HOUSE).as_posix() for file in HOUSE.rglob("*.py"))

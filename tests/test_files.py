@@ -64,7 +64,10 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_lost(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match=r"No space left on device.*the file of before is kept"), replacing(path) as stream:
+    with (
+        pytest.raises(UserError, match=r"No space left on device.*the file of before is kept"),
+        replacing(path) as stream,
+    ):
         torch.save({"a": 2}, stream)
     monkeypatch.setattr(os, "fsync", original)
     assert torch.load(path, weights_only=True) == {"a": 1} and names(tmp_path) == {"a.ckpt"}

@@ -160,7 +160,7 @@ def _mapping(field: str, checkpoint: str, name: str) -> dict[str, Any] | None:
 
 
 def check_values(field: str, checkpoint: str, values: dict[str, Any]) -> None:
-    """Raise `UserError` for a config whose family is a checkpoint's own code, or that asks for foreign code or too much.
+    """Raise `UserError` for a config of a family that is a checkpoint's own code, or that asks for such code or too much.
 
     Parts of the config that are configs themselves are checked too.
     """
@@ -169,8 +169,11 @@ def check_values(field: str, checkpoint: str, values: dict[str, Any]) -> None:
         raise UserError(field, checkpoint, f"its family {family} is not one of transformers' own, and {BRINGS_CODE}")
     if values.get("transformers_weights") is not None:
         name = values["transformers_weights"]
-        raise UserError(field, checkpoint, f"its transformers_weights name {name!r}, but model.safetensors alone is read")
+        raise UserError(
+            field, checkpoint, f"its transformers_weights name {name!r}, but model.safetensors alone is read"
+        )
     for name, value in values.items():
+        name = str(name)  # a checkpoint's may be numbers, such as those of labels
         if name.endswith("_implementation") and "/" in str(value):  # of attention, or of experts
             raise UserError(field, checkpoint, f"its {name} {value} is code of the Hub, which is never run")
         if "layer" in name and type(value) is int and value > MOST_LAYERS:
@@ -185,7 +188,9 @@ def _refuse_class(field: str, checkpoint: str, config: dict[str, Any], own: dict
         name = values.get("tokenizer_class") or "PreTrainedTokenizerFast"
         found = getattr(transformers, name, None) if isinstance(name, str) else name
         if found is not None and not _is_tokenizer(found):
-            raise UserError(field, checkpoint, f"its tokenizer_class is {name!r}, which is no tokenizer of transformers")
+            raise UserError(
+                field, checkpoint, f"its tokenizer_class is {name!r}, which is no tokenizer of transformers"
+            )
     family = config.get("model_type")
     kind = CONFIG_MAPPING[family] if isinstance(family, str) and family in CONFIG_MAPPING else None
     if kind is not None and not _is_tokenizer(TOKENIZER_MAPPING.get(kind, None) or PreTrainedTokenizerBase):
@@ -198,7 +203,7 @@ def _is_tokenizer(found: Any) -> bool:
 
 
 def hub_answers() -> bool:
-    """Whether the Hub can be reached, asked once a minute with a short time limit: its client would try for half one."""
+    """Whether the Hub can be reached, asked once a minute and for seconds: its client would try for half a minute."""
     return not constants.HF_HUB_OFFLINE and _asked(int(time.monotonic() // 60))
 
 

@@ -86,7 +86,9 @@ def test_the_trap_works(copy, guard):
 
 
 def test_a_family_of_its_own_is_refused_by_every_loader(copy, files):
-    folder = copy(config={"model_type": "mine", "auto_map": MAP}, tokenizer={"tokenizer_class": "My", "auto_map": TOKENIZER_MAP})
+    folder = copy(
+        config={"model_type": "mine", "auto_map": MAP}, tokenizer={"tokenizer_class": "My", "auto_map": TOKENIZER_MAP}
+    )
     loaders = {
         "config": lambda: load_config("encoder", folder),
         "encoder": lambda: compose(folder, files.bert),
@@ -196,7 +198,9 @@ def test_a_checkpoint_with_code_in_it_is_loaded_without(files, tmp_path, copy, g
         }
         torch.save(checkpoint, tmp_path / "x.ckpt")
         if config or words:
-            assert "tokenizers cannot be right" in refusal(lambda: Seq2SeqModule.load_from_checkpoint(tmp_path / "x.ckpt"))
+            assert "tokenizers cannot be right" in refusal(
+                lambda: Seq2SeqModule.load_from_checkpoint(tmp_path / "x.ckpt")
+            )
         else:
             loaded = Seq2SeqModule.load_from_checkpoint(tmp_path / "x.ckpt")
             assert loaded.tokenizers.source.get_vocab() == tokenizers.source.get_vocab()
@@ -281,6 +285,8 @@ def test_nothing_is_loaded_past_the_door(file):
 
 
 def test_loading_past_the_door_is_found():
-    text = "AutoModel.from_pretrained(x); a.from_config(c); torch.load(f); yaml.load(x); load_dataset(x); pickle.load(f)"
+    text = (
+        "AutoModel.from_pretrained(x); a.from_config(c); torch.load(f); yaml.load(x); load_dataset(x); pickle.load(f)"
+    )
     assert len(trespasses("composition/x.py", ast.parse(text))) == 6
     assert trespasses("training/checkpoint.py", ast.parse("torch.load(f, weights_only=False)"))

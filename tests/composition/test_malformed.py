@@ -134,7 +134,9 @@ def test_a_tokenizer_config_that_says(values, copy, files):
     known = json.loads((copy / "tokenizer_config.json").read_text())
     (copy / "tokenizer_config.json").write_text(json.dumps({**known, **TOKENIZERS[values]}))
     if values in MAY_LOAD:
-        found, expected = (Tokenizers.from_pretrained(each).encode_sources(["a list"], 9) for each in (str(copy), files.bert))
+        found, expected = (
+            Tokenizers.from_pretrained(each).encode_sources(["a list"], 9) for each in (str(copy), files.bert)
+        )
         assert found == expected
     else:
         assert str(copy) in refused(lambda: Tokenizers.from_pretrained(str(copy)))
@@ -158,7 +160,9 @@ def test_weights_that_are(kind, copy, files):
 
 
 @pytest.mark.parametrize(
-    "index", [{}, {"weight_map": 5}, {"weight_map": {"a": 5}}, {"weight_map": {"a": "../x.safetensors"}}, [], 5], ids=str
+    "index",
+    [{}, {"weight_map": 5}, {"weight_map": {"a": 5}}, {"weight_map": {"a": "../x.safetensors"}}, [], 5],
+    ids=str,
 )
 def test_an_index_that_says(index, copy, files):
     (copy / "model.safetensors").unlink()
@@ -236,7 +240,10 @@ def test_an_unknown_name_without_a_network_takes_no_half_minute(monkeypatch, fil
     foreign._asked.cache_clear()
     try:
         assert not foreign.hub_answers()
-        for work in (lambda: compose("nobody/nothing", files.bert), lambda: Tokenizers.from_pretrained("nobody/nothing")):
+        for work in (
+            lambda: compose("nobody/nothing", files.bert),
+            lambda: Tokenizers.from_pretrained("nobody/nothing"),
+        ):
             refused(work, seconds=5)
     finally:
         foreign._asked.cache_clear()
