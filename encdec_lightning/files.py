@@ -66,7 +66,8 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[Stream]:
         temporary.replace(path)
         sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
-        reason = error if isinstance(error, OSError) else stream and stream.refused  # torch does not hand it on
+        hidden = None if stream is None else stream.refused  # torch does not hand it on
+        reason = error if isinstance(error, OSError) else hidden
         if reason is None:
             raise
         kept = ", the file of before is kept" if path.exists() else ""
@@ -133,7 +134,7 @@ def kind_of(path: str | os.PathLike[str]) -> str | None:
 
 
 def damage(path: str | os.PathLike[str]) -> str | None:
-    """What is wrong with a zip archive as torch writes it, each member uncompressed with its CRC-32; None if nothing is.
+    """What is wrong with a zip archive as torch writes it, members uncompressed with a CRC-32; None if nothing is.
 
     The whole file is read, once for each of its states.
     """

@@ -88,6 +88,7 @@ def load_tokenizer(field: str, checkpoint: str, local_files_only: bool = False) 
     """The tokenizer of a checkpoint; raises `UserError` naming `field` when there is none."""
     try:
         tokenizer = open_tokenizer(field, checkpoint, local_files_only)
+        tokenizer("a text")  # some mistakes show only then
     except UserError:
         raise
     except BaseException as error:  # whatever transformers trips over in what others wrote

@@ -16,7 +16,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
 import transformers
 from huggingface_hub import constants, get_session
 from torch.nn.modules.module import register_module_module_registration_hook
@@ -24,12 +23,13 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from transformers import dynamic_module_utils as remote_code
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING, get_tokenizer_config
-from transformers.utils import DummyObject
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, DummyObject
 
 from encdec_lightning.errors import UserError
 from encdec_lightning.files import kind_of
 
 BRINGS_CODE = "it brings code of its own, which is never run"
+NO_SUCH_NAME = "it is neither a folder with a config.json nor a checkpoint of the Hub, whose names are <owner>/<name>"
 CONFIG, TOKENIZER_CONFIG, ADAPTER = "config.json", "tokenizer_config.json", "adapter_config.json"
 MAPPINGS = {
     CONFIG: 16 << 20,
@@ -38,7 +38,7 @@ MAPPINGS = {
     "generation_config.json": 16 << 20,
     "special_tokens_map.json": 16 << 20,
     "added_tokens.json": 64 << 20,
-    "model.safetensors.index.json": 64 << 20,
+    SAFE_WEIGHTS_INDEX_NAME: 64 << 20,
 }
 """Files that must hold a JSON mapping, and the bytes that they may have."""
 LARGEST_VOCABULARY = 512 << 20  # bytes of tokenizer.json and the like
@@ -114,7 +114,7 @@ def check_files(field: str, checkpoint: str, *mappings: str) -> None:
     kind = kind_of(checkpoint)
     if kind is None:
         if not re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", checkpoint) or checkpoint in (".", ".."):
-            raise UserError(field, checkpoint, "there is no such folder, and a checkpoint of the Hub has another name")
+            raise UserError(field, checkpoint, NO_SUCH_NAME)
         return
     if kind != "folder":
         raise UserError(field, checkpoint, "it is no folder")
@@ -127,9 +127,21 @@ def check_files(field: str, checkpoint: str, *mappings: str) -> None:
         if path.suffix != ".safetensors" and kind_of(path) == "file" and path.stat().st_size > limit:
             raise UserError(field, checkpoint, f"its {path.name} is larger than {limit >> 20} MB, which none is")
     for name in mappings:
-        _mapping(field, checkpoint, name)
+        values = _mapping(field, checkpoint, name)
+        if name == SAFE_WEIGHTS_INDEX_NAME and values is not None:
+            _check_index(field, checkpoint, values)
     if (Path(checkpoint) / ADAPTER).is_file():
         expected = "it is an adapter of peft; merge it into its base model first (`merge_and_unload`)"
+        raise UserError(field, checkpoint, expected)
+
+
+def _check_index(field: str, checkpoint: str, values: dict[str, Any]) -> None:
+    """Raise `UserError` unless an index says which files of the folder hold which tensors."""
+    names = values.get("weight_map")
+    if not isinstance(names, dict) or not all(
+        isinstance(name, str) and re.fullmatch(r"[^/\\\0]{1,200}\.safetensors", name) for name in names.values()
+    ):
+        expected = f"its {SAFE_WEIGHTS_INDEX_NAME} must map each tensor to a safetensors file of the folder"
         raise UserError(field, checkpoint, expected)
 
 
@@ -148,22 +160,22 @@ def _mapping(field: str, checkpoint: str, name: str) -> dict[str, Any] | None:
 
 
 def check_values(field: str, checkpoint: str, values: dict[str, Any]) -> None:
-    """Raise `UserError` for a config whose family is a checkpoint's own code, or that asks for foreign code or too much.
+    """Raise `UserError` for a config of a family that is a checkpoint's own code, or that asks for such code or too much.
 
     Parts of the config that are configs themselves are checked too.
     """
     family = values.get("model_type")
     if values.get("auto_map") and (not isinstance(family, str) or family not in CONFIG_MAPPING):
         raise UserError(field, checkpoint, f"its family {family} is not one of transformers' own, and {BRINGS_CODE}")
-    for name in ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation"):
-        if "/" in str(values.get(name)):
-            raise UserError(field, checkpoint, f"its {name} {values[name]} is code of the Hub, which is never run")
     if values.get("transformers_weights") is not None:
         name = values["transformers_weights"]
         raise UserError(
             field, checkpoint, f"its transformers_weights name {name!r}, but model.safetensors alone is read"
         )
     for name, value in values.items():
+        name = str(name)  # a checkpoint's may be numbers, such as those of labels
+        if name.endswith("_implementation") and "/" in str(value):  # of attention, or of experts
+            raise UserError(field, checkpoint, f"its {name} {value} is code of the Hub, which is never run")
         if "layer" in name and type(value) is int and value > MOST_LAYERS:
             raise UserError(field, checkpoint, f"its config.json says {name} = {value}, more than {MOST_LAYERS}")
         if isinstance(value, dict):
@@ -191,7 +203,7 @@ def _is_tokenizer(found: Any) -> bool:
 
 
 def hub_answers() -> bool:
-    """Whether the Hub can be reached, asked once a minute with a short time limit: its client would try for half one."""
+    """Whether the Hub can be reached, asked once a minute and for seconds: its client would try for half a minute."""
     return not constants.HF_HUB_OFFLINE and _asked(int(time.monotonic() // 60))
 
 
@@ -199,7 +211,7 @@ def hub_answers() -> bool:
 def _asked(minute: int) -> bool:
     try:
         get_session().head(constants.ENDPOINT, timeout=SECONDS)
-    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError):
+    except Exception:  # of whichever client the Hub's package uses
         return False
     return True
 

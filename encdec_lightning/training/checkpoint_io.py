@@ -53,7 +53,10 @@ class DurableCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, stream)  # type: ignore[arg-type]  # it only writes
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
-        """What a checkpoint of a fit holds, whatever `weights_only` is; raises `UserError` for a damaged or foreign one."""
+        """What a checkpoint of a fit holds, plain values and tensors alone, whatever `weights_only` is.
+
+        Raises `UserError` for a damaged or foreign one.
+        """
         if _is_remote(path):
             return super().load_checkpoint(path, map_location, weights_only=True)
         checkpoint = read_checkpoint(path, map_location)

@@ -18,6 +18,7 @@ from torch import Tensor, distributed
 
 from encdec_lightning.composition.compatibility import ComposedModel
 from encdec_lightning.composition.compose import rebuild
+from encdec_lightning.composition.foreign import check_values
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.data.batch import Batch
 from encdec_lightning.data.options import Task
@@ -293,6 +294,7 @@ class Seq2SeqModule(TaskModule):
         checkpoint = load_checkpoint(checkpoint_path, map_location)
         kept = checkpoint["encdec_lightning"]
         with taken_from(checkpoint_path, "model"):
+            check_values("model", str(checkpoint_path), kept["model"])
             model = rebuild(kept["model"])
             model.generation_config = type(model.generation_config).from_dict(kept["generation_config"])
         with taken_from(checkpoint_path, "tokenizers"):

@@ -121,7 +121,7 @@ def test_a_missing_tokenizer_is_refused(files, tmp_path, family):
     assert str(caught.value) == f"decoder is {str(tmp_path)!r}: no tokenizer of it can be loaded."
     with pytest.raises(UserError, match=r"^encoder is .*: no tokenizer of it can be loaded"):
         Tokenizers.from_pretrained("nobody/nothing", files.bert)
-    with pytest.raises(UserError, match=r"^encoder is .*: there is no such folder"):
+    with pytest.raises(UserError, match=r"^encoder is .*: it is neither a folder"):
         Tokenizers.from_pretrained(str(tmp_path / "nowhere"), files.bert)
 
 
