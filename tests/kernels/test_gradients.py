@@ -196,7 +196,8 @@ def test_memory_is_like_the_weight() -> None:
 def test_copies_start_empty() -> None:
     weight, memory = nn.Parameter(torch.zeros(ROWS, WIDTH)), GradientMemory()
     Lookup.apply(weight, torch.tensor([1]), None, memory).sum().backward()
-    assert vars(copy.deepcopy(memory)) == vars(pickle.loads(pickle.dumps(memory))) == vars(GradientMemory())
+    assert vars(copy.deepcopy(memory)) == vars(GradientMemory()) != vars(memory)
+    assert len(pickle.dumps(memory)) < 200
     again = copy.deepcopy(weight)
     weight.grad = None
     backward(weight, memory, 2)
