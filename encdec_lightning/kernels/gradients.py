@@ -37,7 +37,7 @@ class GradientMemory:
         return GradientMemory, ()
 
     def take(self, weight: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """A contiguous tensor like `weight`, with any numbers in it, for the caller alone; `dtype` unless it is None."""
+        """A contiguous tensor like `weight`, of this dtype if one is given, with any numbers, the caller's alone."""
         dtype = dtype or weight.dtype
         if weight.device.type != "cpu" or type(weight) not in (Tensor, nn.Parameter) or weight.numel() < SMALLEST:
             return torch.empty_like(weight, dtype=dtype, memory_format=torch.contiguous_format)

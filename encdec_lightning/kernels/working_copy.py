@@ -38,7 +38,9 @@ def call_in(
                 casts[id(weight)] = _cast(weight, dtype, memory)
             own[name] = casts[id(weight)]
     tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
-    rows = {table: _rows_in(dtype, type(table), memory if is_plain_table(table) else None) for table in tables}
+    rows: dict[nn.Module, Callable[..., Any]] = {
+        table: _rows_in(dtype, type(table), memory if is_plain_table(table) else None) for table in tables
+    }
     return stand_in(model, weights, {**rows, **forwards})(**inputs)
 
 

@@ -101,7 +101,7 @@ class TrainingLoss:
             return stand_in(self._model, {}, {head: caught.forward})(**inputs, use_cache=False)
         dtype = torch.get_autocast_dtype(device)
         with torch.autocast(device, enabled=False):
-            forwards = {head: caught.forward}
+            forwards: dict[nn.Module, Callable[..., Any]] = {head: caught.forward}
             return call_in(dtype, self._model, self._memory, forwards, uncast, **inputs, use_cache=False)
 
 
