@@ -98,7 +98,7 @@ def _check_points(overrides: Sequence[str], config_dirs: Sequence[Path]) -> None
     folders: set[str] = set()
     for point in points:
         try:
-            config = compose_config(point, config_dirs)
+            config = compose_config(point, config_dirs, multirun=True)
             problems = check_all(config)
             if config.folder in folders:
                 problems.append(UserError("folder", config.folder, "each point of a sweep needs a folder of its own"))
