@@ -73,5 +73,7 @@ def _in_words(hint: Any) -> str:
         kind = get_origin(part) or part
         if kind is not Literal:
             words.append(WORDS.get(kind) or f"a {getattr(kind, '__name__', kind)}")
+    if WORDS[float] in words:  # which a whole number is too
+        words = [word for word in words if word != WORDS[int]]
     last = ["null"] if "null" in words else []
     return " or ".join([*dict.fromkeys(word for word in words if word != "null"), *last])

@@ -112,6 +112,11 @@ def check_overrides(
     return mistakes, usable
 
 
+def is_sweep(line: str) -> bool:
+    """Whether an override gives several values."""
+    return read_argument(line, sweeps=True).is_sweep
+
+
 def _checked(argument: Argument, line: str, known: dict[str, list[str]], role_names: list[str], multirun: bool) -> str:
     """The override for Hydra; raises `UserError` when its name, or its preset, is none."""
     name, group = argument.name, argument.name.partition("@")[0]

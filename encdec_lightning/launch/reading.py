@@ -6,8 +6,10 @@ text is taken as it stands, so that a path may hold any character.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args
@@ -102,9 +104,10 @@ def _readable(name: str, text: str, sweeps: bool) -> str:
     if override is None:
         if not sweeps and _is_file(name, text):
             return quoted(text)
+        found = _elements(name, text, sweeps)
         if text.startswith("[") and text.endswith("]") and not is_text(name):
-            return f"[{','.join(_readable('', part.strip(), sweeps) for part in _split(text[1:-1]))}]"
-        return _elements(name, text, sweeps) or quoted(text)
+            found = f"[{','.join(_readable('', part.strip(), sweeps) for part in _split(text[1:-1]))}]"
+        return quoted(text) if found is None or _parsed(f"{name}={found}") is None else found
     if override.is_sweep_override():
         if not sweeps and _is_file(name, text):
             return quoted(text)
@@ -129,11 +132,16 @@ def is_text(name: str) -> bool:
 
 
 def _is_file(name: str, text: str) -> bool:
-    """Whether the option is a path, and there is a file of exactly this name; of two side by side, both."""
+    """Whether the option is a path, and there is a file of exactly this name, or a folder around it that has a comma.
+
+    Of two files side by side (`a.en+a.de`), both must be there.
+    """
     if name not in PATHS and not name.startswith("checkpoints."):
         return False
     try:
-        return bool(text) and (Path(text).exists() or all(part and Path(part).exists() for part in text.split("+")))
+        around = [folder for folder in Path(text).parents if "," in str(folder)]
+        pair = text.split("+")
+        return bool(text) and (any(each.exists() for each in (Path(text), *around)) or all(map(os.path.exists, pair)))
     except (OSError, ValueError):  # too long a name, or one that no file can have
         return False
 
@@ -141,8 +149,10 @@ def _is_file(name: str, text: str) -> bool:
 def _split(text: str) -> list[str]:
     """The parts between commas that stand in no quotes and no brackets."""
     parts, quote, depth = [""], "", 0
-    for letter in text:
-        if quote:
+    for before, letter in pairwise(f" {text}"):
+        if before == "\\":
+            pass  # an escaped letter
+        elif quote:
             quote = "" if letter == quote else quote
         elif letter in "'\"" and not parts[-1].strip():
             quote = letter
@@ -150,7 +160,7 @@ def _split(text: str) -> list[str]:
             depth += 1
         elif letter in ")]}":
             depth = max(depth - 1, 0)
-        if letter == "," and not quote and not depth:
+        if letter == "," and not quote and not depth and before != "\\":
             parts.append("")
         else:
             parts[-1] += letter

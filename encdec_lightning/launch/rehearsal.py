@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import warnings
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.accelerators import AcceleratorRegistry
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.strategies import StrategyRegistry
 
 from encdec_lightning.config import Config, Node, concerned
@@ -60,8 +61,21 @@ def _loggers(config: Config, doubtful: set[str]) -> Iterator[UserError]:
         if packages and not any(importlib.util.find_spec(package) for package in packages):
             expected = f"it needs the package {' or '.join(packages)}, which is not installed"
             yield UserError(f"{field}._target_", node["_target_"], expected)
-        else:
-            yield from check_call(field, node, save_dir="", id="", name="")
+            continue
+        yield from check_call(field, node, save_dir="", id="", name="")
+        if "WandbLogger" in kinds:
+            yield from _passed_on(field, node)
+
+
+def _passed_on(field: str, node: Node) -> Iterator[UserError]:
+    """Arguments that Lightning's logger hands on to `wandb.init`, which knows no such ones."""
+    import wandb
+
+    known = [*inspect.signature(WandbLogger).parameters, *inspect.signature(wandb.init).parameters]
+    for name, value in node.items():
+        if name not in ("_target_", *known):
+            expected = f"neither the logger nor wandb.init takes such an argument{did_you_mean(name, known)}"
+            yield UserError(f"{field}.{name}", value, expected)
 
 
 def _made(field: str, node: Node, base: type, **extra: Any) -> tuple[list[Any], list[UserError]]:
@@ -96,20 +110,27 @@ def _hardware(node: Node, here: bool) -> Iterator[UserError]:
     if isinstance(accelerator, str) and accelerator not in known:
         expected = f"it must be one of {', '.join(known)}{did_you_mean(accelerator, known)}"
         yield UserError("trainer.accelerator", accelerator, expected)
-    elif here and isinstance(accelerator, str) and accelerator != "auto":
-        kinds = ["cuda", "mps"] if accelerator == "gpu" else [accelerator]
-        if not any(AcceleratorRegistry.get(kind).is_available() for kind in kinds):
-            expected = "this machine has none; hardware=auto takes what it has, hardware=cpu the processor"
-            yield UserError("trainer.accelerator", accelerator, expected)
+    elif here and not _is_here(accelerator):
+        expected = "this machine has none; hardware=auto takes what it has, hardware=cpu the processor"
+        yield UserError("trainer.accelerator", accelerator, expected)
     strategies = ["auto", *StrategyRegistry.available_strategies()]
     if isinstance(strategy, str) and strategy.lower() not in strategies:
         expected = f"it must be one of {', '.join(strategies)}{did_you_mean(strategy, strategies)}"
         yield UserError("trainer.strategy", strategy, expected)
 
 
+def _is_here(accelerator: Any) -> bool:
+    """Whether this machine has what is asked for by name."""
+    if not isinstance(accelerator, str) or accelerator == "auto":
+        return True
+    kinds = ["cuda", "mps"] if accelerator == "gpu" else [accelerator]
+    return any(AcceleratorRegistry.get(kind).is_available() for kind in kinds)
+
+
 def _trainer(config: Config, callbacks: list[Any], here: bool) -> list[UserError]:
     node = {name: value for name, value in config.trainer.items() if (name, value) != ("precision", "auto")}
-    if not here:
+    accelerator = node.get("accelerator", "auto")
+    if not here and (accelerator == "auto" or not _is_here(accelerator)):
         elsewhere = ("devices", "num_nodes", *(["strategy"] if isinstance(node.get("strategy"), str) else []))
         node = {name: value for name, value in node.items() if name not in elsewhere} | {"accelerator": "cpu"}
     every = config.validate_every
