@@ -146,7 +146,7 @@ def parse_named(
                 options[name] = value
         else:
             mistakes.append(UserError(name, value, f"there is no such argument{did_you_mean(name, named)}"))
-    for name in REQUIRED.keys() & named.keys() - given.keys():
+    for name in [each for each in REQUIRED if each in named and each not in given]:
         if not any(nearest(mistake.field, named) == name for mistake in mistakes):
             mistakes.append(UserError(name, None, REQUIRED[name]))
     return given, options, mistakes

@@ -16,7 +16,6 @@ from encdec_lightning.config import (
     Config,
     Node,
     concerned,
-    convert,
     defaults,
     not_given,
     problems,
@@ -82,13 +81,11 @@ def with_options(config: Config, options: Mapping[str, str], checkpoint: str | N
             mistakes.append(error)
     if checkpoint is not None:
         values["checkpoint"] = checkpoint
-    try:
-        changed = convert(values)
-    except UserErrors as errors:
-        raise UserErrors([*mistakes, *errors.problems]) from None
+    made = draft(values)
+    mistakes += [*made.problems, *problems(made.config, made.doubtful)]
     if mistakes:
         raise UserErrors(mistakes)
-    return changed
+    return made.config
 
 
 def check_overrides(
@@ -130,7 +127,8 @@ def _checked(argument: Argument, line: str, known: dict[str, list[str]], role_na
         mistake = check_hydra(name, value, multirun)
         if mistake is not None:
             raise mistake
-        return argument.line
+        is_open = name.startswith(("hydra.job.env_set.", "hydra.callbacks."))  # with names of the user's own
+        return f"++{argument.body}" if is_open and not argument.is_deletion else argument.line
     if name.startswith("checkpoints."):
         role = name.removeprefix("checkpoints.")
         if role not in role_names:

@@ -22,7 +22,6 @@ from encdec_lightning.launch.job import CALLBACK, OPTIMIZER, TRAINER
 
 PACKAGES = {
     "CometLogger": ("comet_ml",),
-    "LitLogger": ("litlogger",),
     "MLFlowLogger": ("mlflow",),
     "TensorBoardLogger": ("tensorboard", "tensorboardX"),
     "WandbLogger": ("wandb",),

@@ -66,10 +66,10 @@ TABLE = [
     (["~trainer.max_steps", "trianer.max_steps=5"], ["trianer.max_steps is 5: there is no such option (did you mean 'trainer'?)."]),
     (["trainer.max_steps=some", ], ["trainer.max_steps is 'some': it must be a whole number."]),
     (["trainer.max_steps=-1"], [f"training.schedule is 'linear': {NO_STEPS}"]),
-    (["training.schedule=noam", "training.warmup_steps=few", "training.learning_rate=-1"], ["training.warmup_steps is 'few': ", "training.learning_rate is -1: "]),
+    (["training.schedule=noam", "training.warmup_steps=few", "training.learning_rate=-1"], ["training.warmup_steps is 'few': ", "training.learning_rate is -1.0: "]),
     (["task.max_source_length=9000"], ["task.max_source_length is 9000: "]),
     (["variant=bertshar", "training.freeze=encoder"], ["variant is 'bertshar': it must be one of "]),
-    (["task.metrics=[rogue]", "task.monitor=val/rogue1"], ["task.metrics is 'rogue': "]),
+    (["task.metrics=[rogue]", "task.monitor=val/rogue1", "task.validation_generate=4"], ["task.metrics is 'rogue': "]),
     (["experiment=rothee"], ["experiment is 'rothee': it must be one of quickstart, rothe "]),
     # what has no effect
     (["hydra.run.dir=x"], ["hydra.run.dir is 'x': it has no effect here: a run's folder is set with folder=<folder>."]),

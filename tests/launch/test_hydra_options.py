@@ -59,8 +59,8 @@ def test_a_node_of_several_kinds():
 
 def test_what_acts_in_a_sweep_does(files, in_tmp, capsys, monkeypatch):
     (in_tmp / "told.py").write_text(
-        "import os\nfrom lightning import Callback\nclass Told(Callback):\n"
-        "    def on_fit_start(self, trainer, module):\n        open('told', 'w').write(os.environ['TOLD'])\n"
+        "import os\nfrom pathlib import Path\nfrom lightning import Callback\nclass Told(Callback):\n"
+        "    def on_fit_start(self, trainer, module):\n        Path('told').write_text(os.environ['TOLD'])\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{Path(encdec_lightning.__file__).parents[1]}")
     options = files.overrides("debug=step", "callbacks.told._target_=told.Told", "name=x")

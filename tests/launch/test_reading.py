@@ -137,7 +137,7 @@ def test_commas_ask_for_a_sweep_and_quotes_for_a_text(in_tmp):
     hint = "several values need --multirun; a text with commas stands in quotes, \"name='a,b'\""
     assert str(caught.value) == f"name is 'a,b': {hint}."
     assert composed("name='a,b'") == "a,b"
-    with pytest.raises(UserErrors, match="data.cache is 'a,b': several values need --multirun"):
+    with pytest.raises(UserErrors, match=r"data.cache is 'a,b': several values need --multirun"):
         composed("data.cache=a,b")
     Path("a,b").mkdir()
     assert composed("data.cache=a,b") == "a,b"
