@@ -23,7 +23,7 @@ from encdec_lightning.config import (
 )
 from encdec_lightning.errors import UserError, UserErrors, did_you_mean
 from encdec_lightning.launch.draft import Draft, doubted, draft, set_by
-from encdec_lightning.launch.hydra_options import check_hydra
+from encdec_lightning.launch.hydra_nodes import check_hydra
 from encdec_lightning.launch.presets import ROOT, choices, conf_folder, roles
 from encdec_lightning.launch.reading import Argument, is_text, quoted, read_argument, read_value
 
@@ -54,8 +54,9 @@ def compose_draft(overrides: Sequence[str], config_dirs: Sequence[Path] = (), mu
     found = {str(each): each for each in (*mistakes, *unresolved.values(), *made.problems)}
     doubts = {*doubted(mistakes, groups), *unresolved}
     missing = tuple(path for path in made.missing if not concerned([path], doubts))
-    given = {set_by(re.split("[=@]", line.lstrip("+~"))[0], groups) for line in usable} - {None}
-    return Draft(made.config, tuple(found.values()), missing, made.doubtful | doubts, frozenset(given))
+    named = [set_by(re.split("[=@]", line.lstrip("+~"))[0], groups) for line in usable]
+    given = frozenset(each for each in named if each is not None)
+    return Draft(made.config, tuple(found.values()), missing, made.doubtful | doubts, given)
 
 
 def plain(composed: Any) -> Node:

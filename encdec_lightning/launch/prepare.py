@@ -144,8 +144,9 @@ def _check_files(config: Config, doubtful: set[str]) -> Iterator[UserError]:
     from encdec_lightning.data.pairs import SPLITS
     from encdec_lightning.data.sources import check_source
 
-    kept = {name: None for name in ("preprocess", "test_preprocess") if concerned([f"task.{name}"], doubtful)}
-    task = replace(config.task, **kept)  # without functions that there are not
+    task = config.task
+    if concerned(["task.preprocess", "task.test_preprocess"], doubtful):
+        task = replace(task, preprocess=None, test_preprocess=None)  # there are no such functions
     reads = [*(f"task.{name}" for name in ("source", "target", "id", "columns")), "data.cache", "data.on_bad_row"]
     before = set(doubtful)  # a column that no file has is said of each
     for split in SPLITS:
