@@ -54,10 +54,16 @@ def require(*rules: tuple[str, object, bool, str]) -> None:
         raise UserErrors(problems)
 
 
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that was probably meant, or None when no one is close."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)`, or nothing when no known word is close."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    near = nearest(word, known)
+    return f" (did you mean {near!r}?)" if near is not None else ""
 
 
 class ReaderGone(Exception):

@@ -60,8 +60,7 @@ class Run:
                 expected = "the folder holds a run with another configuration, choose another folder"
                 raise UserError("folder", str(folder), expected)
             return run
-        if run.folder.exists() and (not run.folder.is_dir() or any(run.folder.iterdir())):
-            raise UserError("folder", str(folder), "it exists, is not empty and holds no run, choose another folder")
+        cls.check_place(folder)
         try:
             run.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -69,6 +68,15 @@ class Run:
         run._write_status(identity=identity, id=f"{identity[:8]}-{run.folder.name}")
         _write(run._config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         return run
+
+    @classmethod
+    def check_place(cls, folder: str | os.PathLike[str]) -> None:
+        """Raise `UserError` when the folder holds something that is no run."""
+        run = cls(folder)
+        if run._config.is_file():
+            return
+        if run.folder.exists() and (not run.folder.is_dir() or any(run.folder.iterdir())):
+            raise UserError("folder", str(folder), "it exists, is not empty and holds no run, choose another folder")
 
     @property
     def _config(self) -> Path:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from encdec_lightning.cli.arguments import command, parse_named
+from encdec_lightning.cli.arguments import command, open_run, parse_named
 from encdec_lightning.errors import UserError
-from encdec_lightning.run import Run
+from encdec_lightning.launch.partial import check_output
 
 DESCRIPTION = """Generate texts for each source of a file, in its order, with a run's checkpoint. 1024 sources are read,
 sorted by length and written at a time; from stdin to stdout fewer where the input pauses.
@@ -36,19 +36,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _predict(argv: Sequence[str] | None) -> None:
-    given, options = parse_named("encdec-predict", DESCRIPTION, argv, NAMED, nodes=("generation",))
-    run = Run.open(given["run"])
-    if "input" not in given:
-        raise UserError("input", None, "a file with sources must be given, input=<file> or input=-")
-    scores = given.get("scores", "false")
+    given, options, mistakes = parse_named("encdec-predict", DESCRIPTION, argv, NAMED, nodes=("generation",))
+    scores, output = given.get("scores", "false"), given.get("output", "-")
     if scores not in ("true", "false"):
-        raise UserError("scores", scores, "it must be true or false")
+        mistakes.append(UserError("scores", scores, "it must be true or false"))
     if given.get("format", "text") not in FORMATS:
-        raise UserError("format", given["format"], f"it must be one of {', '.join(FORMATS)}")
+        mistakes.append(UserError("format", given["format"], f"it must be one of {', '.join(FORMATS)}"))
+    try:
+        check_output(output)
+    except UserError as mistake:
+        mistakes.append(mistake)
+    run = open_run(given, options, mistakes)
     from encdec_lightning.launch.prediction import predict_file
 
-    output, checkpoint = given.get("output", "-"), given.get("checkpoint")
-    predict_file(run, given["input"], output, checkpoint, options, scores == "true", given.get("format"))
+    checkpoint, kind = given.get("checkpoint"), given.get("format")
+    predict_file(run, given["input"], output, checkpoint, options, scores == "true", kind)
 
 
 if __name__ == "__main__":

@@ -102,6 +102,9 @@ def load_metric(name: str) -> Metric:
     except ImportError as error:
         reason = f"{module_name} cannot be imported ({error}); is its folder on PYTHONPATH? Expected {known}"
         raise UserError("task.metrics", name, reason + did_you_mean(name, METRICS)) from error
+    except (Exception, SystemExit) as error:  # a module of the user's own may raise anything
+        expected = f"the module {module_name} cannot be imported ({_in_a_line(error)})"
+        raise UserError("task.metrics", name, expected) from error
     if not hasattr(module, class_name):
         near = did_you_mean(class_name, vars(module))
         raise UserError("task.metrics", name, f"the module {module_name} has no {class_name}{near}")
@@ -130,7 +133,10 @@ def _made(name: str, factory: Callable[[], Metric]) -> Metric:
         inspect.signature(factory).bind()
     except (TypeError, ValueError) as error:
         raise UserError("task.metrics", name, "expected a class that can be called without arguments") from error
-    metric = factory()
+    try:
+        metric = factory()
+    except Exception as error:
+        raise UserError("task.metrics", name, f"it cannot be made ({_in_a_line(error)})") from error
     lacking = [part for part in ("names", "signature", "statistics", "aggregate") if not hasattr(metric, part)]
     if lacking:
         needs = "a metric has names, signature, statistics(prediction) and aggregate(total, count)"
@@ -139,6 +145,10 @@ def _made(name: str, factory: Callable[[], Metric]) -> Metric:
     if not (isinstance(names, tuple) and names and all(isinstance(value, str) for value in names)):
         raise UserError("task.metrics", name, f"its names must be a tuple of strings, not {names!r}")
     return metric
+
+
+def _in_a_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def score(

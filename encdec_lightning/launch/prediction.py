@@ -24,9 +24,10 @@ from encdec_lightning.errors import UserError
 from encdec_lightning.generation.generate import Streamer, rows_that_fit, streamer
 from encdec_lightning.generation.search import Hypothesis
 from encdec_lightning.generation.support import target_limit
-from encdec_lightning.launch.evaluation import load, with_options
+from encdec_lightning.launch.evaluation import load
 from encdec_lightning.launch.job import quiet
 from encdec_lightning.launch.lines import Answer, Live, standard_input, windows, written
+from encdec_lightning.launch.overrides import with_options
 from encdec_lightning.launch.partial import Done, Output, check_output, opened_output
 from encdec_lightning.records import Pair
 from encdec_lightning.run import Run

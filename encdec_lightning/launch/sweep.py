@@ -121,7 +121,6 @@ def _check_points(overrides: Sequence[str], config_dirs: Sequence[Path]) -> None
     from hydra.errors import HydraException
 
     from encdec_lightning.launch.prepare import check_all
-    from encdec_lightning.launch.settle import settle
 
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     try:
@@ -132,7 +131,7 @@ def _check_points(overrides: Sequence[str], config_dirs: Sequence[Path]) -> None
     folders: set[str] = set()
     for point in points:
         try:
-            config = settle(compose_config(point, config_dirs))
+            config = compose_config(point, config_dirs, multirun=True)
             problems = check_all(config)
             if config.folder in folders:
                 problems.append(UserError("folder", config.folder, "each point of a sweep needs a folder of its own"))

@@ -105,7 +105,7 @@ def test_nothing_that_a_config_could_call_is_built(trained):
         ),
         (["run=run", "generation.num_beams=x"], "generation.num_beams is 'x': it must be a valid integer."),
         (["run=run", "generation.num_beams=0"], "generation.num_beams is 0: it must be at least 1."),
-        (["run=run", "generation.num_beams=[1"], "generation.num_beams is '[1': it is not a value in YAML."),
+        (["run=run", "generation.num_beams=[1"], "generation.num_beams is '[1': it must be a valid integer."),
         (["run=run", "generation.num_beams=2024-01-01"], "generation.num_beams is '2024-01-01': it must be a valid"),
         (["run=run", "generation.max_length=999"], "generation.max_length is 999: "),
         (["run=run", "task.test=x"], "task.test is 'x': there is no such argument"),
