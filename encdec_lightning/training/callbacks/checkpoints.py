@@ -54,7 +54,7 @@ class BestCheckpoint(MovableCheckpoint):
 
     def _save_checkpoint(self, trainer: lightning.Trainer, filepath: str) -> None:
         super()._save_checkpoint(trainer, filepath)
-        if self.dirpath is not None and Path(self.best_model_path).exists():
+        if self.dirpath is not None and self.best_model_path:
             name_best(trainer, self, Path(self.dirpath))
 
 
@@ -130,9 +130,10 @@ def best_keeper(trainer: lightning.Trainer) -> ModelCheckpoint | None:
 
 
 def name_best(trainer: lightning.Trainer, keeper: ModelCheckpoint, folder: Path) -> None:
-    """Let `best.ckpt` in a folder be the best checkpoint of a callback; on all ranks, once its file exists."""
-    if trainer.is_global_zero:
-        give_name(Path(keeper.best_model_path), folder / f"{BEST}.ckpt")
+    """Let `best.ckpt` in a folder be the best checkpoint of a callback, if its file is there; all ranks must call it."""
+    path = Path(keeper.best_model_path)
+    if trainer.is_global_zero and path.exists():
+        give_name(path, folder / f"{BEST}.ckpt")
     trainer.strategy.barrier("name_best")
 
 
