@@ -135,7 +135,7 @@ def best_keeper(trainer: lightning.Trainer) -> ModelCheckpoint | None:
 
 
 def name_best(trainer: lightning.Trainer, keeper: ModelCheckpoint, folder: Path) -> None:
-    """Let `best.ckpt` in a folder be the best checkpoint of a callback, if its file is there; all ranks must call it."""
+    """Let `best.ckpt` in a folder be the best checkpoint of a callback, if it has a file. All ranks must call it."""
     path = Path(keeper.best_model_path)
     if trainer.is_global_zero and path.exists():
         give_name(path, folder / f"{BEST}.ckpt")
