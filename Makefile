@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 
 quickstart: $(VENV)/.installed
 	@$(BIN)/python -m encdec_lightning.composition.local_checkpoints
-	@$(BIN)/encdec-train
+	@$(BIN)/encdec-train experiment=quickstart
 
 test: $(VENV)/.installed
 	@$(BIN)/python -m encdec_lightning.composition.local_checkpoints

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from types import NoneType
 from typing import Any, ClassVar, get_args, get_type_hints
@@ -35,6 +36,8 @@ OWNED_ELSEWHERE = {  # {slot: {argument: the option that sets it}}
         "use_distributed_sampler": "nothing: the data plan shares the examples out",
     },
 }
+STEPS = ("trainer.max_steps", "trainer.max_epochs")  # what ends a training by itself
+GIVE = "a value must be given"
 KINDS = {int: "a whole number", list[int]: "a list of whole numbers", NoneType: "null"}
 NOT_OF_THE_RESULT = ("name", "folder", "logger", "export")
 
@@ -99,47 +102,99 @@ def defaults() -> Node:
     return _defaults(Config)
 
 
-def convert(values: Node) -> Config:
-    """The checked config of composed plain values; raises `UserErrors` with every mistake."""
+def validated(values: Node) -> tuple[Config | None, list[UserError]]:
+    """The config of composed plain values, or what is wrong with single ones."""
     try:
         # JSON, because strict validation takes a JSON list for any sequence but a Python list for a list only.
-        config = _adapter().validate_json(json.dumps(values, default=str), strict=True)
+        return _adapter().validate_json(json.dumps(values, default=str), strict=True), []
     except ValidationError as error:
-        raise UserErrors(_problems_of(error, values)) from None
-    found = problems(config)
-    if found:
+        return None, _problems_of(error, values)
+
+
+def convert(values: Node) -> Config:
+    """The checked config of composed plain values; raises `UserErrors` with every mistake."""
+    config, found = validated(values)
+    if config is not None:
+        found = problems(config)
+    if config is None or found:
         raise UserErrors(found)
     return config
 
 
-def problems(config: Config) -> list[UserError]:
-    """Rules that no node can check alone."""
-    found = []
+def not_given(path: str) -> UserError:
+    """The mistake of leaving an option without a value."""
+    return UserError(path, None, GIVE)
+
+
+def problems(config: Config, doubtful: Iterable[str] = ()) -> list[UserError]:
+    """What rules across nodes say. A rule that reads a doubtful option is left out: it would blame the wrong one."""
+    doubts = tuple(doubtful)
+    return [problem for reads, rule in _RULES if not concerned(reads, doubts) for problem in rule(config)]
+
+
+def concerned(paths: Iterable[str], doubtful: Iterable[str]) -> bool:
+    """Whether one of the options, or a part of one, is doubtful; the doubtful "" is the whole config."""
+    doubts = [f"{each}." if each else "" for each in doubtful]
+    return any(f"{path}.".startswith(doubt) or doubt.startswith(f"{path}.") for path in paths for doubt in doubts)
+
+
+Rule = Callable[[Config], Iterator[UserError]]
+_RULES: list[tuple[tuple[str, ...], Rule]] = []
+
+
+def _reads(*paths: str) -> Callable[[Rule], Rule]:
+    """Make a function a rule, with the options that it reads."""
+
+    def add(rule: Rule) -> Rule:
+        _RULES.append((paths, rule))
+        return rule
+
+    return add
+
+
+@_reads()
+def _owned_elsewhere(config: Config) -> Iterator[UserError]:
     for slot, owners in OWNED_ELSEWHERE.items():
         node: Node = getattr(config, slot)
         for argument in sorted(node.keys() & owners.keys()):
             expected = f"it is not set here but by {owners[argument]}"
-            found.append(UserError(f"{slot}.{argument}", node[argument], expected))
-    task = config.task
-    longest = task.max_source_length + task.max_target_length
+            yield UserError(f"{slot}.{argument}", node[argument], expected)
+
+
+@_reads("task.max_source_length", "task.max_target_length", "data.batch_tokens", "data.evaluation_batch_tokens")
+def _a_pair_fits(config: Config) -> Iterator[UserError]:
+    longest = config.task.max_source_length + config.task.max_target_length
     for name in ("batch_tokens", "evaluation_batch_tokens"):
         budget = getattr(config.data, name)
         if budget is not None and budget < longest:
             expected = f"it must hold the longest pair: task.max_source_length + task.max_target_length = {longest}"
-            found.append(UserError(f"data.{name}", budget, expected))
-    if config.training.schedule == "linear" and not _is_limited(config.trainer):
+            yield UserError(f"data.{name}", budget, expected)
+
+
+@_reads(*STEPS, "training.schedule")
+def _linear_ends(config: Config) -> Iterator[UserError]:
+    if config.training.schedule == "linear" and not any(
+        (config.trainer.get(name) or -1) > 0 for name in ("max_steps", "max_epochs")
+    ):
         expected = "it needs a number of steps: set trainer.max_steps or trainer.max_epochs"
-        found.append(UserError("training.schedule", "linear", expected))
-    generated = task.monitor.startswith("val/") and task.monitor != "val/loss"
-    if not task.monitor.startswith("val/"):
-        found.append(UserError("task.monitor", task.monitor, "it must be val/loss or the name of a metric after val/"))
-    if generated and not task.validation_generate:
+        yield UserError("training.schedule", "linear", expected)
+
+
+@_reads("task.monitor", "task.validation_generate")
+def _monitored(config: Config) -> Iterator[UserError]:
+    monitor = config.task.monitor
+    if not monitor.startswith("val/"):
+        yield UserError("task.monitor", monitor, "it must be val/loss or the name of a metric after val/")
+    elif monitor != "val/loss" and not config.task.validation_generate:
         expected = "it is only known where texts are generated: set task.validation_generate"
-        found.append(UserError("task.monitor", task.monitor, expected))
-    if config.generation.min_length > (config.generation.max_length or task.max_target_length):
-        expected = f"it must not exceed task.max_target_length ({task.max_target_length})"
-        found.append(UserError("generation.min_length", config.generation.min_length, expected))
-    return found
+        yield UserError("task.monitor", monitor, expected)
+
+
+@_reads("generation.min_length", "generation.max_length", "task.max_target_length")
+def _least_length(config: Config) -> Iterator[UserError]:
+    if config.generation.min_length > (config.generation.max_length or config.task.max_target_length):
+        expected = f"it must not exceed task.max_target_length ({config.task.max_target_length})"
+        yield UserError("generation.min_length", config.generation.min_length, expected)
 
 
 def unknown_option(path: str, value: object) -> UserError | None:
@@ -157,14 +212,17 @@ def unknown_option(path: str, value: object) -> UserError | None:
     return None
 
 
+def kind_of(path: str) -> Any:
+    """The type of an option; None where there is no such option, or any may be set."""
+    at: Any = Config
+    for name in path.split("."):
+        at = get_type_hints(at).get(name) if is_dataclass(at) else None
+    return at
+
+
 @functools.cache
 def _adapter() -> TypeAdapter[Config]:
     return TypeAdapter(Config)
-
-
-def _is_limited(trainer: Node) -> bool:
-    """Whether the Trainer ends by itself after a known number of steps."""
-    return any((trainer.get(name) or -1) > 0 for name in ("max_steps", "max_epochs"))
 
 
 def _defaults(node: Any) -> Node:
@@ -196,7 +254,7 @@ def _problems_of(error: ValidationError, values: Node) -> list[UserError]:
         if isinstance(inner, UserErrors):
             found += [problem.inside(name) for problem in inner.problems]
         elif each["type"] == "missing":
-            found.append(UserError(name, None, "a value must be given"))
+            found.append(not_given(name))
         elif each["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             found.append(unknown_option(name, value) or UserError(name, value, "there is no such option"))
         elif each["type"] == "literal_error":

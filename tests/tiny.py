@@ -201,7 +201,6 @@ class Files:
     def overrides(self, *more: str) -> list[str]:
         """Options of a small run on the processor, from these files alone."""
         return [
-            "experiment=null",
             "task=jsonl",
             f"task.train={self.train}",
             f"task.validation={self.validation}",

@@ -5,20 +5,25 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
-from encdec_lightning.config import Config
-from encdec_lightning.errors import UserError, did_you_mean, exit_code
+from encdec_lightning.config import Config, convert, unknown_option
+from encdec_lightning.errors import UserError, UserErrors, did_you_mean, exit_code, nearest
+from encdec_lightning.launch.overrides import with_options
 from encdec_lightning.launch.presets import choices
+from encdec_lightning.run import Run
 
 RUN_FLAGS = {
     "--multirun": "a sweep: option=a,b,c runs every combination",
     "--cfg": "print the composed config and do nothing else",
 }
-
+REQUIRED = {
+    "run": "the folder of a run must be given, run=<folder>",
+    "input": "a file with sources must be given, input=<file> or input=-",
+}
 
 BEFORE_TORCH = {
     "GOMP_SPINCOUNT": "10000",
@@ -59,6 +64,11 @@ class Arguments:
     show: bool
     flags: frozenset[str] = frozenset()
 
+    @property
+    def given(self) -> tuple[list[str], list[Path]]:
+        """What a config is composed of."""
+        return self.overrides, self.config_dirs
+
 
 def parse_overrides(
     program: str, description: str, argv: Sequence[str] | None, flags: dict[str, str] | None = None
@@ -80,39 +90,107 @@ def parse_overrides(
     return Arguments(found.overrides, folders, "--multirun" in given, "--cfg" in given, frozenset(given))
 
 
+def refuse(mistakes: Iterable[UserError]) -> None:
+    """Say each mistake as soon as it is found, once; raises `UserErrors`, which has nothing left to say, after any."""
+    said: set[str] = set()
+    for mistake in mistakes:
+        if str(mistake) not in said:
+            print(mistake, file=sys.stderr, flush=True)
+            said.add(str(mistake))
+    if said:
+        raise UserErrors([])
+
+
+def refuse_nothing(arguments: Arguments, purpose: str) -> None:
+    """Say what must be given where nothing is."""
+    if arguments.overrides:
+        return
+    files = "task.train=train.jsonl task.validation=validation.jsonl task.source=document task.target=summary"
+    model = (
+        "such as variant=bertshare, or any two checkpoints, model.encoder=<id or folder> model.decoder=<id or folder>"
+    )
+    also = "a first job that needs no files is experiment=quickstart, and --help lists all options"
+    needs = {
+        "task": f"give the task's files and columns, such as {files}",
+        "variant": f"give the model, {model}",
+        "trainer.max_steps": f"give the number of optimizer steps, such as trainer.max_steps=1000; {also}",
+    }
+    if purpose != "train":
+        needs["trainer.max_steps"] = f"the number of optimizer steps may be given too; {also}"
+    if purpose == "model":
+        needs["task"] = f"the task may be given too, and is checked then, such as {files}"
+    raise UserErrors(UserError(option, None, text) for option, text in needs.items())
+
+
 def parse_named(
     program: str, description: str, argv: Sequence[str] | None, named: dict[str, str], nodes: Sequence[str] = ()
-) -> tuple[dict[str, str], dict[str, str]]:
-    """`name=value` arguments: those in `named` ({name: help}), and options below `nodes` of the config."""
+) -> tuple[dict[str, str], dict[str, str], list[UserError]]:
+    """`name=value` arguments: those in `named` ({name: help}), options below `nodes` of the config, and mistakes."""
     epilog = "\n".join(f"  {name + '=':<14}{text}" for name, text in named.items())
     parser = _Parser(program, description=description, epilog=epilog, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("arguments", nargs="*", metavar="name=value")
     given: dict[str, str] = {}
     options: dict[str, str] = {}
+    mistakes: list[UserError] = []
     for line in parser.parse_args(argv).arguments:
         name, equals, value = line.partition("=")
         if not equals:
-            raise UserError("argument", line, "it must have the form name=value")
-        if name in named:
+            mistakes.append(UserError("argument", line, "it must have the form name=value"))
+        elif name in named and "*" not in name:
             given[name] = value
         elif name.partition(".")[0] in nodes and "." in name:
-            options[name] = value
+            unknown = unknown_option(name, value)
+            if unknown is not None:
+                mistakes.append(unknown)
+            else:
+                options[name] = value
         else:
-            raise UserError(name, value, f"there is no such argument{did_you_mean(name, named)}")
-    if "run" in named and "run" not in given:
-        raise UserError("run", None, "the folder of a run must be given, run=<folder>")
-    return given, options
+            mistakes.append(UserError(name, value, f"there is no such argument{did_you_mean(name, named)}"))
+    for name in [each for each in REQUIRED if each in named and each not in given]:
+        if not any(nearest(mistake.field, named) == name for mistake in mistakes):
+            mistakes.append(UserError(name, None, REQUIRED[name]))
+    return given, options, mistakes
 
 
-def run_argument(overrides: Sequence[str]) -> str | None:
+def open_run(given: Mapping[str, str], options: Mapping[str, str], mistakes: list[UserError]) -> Run:
+    """The run of `run=`, if it can be opened and used with the other arguments; raises `UserErrors` with all mistakes.
+
+    `mistakes` are those found before.
+    """
+    found = list(mistakes)
+    try:
+        if "run" in given:
+            run = Run.open(given["run"])
+            values = run.config()
+    except UserError as mistake:
+        raise UserErrors([mistake, *found]) from None
+    if "run" not in given:
+        raise UserErrors(found)
+    try:
+        with_options(convert(values), options, given.get("checkpoint"))
+    except UserErrors as errors:
+        found += errors.problems
+    try:
+        if "checkpoint" in given:
+            run.checkpoint(given["checkpoint"])
+    except UserError as mistake:
+        found.append(mistake)
+    if found:
+        raise UserErrors(found)
+    return run
+
+
+def run_argument(arguments: Arguments) -> str | None:
     """The folder of `run=<folder>`, which continues a run and stands alone; None when it is not given."""
-    folders = [line.removeprefix("run=") for line in overrides if line.startswith("run=")]
+    folders = [line.removeprefix("run=") for line in arguments.overrides if line.startswith("run=")]
     if not folders:
         return None
-    others = [line for line in overrides if not line.startswith("run=")]
-    if others or len(folders) > 1:
-        given = ", ".join(others or [f"run={folder}" for folder in folders[1:]])
-        raise UserError("run", folders[0], f"a run continues with its own frozen config, without {given}")
+    others = [line for line in arguments.overrides if not line.startswith("run=")]
+    others += [f"run={folder}" for folder in folders[1:]]
+    others += [f"--config-dir {folder}" for folder in arguments.config_dirs]
+    if others:
+        expected = f"a run continues with its own frozen config, without {', '.join(others)}"
+        raise UserError("run", folders[0], expected)
     return folders[0]
 
 

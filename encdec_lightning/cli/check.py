@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from encdec_lightning.cli.arguments import Arguments, command, parse_overrides
+from encdec_lightning.cli.arguments import Arguments, command, parse_overrides, refuse, refuse_nothing
 from encdec_lightning.config import Config
 from encdec_lightning.errors import UserError, UserErrors
+
+if TYPE_CHECKING:
+    from encdec_lightning.launch.prepare import Purpose
 
 DESCRIPTION = (
     "Check a job from configs alone: its problems, or the model it builds, with numbers of parameters; or its data."
@@ -43,30 +46,34 @@ def _check(argv: Sequence[str] | None) -> None:
 
 
 def _report(arguments: Arguments) -> None:
-    from encdec_lightning.launch.overrides import compose_config
+    from encdec_lightning.launch.overrides import compose_draft
 
     if {"--variants", "--data"} <= arguments.flags:
         raise UserError("--data", "--variants", "one of them can be shown, not both")
     if "--variants" in arguments.flags:
         _variants(arguments)
         return
-    config = compose_config(arguments.overrides, arguments.config_dirs)
-    if "--data" in arguments.flags:
-        _data(config, plain="--json" in arguments.flags)
-        return
-    from encdec_lightning.launch.prepare import check_all
+    purpose: Purpose = "data" if "--data" in arguments.flags else "model"
+    refuse_nothing(arguments, purpose)
+    from encdec_lightning.launch.prepare import mistakes
 
-    found = check_all(config)
-    if found:
-        raise UserErrors(found)
+    plain = "--json" in arguments.flags
+    made = compose_draft(*arguments.given)
+    if plain and (found := list(mistakes(made, purpose))):
+        raise UserErrors(dict(zip(map(str, found), found, strict=True)).values())
+    refuse(() if plain else mistakes(made, purpose))
+    config = made.config
+    if purpose == "data":
+        _data(config, plain)
+        return
     from encdec_lightning.composition.compatibility import check
     from encdec_lightning.composition.tokenizers import special_tokens
     from encdec_lightning.reporting.composition import describe, show_composition
 
     parameters = check(**vars(config.model)).parameters
-    assert parameters is not None  # check_all found no problem
+    assert parameters is not None  # no mistake was found
     tokens = special_tokens(config.model)
-    if "--json" in arguments.flags:
+    if plain:
         _print(describe(config.model, parameters, tokens))
     else:
         show_composition(config.model, parameters, tokens)
@@ -75,8 +82,8 @@ def _report(arguments: Arguments) -> None:
 def _data(config: Config, plain: bool) -> None:
     """The task's data as the model will see them; they are in the cache afterwards."""
     from encdec_lightning.cache import cache_folder
+    from encdec_lightning.data.fingerprints import hash_of
     from encdec_lightning.data.inspection import inspect
-    from encdec_lightning.data.sources import hash_of
     from encdec_lightning.launch.fetching import fetch
     from encdec_lightning.reporting.data import describe_data, draw_lengths, show_data
 
@@ -97,18 +104,22 @@ def _variants(arguments: Arguments) -> None:
     from encdec_lightning.composition.compatibility import check
     from encdec_lightning.composition.paper import ROWS
     from encdec_lightning.launch.job import quiet
-    from encdec_lightning.launch.overrides import compose_config
+    from encdec_lightning.launch.overrides import compose_draft
     from encdec_lightning.reporting.composition import describe, problems, show_variants
 
+    for line in arguments.overrides:
+        if line.lstrip("+").startswith("variant="):
+            raise UserError("variant", line.partition("=")[2], "--variants counts them all, leave it away")
     quiet()
     rows, refused = [], {}
     for variant in ROWS:
-        try:
-            composition = compose_config([*arguments.overrides, f"variant={variant}"], arguments.config_dirs).model
-        except UserErrors as errors:
-            if all(problem.field.startswith("checkpoints.") for problem in errors.problems):
-                continue  # the set has no checkpoint for a role of this variant
-            raise
+        made = compose_draft([*arguments.overrides, f"variant={variant}"], arguments.config_dirs)
+        others = [problem for problem in made.problems if not problem.field.startswith("checkpoints.")]
+        if others:
+            raise UserErrors(others)
+        if made.problems:
+            continue  # the set has no checkpoint for a role of this variant
+        composition = made.config.model
         compatibility = check(**vars(composition))
         if compatibility.parameters is None:
             refused[variant] = [problem.inside("model") for problem in compatibility.problems]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from encdec_lightning.cli.arguments import command, parse_named
-from encdec_lightning.run import Run
+from encdec_lightning.cli.arguments import command, open_run, parse_named
 
 DESCRIPTION = "Generate the test set with a run's checkpoint and score it, from the run's folder alone."
 NAMED = {
@@ -22,8 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(argv: Sequence[str] | None) -> None:
-    given, options = parse_named("encdec-evaluate", DESCRIPTION, argv, NAMED, nodes=("generation", "data"))
-    run = Run.open(given["run"])
+    given, options, mistakes = parse_named("encdec-evaluate", DESCRIPTION, argv, NAMED, nodes=("generation", "data"))
+    run = open_run(given, options, mistakes)
     from encdec_lightning.launch.evaluation import evaluate
     from encdec_lightning.reporting.table import show
 

@@ -51,6 +51,9 @@ def preprocessing(option: str, path: str) -> Preprocess:
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         expected = f"it must be the dotted path of a function Pair -> Pair | None ({error})"
         raise UserError(option, path, expected) from error
+    except (Exception, SystemExit) as error:  # a module of the user's own may raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(option, path, f"the module {module} cannot be imported ({reason})") from error
     if not callable(function):
         raise UserError(option, path, "it is not a function")
     return function  # type: ignore[no-any-return]

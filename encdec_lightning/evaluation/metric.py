@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from encdec_lightning.errors import UserError, did_you_mean
+from encdec_lightning.errors import UserError, did_you_mean, reason
 from encdec_lightning.evaluation.bleu import Bleu, uncased_bleu
 from encdec_lightning.evaluation.exact_match import ExactMatch
 from encdec_lightning.evaluation.rouge import Rouge
@@ -21,7 +21,10 @@ from encdec_lightning.records import Prediction
 
 
 class Metric(Protocol):
-    """Statistics of each example, and values from their sum: all that scores and intervals need."""
+    """Statistics of each example, and values from their sum: all that scores and intervals need.
+
+    A metric that can make nothing of some references may also have `unscorable`, see references.py.
+    """
 
     names: tuple[str, ...]
     """A name for each value, such as ("rouge1", "rouge2", "rougeL")."""
@@ -65,6 +68,24 @@ class Score:
     signature: str
 
 
+def score_all(predictions: Sequence[Prediction], metrics: Sequence[str]) -> tuple[dict[str, Score], dict[str, str]]:
+    """The scores of metrics given by name; and of a metric that fails, under each of its names, why.
+
+    Whatever a metric raises costs its own values alone.
+    """
+    scores: dict[str, Score] = {}
+    failed: dict[str, str] = {}
+    for name in metrics:
+        names: Sequence[str] = (name,)
+        try:
+            metric = load_metric(name)
+            names = metric.names
+            scores |= score(predictions, metric)
+        except (Exception, SystemExit) as error:
+            failed |= dict.fromkeys(names, reason(error))
+    return scores, failed
+
+
 def load_metric(name: str) -> Metric:
     """The metric of that name in `METRICS`, or of your own class at the dotted path `package.module.Class`.
 
@@ -81,6 +102,9 @@ def load_metric(name: str) -> Metric:
     except ImportError as error:
         reason = f"{module_name} cannot be imported ({error}); is its folder on PYTHONPATH? Expected {known}"
         raise UserError("task.metrics", name, reason + did_you_mean(name, METRICS)) from error
+    except (Exception, SystemExit) as error:  # a module of the user's own may raise anything
+        expected = f"the module {module_name} cannot be imported ({_in_a_line(error)})"
+        raise UserError("task.metrics", name, expected) from error
     if not hasattr(module, class_name):
         near = did_you_mean(class_name, vars(module))
         raise UserError("task.metrics", name, f"the module {module_name} has no {class_name}{near}")
@@ -109,7 +133,10 @@ def _made(name: str, factory: Callable[[], Metric]) -> Metric:
         inspect.signature(factory).bind()
     except (TypeError, ValueError) as error:
         raise UserError("task.metrics", name, "expected a class that can be called without arguments") from error
-    metric = factory()
+    try:
+        metric = factory()
+    except Exception as error:
+        raise UserError("task.metrics", name, f"it cannot be made ({_in_a_line(error)})") from error
     lacking = [part for part in ("names", "signature", "statistics", "aggregate") if not hasattr(metric, part)]
     if lacking:
         needs = "a metric has names, signature, statistics(prediction) and aggregate(total, count)"
@@ -118,6 +145,10 @@ def _made(name: str, factory: Callable[[], Metric]) -> Metric:
     if not (isinstance(names, tuple) and names and all(isinstance(value, str) for value in names)):
         raise UserError("task.metrics", name, f"its names must be a tuple of strings, not {names!r}")
     return metric
+
+
+def _in_a_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def score(
@@ -141,7 +172,8 @@ def score(
     statistics = np.stack(rows)
     # One row more than there are names, so that an aggregate that indexes the wrong axis shows in the shape.
     copies = np.tile(statistics.sum(axis=0), (len(metric.names) + 1, 1))
-    values = np.asarray(metric.aggregate(copies, len(rows)))
+    with np.errstate(all="ignore"):  # a ratio of zeros is nan, and that is said where values are written
+        values = np.asarray(metric.aggregate(copies, len(rows)))
     expected = (len(copies), len(metric.names))
     if values.shape != expected:
         raise UserError(
@@ -149,7 +181,8 @@ def score(
             type(metric).__name__,
             f"its aggregate made {values.shape} of sums {copies.shape}; expected {expected}, a value for each name",
         )
-    low, high = interval(statistics, metric.aggregate, samples=samples, seed=seed, level=level)
+    with np.errstate(all="ignore"):
+        low, high = interval(statistics, metric.aggregate, samples=samples, seed=seed, level=level)
     return {
         name: Score(float(values[0, i]), float(low[i]), float(high[i]), f"{name}|{metric.signature}")
         for i, name in enumerate(metric.names)

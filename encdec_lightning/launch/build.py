@@ -5,12 +5,17 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+from contextlib import suppress
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from encdec_lightning.config import Node
-from encdec_lightning.errors import UserError, UserErrors, did_you_mean
+from encdec_lightning.errors import UserError, UserErrors, did_you_mean, nearest
+from encdec_lightning.launch.kinds import wrong_kind
+
+KNOWN = ("encdec_lightning", "lightning", "pytorch_lightning", "torch")
+REFUSALS = (TypeError, ValueError, ImportError, MisconfigurationException)
 
 
 def check_slot(field: str, node: Node, base: type) -> list[UserError]:
@@ -26,9 +31,27 @@ def check_slot(field: str, node: Node, base: type) -> list[UserError]:
         if name != "_target_" and name not in parameters and not takes_any:
             expected = f"{node['_target_']} takes no such argument{did_you_mean(name, parameters)}"
             found.append(UserError(f"{field}.{name}", value, expected))
-        elif _is_node(value):
+        elif is_node(value):
             found += check_slot(f"{field}.{name}", value, object)
+        elif name != "_target_" and is_known(target):
+            kinds = wrong_kind(target, name, value)
+            found += [UserError(f"{field}.{name}", value, kinds)] if kinds is not None else []
     return found
+
+
+def argument_meant(problem: UserError, field: str, node: Node, base: type) -> str:
+    """The argument that a problem of `check_slot` is about: for a name that there is not, the nearest, or all."""
+    argument = problem.field.removeprefix(f"{field}.").partition(".")[0]
+    with suppress(UserError):
+        parameters = _parameters(_target(field, node, base))
+        if argument not in parameters:
+            argument = nearest(argument, parameters) or ""
+    return f"{field}.{argument}".rstrip(".")
+
+
+def is_known(target: type) -> bool:
+    """Whether a class is of this project, Lightning or torch: to make one has no effect outside of it."""
+    return target.__module__.partition(".")[0] in KNOWN
 
 
 def build(field: str, node: Node, base: type, **extra: Any) -> Any:
@@ -40,12 +63,8 @@ def build(field: str, node: Node, base: type, **extra: Any) -> Any:
     known = _parameters(target)
     arguments = {name: value for name, value in node.items() if name != "_target_"}
     arguments |= {name: value for name, value in extra.items() if name in known and name not in arguments}
-    try:
-        return target(**{name: _nested(f"{field}.{name}", value) for name, value in arguments.items()})
-    except UserError:
-        raise
-    except (ImportError, TypeError, ValueError, MisconfigurationException) as error:
-        raise UserError(field, node["_target_"], f"it cannot be built: {first_line(error)}") from error
+    made = {name: _nested(f"{field}.{name}", value) for name, value in arguments.items()}
+    return _called(field, node["_target_"], target, **made)
 
 
 def build_partial(field: str, node: Node, base: type) -> Any:
@@ -53,8 +72,21 @@ def build_partial(field: str, node: Node, base: type) -> Any:
     problems = check_slot(field, node, base)
     if problems:
         raise UserErrors(problems)
+    target = _target(field, node, base)
     arguments = {name: _nested(f"{field}.{name}", value) for name, value in node.items() if name != "_target_"}
-    return functools.partial(_target(field, node, base), **arguments)
+    return functools.partial(_called, field, node["_target_"], target, **arguments)
+
+
+def check_call(field: str, node: Node, **extra: Any) -> list[UserError]:
+    """Whether the target has all the arguments that it needs, without making anything."""
+    target = _target(field, node, object)
+    known = _parameters(target)
+    arguments = {name: value for name, value in node.items() if name != "_target_"}
+    try:
+        inspect.signature(target).bind(**{name: value for name, value in extra.items() if name in known} | arguments)
+    except TypeError as error:
+        return [UserError(field, node["_target_"], f"it cannot be built: {first_line(error)}")]
+    return []
 
 
 def target_of(node: Node) -> type | None:
@@ -63,6 +95,17 @@ def target_of(node: Node) -> type | None:
         return _target("", node, object)
     except UserError:
         return None
+
+
+def _called(field: str, path: str, target: type, /, *values: Any, **arguments: Any) -> Any:
+    try:
+        return target(*values, **arguments)
+    except (UserError, UserErrors):
+        raise
+    except Exception as error:
+        if not (is_known(target) or isinstance(error, REFUSALS)):
+            raise  # a bug in a class of the user's own keeps its traceback
+        raise UserError(field, path, f"it cannot be built: {first_line(error)}") from error
 
 
 def _parameters(target: type) -> dict[str, inspect.Parameter]:
@@ -76,7 +119,7 @@ def _target(field: str, node: Node, base: type) -> type:
     module, _, name = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
+    except (Exception, SystemExit) as error:  # a module of the user's own may raise anything
         raise UserError(f"{field}._target_", path, f"it cannot be imported ({first_line(error)})") from error
     if not (isinstance(found, type) and issubclass(found, base)):
         raise UserError(f"{field}._target_", path, f"it must be a {base.__module__}.{base.__qualname__}")
@@ -85,13 +128,17 @@ def _target(field: str, node: Node, base: type) -> type:
 
 def _nested(field: str, value: Any) -> Any:
     """A strategy or the like given as a `_target_` node of its own, inside an argument."""
-    return build(field, value, object) if _is_node(value) else value
+    return build(field, value, object) if is_node(value) else value
 
 
-def _is_node(value: Any) -> bool:
+def is_node(value: Any) -> bool:
+    """Whether a value is a slot of its own."""
     return isinstance(value, dict) and "_target_" in value
 
 
-def first_line(error: Exception) -> str:
-    """The first line of what an exception says, without a full stop; its class's name where it says nothing."""
-    return str(error).strip().splitlines()[0].rstrip(".!") if str(error).strip() else type(error).__name__
+def first_line(error: BaseException) -> str:
+    """What an exception says, on one line; its kind too where the words alone would be a riddle."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "").rstrip(".!")
+    if text and isinstance(error, (*REFUSALS, AttributeError)):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

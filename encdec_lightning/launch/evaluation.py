@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import Any
 
 import torch
-import yaml
-from omegaconf import OmegaConf
 
 from encdec_lightning.composition.compatibility import length_problems
-from encdec_lightning.config import Config, Node, convert, unknown_option
+from encdec_lightning.config import Config, convert
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
-from encdec_lightning.errors import UserError, UserErrors
+from encdec_lightning.errors import UserError
 from encdec_lightning.launch.job import build_evaluator, loading, quiet, test
+from encdec_lightning.launch.overrides import with_options
 from encdec_lightning.run import Run
 from encdec_lightning.training.module import Seq2SeqModule
 
@@ -21,16 +19,21 @@ from encdec_lightning.training.module import Seq2SeqModule
 def evaluate(run: Run, checkpoint: str | None, options: dict[str, str]) -> Run:
     """Test a checkpoint and write the results: into the run, or with other options into a run of `evaluations/`.
 
-    Of the frozen config only the data and plain options are used: what it could call is never built.
+    Of the frozen config only the data and plain options are used: what it could call is never built. Raises `UserError`
+    when the test examples are not those of the run's own test.
     """
     quiet()
     frozen = convert(run.config())
     config = with_options(frozen, options, checkpoint)
     module = load(run, config)
+    data = Seq2SeqDataModule(config.task, module.tokenizers, loading(config))
+    began, now = run.metrics().get("data/test_fingerprint"), data.fingerprint("test")
+    if began not in (None, now):
+        expected = f"its examples are not those that the run was tested on ({now[:12]}, they were {began[:12]})"
+        raise UserError("task.test", config.task.path("test"), f"{expected}: put those back, or use encdec-predict")
     changed = config != frozen
     target = Run.create(run.folder / "evaluations" / _name(config), asdict(config), _name(config)) if changed else run
     with target.lock():
-        data = Seq2SeqDataModule(config.task, module.tokenizers, loading(config))
         test(target, replace(config, export=False), build_evaluator(config), data, module)
     return target
 
@@ -46,29 +49,6 @@ def load(run: Run, config: Config, device: torch.device | str = "cpu") -> Seq2Se
             if side == "target" or len(sides) == 1:
                 raise UserError("generation.max_length", longest, expected)
     return module.eval().to(device)
-
-
-def with_options(config: Config, options: dict[str, str], checkpoint: str | None) -> Config:
-    """The config with options `node.name: value` replaced; raises `UserErrors`."""
-    values: Node = asdict(config)
-    unknown = [problem for name, value in options.items() if (problem := unknown_option(name, value))]
-    if unknown:
-        raise UserErrors(unknown)
-    for name, value in options.items():
-        node, _, field = name.partition(".")
-        values[node][field] = _value(name, value)
-    if checkpoint is not None:
-        values["checkpoint"] = checkpoint
-    return convert(values)
-
-
-def _value(name: str, text: str) -> Any:
-    """A value as the command line of `encdec-train` reads it, 1e-1 being a number."""
-    try:
-        node: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
-    except yaml.YAMLError as error:
-        raise UserError(name, text, "it is not a value in YAML") from error
-    return node["value"]
 
 
 def _name(config: Config) -> str:

@@ -10,21 +10,17 @@ from encdec_lightning.config import Config
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.data.pairs import SPLITS
 from encdec_lightning.data.store import OnDisk
-from encdec_lightning.errors import UserErrors
-from encdec_lightning.launch.job import loading
-from encdec_lightning.launch.prepare import check_all
+from encdec_lightning.launch.job import check_targets, loading
 
 
 def fetch(config: Config, with_model: bool = True) -> tuple[Tokenizers, dict[str, OnDisk]]:
     """The tokenizers of a job and the examples of its splits, all of them and the base weights in the caches now.
 
-    Raises `UserErrors` for what is wrong with the job, its texts included.
+    The config has been checked; raises `UserError` for what is wrong with the texts.
     """
-    found = check_all(config)
-    if found:
-        raise UserErrors(found)
     tokenizers = Tokenizers.from_pretrained(*config.model.vocabularies)
     if with_model:
         compose(**asdict(config.model), tokenizers=tokenizers)
     data = Seq2SeqDataModule(config.task, tokenizers, loading(config))
+    check_targets(config, data)
     return tokenizers, {split: data.examples(split) for split in SPLITS}

@@ -4,43 +4,89 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from encdec_lightning.composition.local_checkpoints import local_or_hub
-from encdec_lightning.config import NOT_GIVEN, OPEN_SLOTS, Config, Node, convert, defaults, unknown_option
+from encdec_lightning.config import (
+    NOT_GIVEN,
+    OPEN_SLOTS,
+    Config,
+    Node,
+    concerned,
+    defaults,
+    not_given,
+    problems,
+    unknown_option,
+)
 from encdec_lightning.errors import UserError, UserErrors, did_you_mean
+from encdec_lightning.launch.draft import Draft, doubted, draft, set_by
+from encdec_lightning.launch.hydra_nodes import check_hydra
 from encdec_lightning.launch.presets import ROOT, choices, conf_folder, roles
+from encdec_lightning.launch.reading import Argument, is_text, quoted, read_argument, read_value
 
 Mistakes = list[UserError]
 
 
-def compose_config(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Config:
-    """The config of a command; raises `UserErrors` with all mistakes: unknown options, groups, presets, values."""
-    mistakes, usable = check_overrides(overrides, config_dirs)
+def compose_config(overrides: Sequence[str], config_dirs: Sequence[Path] = (), multirun: bool = False) -> Config:
+    """The config of a command; raises `UserErrors` with all mistakes that show without torch."""
+    made = compose_draft(overrides, config_dirs, multirun)
+    found = [*made.problems, *map(not_given, made.missing), *problems(made.config, made.doubtful)]
+    if found:
+        raise UserErrors(found)
+    return made.config
+
+
+def compose_draft(overrides: Sequence[str], config_dirs: Sequence[Path] = (), multirun: bool = False) -> Draft:
+    """The config of a command as far as it is right; raises `UserErrors` where nothing can be composed.
+
+    What is missing only because of a mistake elsewhere, such as a mistyped name, is not called missing.
+    """
+    mistakes, usable = check_overrides(overrides, config_dirs, multirun)
     try:
-        config = convert(plain(compose_raw(usable, config_dirs)))
+        values, unresolved = _resolved(compose_raw(usable, config_dirs))
+        made = draft(values)
     except UserErrors as errors:
         raise UserErrors([*mistakes, *errors.problems]) from None
-    if mistakes:
-        raise UserErrors(mistakes)
-    return config
+    groups = choices(config_dirs)
+    found = {str(each): each for each in (*mistakes, *unresolved.values(), *made.problems)}
+    doubts = {*doubted(mistakes, groups), *unresolved}
+    missing = tuple(path for path in made.missing if not concerned([path], doubts))
+    named = [set_by(re.split("[=@]", line.lstrip("+~"))[0], groups) for line in usable]
+    given = frozenset(each for each in named if each is not None)
+    return Draft(made.config, tuple(found.values()), missing, made.doubtful | doubts, given)
 
 
 def plain(composed: Any) -> Node:
     """Composed values as plain ones, interpolations resolved, values that were not given left out."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    values, unresolved = _resolved(composed)
+    if unresolved:
+        raise UserErrors(unresolved.values())
+    return values
 
-    try:
-        values: Any = OmegaConf.to_container(composed, resolve=True)
-    except OmegaConfBaseException as error:
-        raise UserErrors([restated(error)]) from None
-    values.pop("checkpoints", None)  # only a source of interpolations
-    given: Node = _given(values)
-    return given
+
+def with_options(config: Config, options: Mapping[str, str], checkpoint: str | None) -> Config:
+    """The config with options `node.name: value` replaced, read as in `encdec-train`; raises `UserErrors`."""
+    values: Node = asdict(config)
+    mistakes: Mistakes = []
+    for name, text in options.items():
+        try:
+            mistake = unknown_option(name, text)
+            if mistake is not None:
+                raise mistake
+            node, _, field = name.partition(".")
+            values[node][field] = read_value(name, text)
+        except UserError as error:
+            mistakes.append(error)
+    if checkpoint is not None:
+        values["checkpoint"] = checkpoint
+    made = draft(values)
+    mistakes += [*made.problems, *problems(made.config, made.doubtful)]
+    if mistakes:
+        raise UserErrors(mistakes)
+    return made.config
 
 
 def check_overrides(
@@ -55,92 +101,75 @@ def check_overrides(
     usable: list[str] = []
     for line in overrides:
         try:
-            mistake, rewritten = _check_override(line, known, names, multirun)
-        except UserError as error:
-            mistake, rewritten = error, line
-        if mistake is None:
-            taken_away = f"~{rewritten.partition('=')[0]}"  # by a null before: the later override counts
-            usable = [*(each for each in usable if each != taken_away), rewritten]
-        else:
+            rewritten = _checked(read_argument(line, multirun), line, known, names, multirun)
+        except UserError as mistake:
             mistakes.append(mistake)
+            continue
+        taken_away = f"~{rewritten.partition('=')[0]}"  # by a null before: the later override counts
+        usable = [*(each for each in usable if each != taken_away), rewritten]
     return mistakes, usable
 
 
 def is_sweep(line: str) -> bool:
     """Whether an override gives several values."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    return bool(OverridesParser.create().parse_override(line).is_sweep_override())
+    return read_argument(line, sweeps=True).is_sweep
 
 
-def _check_override(
-    line: str, known: dict[str, list[str]], role_names: list[str], multirun: bool
-) -> tuple[UserError | None, str]:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        override = OverridesParser.create().parse_override(line)
-    except HydraException:
-        override = None
-    if override is None or not override.key_or_group:
-        raise UserError("argument", line, "it must have the form option=value")
-    name, value = override.key_or_group, override.value()
-    if override.is_sweep_override():
-        value = line.partition("=")[2]
-        if not multirun and name.partition(".")[0] in (*known, *Config.__dataclass_fields__):
-            return UserError(name, value, "several values need --multirun"), line
-    body = line.lstrip("+~")
-    group = name.partition("@")[0]
-    if group in known and not group.startswith("hydra"):
-        values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [value]
-        for choice in values if not override.is_delete() else []:
-            names = choice if isinstance(choice, list) else [choice]
-            wrong = [each for each in names if each is not None and str(each) not in ("null", *known[group])]
-            if wrong:
-                expected = f"{_one_of(known[group])}{did_you_mean(str(wrong[0]), known[group])}"
-                if group in ("encoder", "decoder"):
-                    expected += f"; any other checkpoint is set with model.{group}={wrong[0]}"
-                return UserError(group, wrong[0], expected), line
-        if override.is_delete():
-            return None, line
-        return None, f"~{name}" if value is None else body  # Hydra takes no null here
-    if name.partition(".")[0].partition("/")[0] == "hydra":
-        return _check_hydra(name, value), line
+def _checked(argument: Argument, line: str, known: dict[str, list[str]], role_names: list[str], multirun: bool) -> str:
+    """The override for Hydra; raises `UserError` when its name, or its preset, is none."""
+    name, group = argument.name, argument.name.partition("@")[0]
+    value = line.partition("=")[2] if argument.is_sweep else argument.value
+    if argument.is_sweep and not multirun and group.partition(".")[0] in (*known, *Config.__dataclass_fields__):
+        hint = f'; a text with commas stands in quotes, "{name}={quoted(value)}"' if is_text(name) else ""
+        raise UserError(name, value, f"several values need --multirun{hint}")
+    if group in known:
+        return _checked_group(argument, group, known[group], multirun)
+    if re.match(r"hydra\b", name):
+        mistake = check_hydra(name, value, multirun)
+        if mistake is not None:
+            raise mistake
+        is_open = name.startswith(("hydra.job.env_set.", "hydra.callbacks."))  # with names of the user's own
+        return f"++{argument.body}" if is_open and not argument.is_deletion else argument.line
     if name.startswith("checkpoints."):
         role = name.removeprefix("checkpoints.")
-        hint = did_you_mean(role, role_names)
-        known_role = None if role in role_names else UserError(name, value, f"{_one_of(role_names)}{hint}")
-        return known_role, f"++{body}"
+        if role not in role_names:
+            raise UserError(name, value, f"{_one_of(role_names)}{did_you_mean(role, role_names)}")
+        return f"++{argument.body}"
     mistake = unknown_option(name, value)
     if mistake is not None:
         groups = did_you_mean(name, [*known, *Config.__dataclass_fields__, "run"])
+        if name == "run":
+            raise UserError(name, value, "a run is continued with encdec-train, and stands alone there")
         if "." not in name and groups:
-            mistake = UserError(name, value, f"there is no such option or group{groups}")
-        return mistake, line
+            raise UserError(name, value, f"there is no such option or group{groups}")
+        raise mistake
     slot = name.partition(".")[0]
-    if override.is_delete():
-        return (None, line) if slot in OPEN_SLOTS else (UserError(name, "~", "only open slots can be removed"), line)
-    return None, f"++{body}" if slot in OPEN_SLOTS and "." in name else body
+    if argument.is_deletion:
+        if slot not in OPEN_SLOTS:
+            raise UserError(name, "~", "only open slots can be removed")
+        return argument.line
+    return f"++{argument.body}" if slot in OPEN_SLOTS and "." in name else argument.body
+
+
+def _checked_group(argument: Argument, group: str, names: list[str], multirun: bool) -> str:
+    """The override that chooses presets of a group."""
+    if argument.is_deletion:
+        return argument.line
+    for chosen in argument.choices if argument.is_sweep else (argument.value,):
+        for each in chosen if isinstance(chosen, list) else [chosen]:
+            if each is not None and str(each) not in ("null", *names):
+                expected = f"{_one_of(names)}{did_you_mean(str(each), names)}"
+                if group in ("encoder", "decoder"):
+                    expected += f"; any other checkpoint is set with model.{group}={each}"
+                raise UserError(group, each, expected)
+    if group == "hparams_search" and argument.value is not None and not multirun:
+        raise UserError(group, argument.value, "a search needs --multirun")
+    is_null = argument.value is None and not argument.is_sweep
+    return f"~{argument.name}" if is_null else argument.body  # Hydra takes no null here
 
 
 def _one_of(names: list[str]) -> str:
     return f"it must be one of {', '.join(names)}"
-
-
-def _check_hydra(name: str, value: object) -> UserError | None:
-    """Hydra accepts unknown options of its own and goes on without a word."""
-    from hydra.conf import HydraConf
-
-    at: Any = HydraConf
-    for part in name.replace("/", ".").split(".")[1:] or [""]:
-        if not is_dataclass(at):
-            return None
-        known = {each.name: each.type for each in fields(at)}
-        if part not in known:
-            return UserError(name, value, f"Hydra has no such option{did_you_mean(part, known)}")
-        at = known[part]
-    return None
 
 
 def register_defaults() -> None:
@@ -156,11 +185,8 @@ def register_defaults() -> None:
 
 def search_path(config_dirs: Sequence[Path]) -> list[str]:
     """The override that lets Hydra look into the users' own folders."""
-    return (
-        [f"hydra.searchpath=[{','.join(f'file://{folder.resolve()}' for folder in config_dirs)}]"]
-        if config_dirs
-        else []
-    )
+    folders = ",".join(quoted(f"file://{folder.resolve()}") for folder in config_dirs)
+    return [f"hydra.searchpath=[{folders}]"] if config_dirs else []
 
 
 def compose_raw(overrides: Sequence[str], config_dirs: Sequence[Path], with_hydra: bool = False) -> Any:
@@ -205,7 +231,24 @@ def restated(error: Exception) -> UserError:
     return UserError(str(key), value, text.rstrip("."))
 
 
-def _given(values: Any) -> Any:
-    if isinstance(values, dict):
-        return {key: _given(value) for key, value in values.items() if value != NOT_GIVEN}
-    return values
+def _resolved(composed: Any, prefix: str = "") -> tuple[Node, dict[str, UserError]]:
+    """Composed values as plain ones, without those that were not given; and, by option, what cannot be resolved."""
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    values: Node = {}
+    unresolved: dict[str, UserError] = {}
+    for key in composed:
+        option = f"{prefix}{key}"
+        if option == "checkpoints" or OmegaConf.is_missing(composed, key):  # the one is a source of interpolations
+            continue
+        try:
+            value = composed[key]
+            if isinstance(value, DictConfig):
+                values[key], inner = _resolved(value, f"{option}.")
+                unresolved |= inner
+            else:
+                values[key] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        except OmegaConfBaseException as error:
+            unresolved[option] = restated(error)
+    return values, unresolved

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
-from encdec_lightning.config import Config, Node
+from encdec_lightning.config import Config, Node, concerned
 from encdec_lightning.errors import UserError
 from encdec_lightning.evaluation.metric import direction, load_metric
 from encdec_lightning.training.options import NO_FP16_WEIGHTS
@@ -38,8 +38,11 @@ def say_what_is_tested(asked: Config, settled: Config) -> None:
         print(f"checkpoint is 'best': there will be none ({why_no_best(asked)}), {tested}.", file=sys.stderr)
 
 
-def contradictions(config: Config) -> list[UserError]:
-    """Directions that are given and wrong, or needed and not known; and what of the Trainer a run has no use for."""
+def contradictions(config: Config, doubtful: set[str]) -> list[UserError]:
+    """Directions that are given and wrong, or needed and not known; and what of the Trainer a run has no use for.
+
+    What reads an option that is doubtful is left out.
+    """
     task, trainer = config.task, config.trainer
     monitored: list[tuple[str, str, object]] = [("task.monitor_mode", task.monitor, task.monitor_mode)]
     for name, node in config.callbacks.items():
@@ -67,7 +70,9 @@ def contradictions(config: Config) -> list[UserError]:
     if trainer.get("barebones"):
         expected = "a run needs what it switches off, logs and checkpoints; use it with Lightning's Trainer alone"
         found.append(UserError("trainer.barebones", trainer["barebones"], expected))
-    return found
+    directions = ("task.metrics", "task.monitor")
+    reads = {problem.field: () if problem.field.startswith("trainer.") else directions for problem in found}
+    return [problem for problem in found if not concerned([problem.field, *reads[problem.field]], doubtful)]
 
 
 def why_no_best(config: Config) -> str | None:

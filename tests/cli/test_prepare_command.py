@@ -40,7 +40,7 @@ def run(command: str, options: list[str], home: Path, **environment: str) -> sub
 
 def test_prepared_on_a_machine_with_a_network_and_trained_without(hub, in_tmp):
     options = [
-        *("experiment=null", "task=hub", "task.source=document", "task.target=summary", "task.id=key"),
+        *("task=hub", "task.source=document", "task.target=summary", "task.id=key"),
         *(f"task.{split}=hub:owner/texts:plain:{split}" for split in ("train", "validation", "test")),
         *("task.max_source_length=40", "task.max_target_length=12", "variant=bertshare", "checkpoints.bert=owner/bert"),
         *("hardware=cpu", "trainer.max_steps=2", "trainer.enable_progress_bar=false", "folder=run"),

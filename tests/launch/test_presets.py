@@ -39,7 +39,7 @@ RUN = [preset for preset in PRESETS if preset not in NOT_RUN_HERE]
 
 def options(files: Files) -> list[str]:
     """What every preset needs, and nothing that a preset chooses."""
-    kept = ("experiment=", "task.train=", "task.validation=", "checkpoints.")
+    kept = ("task.train=", "task.validation=", "checkpoints.")
     return [line for line in files.overrides() if line.startswith(kept)]
 
 
@@ -69,7 +69,8 @@ def test_there_are_presets():
 
 @pytest.mark.parametrize(("group", "name"), PRESETS, ids=lambda value: value)
 def test_every_preset_composes_alone(group, name, files):
-    config = compose_config([*options(files), "training.schedule=constant", f"{group}={name}"])
+    chosen = [*options(files), "training.schedule=constant", f"{group}={name}"]
+    config = compose_config(chosen, multirun=group == "hparams_search")
     assert isinstance(config, Config)
     composed = leaves("", asdict(config))
     node, values = preset(group, name)

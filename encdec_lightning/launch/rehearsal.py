@@ -1,0 +1,171 @@
+"""The Trainer, its callbacks and the optimizer, built before a run and thrown away: what they refuse is known early."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.strategies import StrategyRegistry
+
+from encdec_lightning.config import Config, Node, concerned
+from encdec_lightning.errors import UserError, UserErrors, did_you_mean
+from encdec_lightning.launch.build import build, build_partial, check_call, is_known, is_node, target_of
+from encdec_lightning.launch.job import CALLBACK, OPTIMIZER, TRAINER
+
+PACKAGES = {
+    "CometLogger": ("comet_ml",),
+    "MLFlowLogger": ("mlflow",),
+    "TensorBoardLogger": ("tensorboard", "tensorboardX"),
+    "WandbLogger": ("wandb",),
+}
+"""What Lightning's loggers import when they are made; of several one is enough."""
+
+
+def rehearse(config: Config, doubtful: set[str], here: bool = True) -> Iterator[UserError]:
+    """What the constructors refuse. Only classes of this project, Lightning and torch are made: others may do anything.
+
+    Loggers are not made, since some begin their work at once. `here`: the hardware must be that of this machine.
+    """
+    yield from _loggers(config, doubtful)
+    callbacks: list[Any] = []
+    refused = concerned(["callbacks"], doubtful)
+    for name, node in config.callbacks.items():
+        if node is not None and not concerned([f"callbacks.{name}"], doubtful):
+            made, problems = _made(f"callbacks.{name}", node, CALLBACK, dirpath=".")
+            callbacks += made
+            refused = refused or bool(problems)
+            yield from problems
+    if not concerned(["optimizer"], doubtful):
+        yield from _optimizer(config.optimizer)
+    if not concerned(["trainer", "validate_every", "data.accumulate"], doubtful):
+        found = list(_hardware(config.trainer, here))
+        yield from found or _trainer(config, [] if refused else callbacks, here)
+
+
+def _loggers(config: Config, doubtful: set[str]) -> Iterator[UserError]:
+    for name, node in config.logger.items():
+        field = f"logger.{name}"
+        if node is None or concerned([field], doubtful):
+            continue
+        kinds = [each.__name__ for each in (target_of(node) or Logger).__mro__]
+        packages = next((PACKAGES[kind] for kind in kinds if kind in PACKAGES), ())
+        if packages and not any(importlib.util.find_spec(package) for package in packages):
+            expected = f"it needs the package {' or '.join(packages)}, which is not installed"
+            yield UserError(f"{field}._target_", node["_target_"], expected)
+            continue
+        yield from check_call(field, node, save_dir="", id="", name="")
+        if "WandbLogger" in kinds:
+            yield from _passed_on(field, node)
+
+
+def _passed_on(field: str, node: Node) -> Iterator[UserError]:
+    """Arguments that Lightning's logger hands on to `wandb.init`, which knows no such ones."""
+    import wandb
+
+    known = [*inspect.signature(WandbLogger).parameters, *inspect.signature(wandb.init).parameters]
+    for name, value in node.items():
+        if name not in ("_target_", *known):
+            expected = f"neither the logger nor wandb.init takes such an argument{did_you_mean(name, known)}"
+            yield UserError(f"{field}.{name}", value, expected)
+
+
+def _made(field: str, node: Node, base: type, **extra: Any) -> tuple[list[Any], list[UserError]]:
+    """The object of a node in a list, which is empty where it is refused, or not to be made here."""
+    if not _all_known(node):
+        return [], check_call(field, node, **extra)
+    try:
+        with _nothing_changed():
+            return [build(field, node, base, **extra)], []
+    except UserError as problem:
+        return [], [problem]
+    except UserErrors as errors:
+        return [], list(errors.problems)
+
+
+def _optimizer(node: Node) -> Iterator[UserError]:
+    if not _all_known(node):
+        return
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 1e-3, "weight_decay": 0.0}]
+    try:
+        build_partial("optimizer", node, OPTIMIZER)(groups)
+    except UserErrors as errors:
+        yield from errors.problems
+    except UserError as problem:
+        yield problem
+
+
+def _hardware(node: Node, here: bool) -> Iterator[UserError]:
+    """An accelerator or a strategy that Lightning has not, or that this machine has not."""
+    accelerator, strategy = node.get("accelerator", "auto"), node.get("strategy", "auto")
+    known = ["auto", "gpu", *AcceleratorRegistry.available_accelerators()]
+    if isinstance(accelerator, str) and accelerator not in known:
+        expected = f"it must be one of {', '.join(known)}{did_you_mean(accelerator, known)}"
+        yield UserError("trainer.accelerator", accelerator, expected)
+    elif here and not _is_here(accelerator):
+        expected = "this machine has none; hardware=auto takes what it has, hardware=cpu the processor"
+        yield UserError("trainer.accelerator", accelerator, expected)
+    strategies = ["auto", *StrategyRegistry.available_strategies()]
+    if isinstance(strategy, str) and strategy.lower() not in strategies:
+        expected = f"it must be one of {', '.join(strategies)}{did_you_mean(strategy, strategies)}"
+        yield UserError("trainer.strategy", strategy, expected)
+
+
+def _is_here(accelerator: Any) -> bool:
+    """Whether this machine has what is asked for by name."""
+    if not isinstance(accelerator, str) or accelerator == "auto":
+        return True
+    kinds = ["cuda", "mps"] if accelerator == "gpu" else [accelerator]
+    return any(AcceleratorRegistry.get(kind).is_available() for kind in kinds)
+
+
+def _trainer(config: Config, callbacks: list[Any], here: bool) -> list[UserError]:
+    node = {name: value for name, value in config.trainer.items() if (name, value) != ("precision", "auto")}
+    accelerator = node.get("accelerator", "auto")
+    if not here and (accelerator == "auto" or not _is_here(accelerator)):
+        elsewhere = ("devices", "num_nodes", *(["strategy"] if isinstance(node.get("strategy"), str) else []))
+        node = {name: value for name, value in node.items() if name not in elsewhere} | {"accelerator": "cpu"}
+    every = config.validate_every
+    _, problems = _made(
+        "trainer",
+        node,
+        TRAINER,
+        callbacks=callbacks,
+        logger=False,
+        accumulate_grad_batches=config.data.accumulate,
+        val_check_interval=every,
+        check_val_every_n_epoch=1 if every is None else None,
+        use_distributed_sampler=False,
+    )
+    return problems
+
+
+def _all_known(node: Node) -> bool:
+    """Whether the classes of a node, and of the nodes inside it, may be made and thrown away."""
+    target = target_of(node)
+    return target is not None and is_known(target) and all(_all_known(each) for each in node.values() if is_node(each))
+
+
+@contextmanager
+def _nothing_changed() -> Iterator[None]:
+    """A Trainer sets torch's switches, and the environment, when it is made: they are set back, and nothing is said."""
+    environment = dict(os.environ)
+    deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
+        torch.backends.cudnn.benchmark = benchmark
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]
+        os.environ.update(environment)
