@@ -15,6 +15,7 @@ from tiny import Files
 from encdec_lightning import files as our_files
 from encdec_lightning.errors import UserError
 from encdec_lightning.launch import job as _imported_once_for_all_children  # noqa: F401
+from encdec_lightning.launch.fetching import fetch
 from encdec_lightning.launch.overrides import compose_config
 from encdec_lightning.launch.prepare import prepare
 from encdec_lightning.launch.processes import start
@@ -85,6 +86,7 @@ def job(config, tmp_path_factory: pytest.TempPathFactory):
 
         return prepare(replace(config, folder=str(folder / str(next(numbers)))))
 
+    fetch(config, with_model=False)  # the examples are written once, and not counted
     whole, told = fresh(), folder / "operations"
 
     def count() -> None:
