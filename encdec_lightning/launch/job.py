@@ -18,7 +18,7 @@ import lightning
 import torch
 import transformers
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import LambdaCallback, ProgressBar
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import Logger
 
 from encdec_lightning.composition.compose import compose
@@ -182,8 +182,6 @@ def build_trainer(config: Config, run: Run) -> lightning.Trainer:
     where = {"save_dir": run.logs, "id": run.id, "name": config.name}
     loggers = [build(f"logger.{name}", each, LOGGER, **where) for name, each in _nodes(config.logger)]
     callbacks.append(EndTogether(run.checkpoints / "last.ckpt"))
-    if not node.get("enable_progress_bar", True):
-        callbacks = [each for each in callbacks if not isinstance(each, ProgressBar)]
     every = config.validate_every
     if every is not None:
         callbacks.append(ValidateEvery(every))

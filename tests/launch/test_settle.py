@@ -67,9 +67,9 @@ def config(files, in_tmp, monkeypatch):
 )
 def test_the_direction_follows_from_the_metric(overrides, mode, config):
     open_config = config("callbacks=early_stopping", *overrides)
-    assert contradictions(open_config) == []
+    assert contradictions(open_config, set()) == []
     settled = settle(open_config)
-    assert contradictions(settled) == []
+    assert contradictions(settled, set()) == []
     assert settled.task.monitor_mode == mode
     assert [settled.callbacks[name]["mode"] for name in ("best", "early_stopping")] == [mode, mode]
     assert settle(settled) == settled
@@ -82,7 +82,7 @@ def test_a_callback_that_monitors_something_else_has_its_own_direction(config):
     settled = settle(config(STOPPING, "callbacks.mine.monitor=val/rouge1"))
     assert (settled.callbacks["best"]["mode"], settled.callbacks["mine"]["mode"]) == ("min", "max")
     unknown = config(STOPPING, "callbacks.mine.monitor=val/of_my_own", "callbacks.mine.mode=min")
-    assert contradictions(unknown) == []
+    assert contradictions(unknown, set()) == []
     assert settle(unknown).callbacks["mine"]["mode"] == "min"
 
 
