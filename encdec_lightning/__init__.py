@@ -2,31 +2,34 @@
 
 The map, from left to right; each room imports only from rooms to its left:
 
-    records.py, errors.py      Pair and Prediction; a user's mistake, one sentence, exit code 2
+    records.py, signals.py     Pair and Prediction; the request to end
+    errors.py, progress.py     a user's mistake, one sentence, exit code 2; how far long work is
+    files.py                   files written whole, archives read whole
     cache.py, run.py           where derived data lie; a run's folder
     evaluation/                texts in, scores out: metric.py, rouge.py, exact_match.py, sari.py, bleu.py,
-                               significance.py, baselines.py
+                               references.py, significance.py, baselines.py
     kernels/                   what torch and transformers compute slowly: attention.py, packing.py, dropout.py,
-                               noise.py, cross_entropy.py, working_copy.py, gradients.py, packed_linear.py,
-                               short_attention.py, spans.py
+                               noise.py, cross_entropy.py, working_copy.py, stand_in.py, gradients.py,
+                               packed_linear.py, short_attention.py, spans.py
     composition/               two checkpoints in, one model out: compose.py, compatibility.py, model.py, prefix.py,
-                               sharing.py, architectures.py, initialization.py, checkpoints.py, parameters.py, paper.py,
-                               tokenizers.py, encoding.py, local_checkpoints.py, convert.py
-    data/                      text in, batches out: locations.py, download.py, hub.py, readers.py, pairs.py,
-                               preprocessing.py, sources.py, pydoc.py, docstrings.py, splitting.py, tokenization.py,
-                               prepared.py, building.py, store.py, inspection.py, plan.py, updates.py, batch.py,
-                               loader.py, datamodule.py
+                               labels.py, sharing.py, architectures.py, initialization.py, checkpoints.py, foreign.py,
+                               parameters.py, paper.py, tokenizers.py, encoding.py, local_checkpoints.py, convert.py
+    data/                      text in, batches out: entries.py, fingerprints.py, locations.py, download.py, hub.py,
+                               readers.py, pairs.py, preprocessing.py, sources.py, inputs.py, pydoc.py, docstrings.py,
+                               splitting.py, tokenization.py, prepared.py, building.py, store.py, inspection.py,
+                               plan.py, updates.py, batch.py, loader.py, datamodule.py
     generation/                batches in, predictions out: predict.py, generate.py, engine.py, decoder.py, cache.py,
                                candidates.py, constraints.py, search.py, beam_search.py, sampling.py, tokens.py,
-                               support.py
+                               support.py, stock.py
     training/                  batches in, checkpoints out: module.py, loss.py, flops.py, freezing.py,
-                               optimizers.py, schedules.py, checkpoint.py, callbacks/
-    reporting/                 runs in, tables and plots out: results.py, table.py, curves.py, composition.py, data.py
+                               optimizers.py, schedules.py, precision.py, checkpoint.py, checkpoint_io.py, callbacks/
+    reporting/                 runs in, tables and plots out: opening.py, results.py, table.py, curves.py, card.py,
+                               card_code.py, composition.py, data.py
     config.py                  the tree of options; composed values in, checked objects out
     launch/                    processes for run folders: presets.py, reading.py, hydra_nodes.py, draft.py,
-                               overrides.py, kinds.py, build.py, watched.py, rehearsal.py, prepare.py,
-                               processes.py, worker.py, job.py, fetching.py, evaluation.py, prediction.py, lines.py,
-                               partial.py, sweep.py
+                               overrides.py, kinds.py, build.py, settle.py, watched.py, rehearsal.py, precision.py,
+                               prepare.py, processes.py, worker.py, job.py, fetching.py, evaluation.py, prediction.py,
+                               lines.py, partial.py, sweep.py
     cli/                       the commands: train.py, evaluate.py, predict.py, check.py, prepare.py, arguments.py
 
 Each room's options are dataclasses in its options.py. The names below are stable, and loaded when first used.

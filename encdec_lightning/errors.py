@@ -6,8 +6,12 @@ import difflib
 import sys
 from collections.abc import Callable, Iterable
 
+from encdec_lightning.signals import TERMINATION, Terminated
+
+FAILED = 1
 EXIT_CODE = 2
 INTERRUPTED = 130
+TERMINATED = 143
 UNREAD = 141
 
 
@@ -37,6 +41,12 @@ class UserErrors(ValueError):
         return "\n".join(map(str, self.problems))
 
 
+def reason(error: BaseException) -> str:
+    """An exception in one line: a user's mistakes in their own sentences, else the exception's type and text."""
+    text = str(error) if isinstance(error, UserError | UserErrors) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())
+
+
 def require(*rules: tuple[str, object, bool, str]) -> None:
     """Raise `UserErrors` naming every rule that does not hold; a rule is (field, value, holds, what would be right)."""
     problems = [UserError(field, value, expected) for field, value, holds, expected in rules if not holds]
@@ -60,20 +70,30 @@ class ReaderGone(Exception):
     """Nobody reads stdout any more."""
 
 
+class JobFailed(Exception):
+    """A job failed in a process of its own, which has shown its traceback; `str()` says what failed, where and why."""
+
+
 def exit_code(work: Callable[[], object], silent: bool = False) -> int:
     """Do `work` and give the exit code: 0, or 2 after a user's mistakes, which are printed a line each to stderr.
 
-    As in a shell, interrupting gives 130, and a reader of stdout that goes away 141. Every other exception is a bug and
-    keeps its traceback.
+    As in a shell, interrupting gives 130, a reader of stdout that goes away 141, and SIGTERM 143. Jobs that failed in
+    other processes give 1. Every other exception is a bug and keeps its traceback.
     """
     try:
-        work()
+        with TERMINATION.handled():
+            work()
     except (UserError, UserErrors) as error:
         if not silent and str(error):
             print(error, file=sys.stderr)
         return EXIT_CODE
     except KeyboardInterrupt:
         return INTERRUPTED
+    except Terminated:
+        return TERMINATED
     except ReaderGone:
         return UNREAD
+    except JobFailed as error:
+        print(error, file=sys.stderr)
+        return FAILED
     return 0

@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
+
+Record = TypeVar("Record")
 
 
+def same_may_be_set(kind: type[Record]) -> type[Record]:
+    """A frozen dataclass whose fields may be set to what they hold already; any other value is refused as before.
+
+    Lightning copies the dataclasses in batches and predictions, then sets each field of the copy to what a function
+    makes of it: moving to a device or casting floating-point tensors, which changes neither texts nor whole numbers.
+    """
+    refuse: Callable[[Record, str, object], None] = kind.__setattr__
+
+    def set_same(self: Record, name: str, value: object) -> None:
+        held = getattr(self, name, None)
+        if value is not held and not (type(value) is type(held) in (str, int, tuple) and value == held):
+            refuse(self, name, value)
+
+    kind.__setattr__ = set_same  # type: ignore[method-assign, assignment]
+    return kind
+
+
+@same_may_be_set
 @dataclass(frozen=True, slots=True)
 class Pair:
     """One example: a source text and the target text a model should write for it.
@@ -17,6 +39,7 @@ class Pair:
     target: str
 
 
+@same_may_be_set
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """What a model, a baseline or a foreign system wrote for one example."""

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
-import shutil
+import re
 import tempfile
-import zipfile
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
 from encdec_lightning.errors import UserError
+from encdec_lightning.files import clear_leftovers, damage, kind_of, replacing, sync_folder, sync_tree
 from encdec_lightning.records import Prediction
 
 State = Literal["running", "preempted", "failed", "finished"]
@@ -31,6 +34,8 @@ class Run:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder).resolve()
         self.checkpoints = self.folder / "checkpoints"
+        self.last = self.checkpoints / "last.ckpt"
+        self.before_last = self.checkpoints / "last.previous.ckpt"
         self.model = self.folder / "model"
         self.logs = self.folder / "logs"
         self.curves = self.folder / "curves.png"
@@ -60,7 +65,7 @@ class Run:
             run.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError("folder", str(folder), f"it cannot be made ({error.strerror})") from error
-        run._write_status(identity=identity)
+        run._write_status(identity=identity, id=f"{identity[:8]}-{run.folder.name}")
         _write(run._config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         return run
 
@@ -95,12 +100,27 @@ class Run:
         """The hash of what changes this run's results, as it was at its creation."""
         return str(self.status().get("identity", ""))
 
+    @property
+    def id(self) -> str:
+        """A name for loggers that stays the run's own, wherever its folder is moved; at most 64 usual characters."""
+        name = self.status().get("id", f"{self.identity()[:8]}-{self.folder.name}")
+        return re.sub(r"[^\w.-]", "_", str(name), flags=re.ASCII)[:64]
+
     def set_state(self, state: State, error: str | None = None) -> None:
         """Record how far the run is."""
-        self._write_status(identity=self.identity(), state=state, **({"error": error} if error else {}))
+        kept = {name: value for name, value in self.status().items() if name in ("identity", "id")}
+        self._write_status(**kept, state=state, **({"error": error} if error else {}))
 
     def _write_status(self, **status: str) -> None:
-        _write(self.folder / "status.json", json.dumps(status, indent=2) + "\n")
+        _write(self.folder / "status.json", json.dumps(status, indent=2, allow_nan=False) + "\n")
+
+    def keep_traceback(self, error: BaseException, rank: int = 0) -> Path:
+        """Append an exception's traceback and the time to the file of a rank's errors in the logs; returns the file."""
+        path = self.logs / ("error.txt" if rank == 0 else f"error-rank{rank}.txt")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}\n{''.join(traceback.format_exception(error))}\n")
+        return path
 
     @contextmanager
     def lock(self) -> Iterator[int]:
@@ -114,6 +134,8 @@ class Run:
             except OSError as error:
                 expected = "another process is working in this run, wait for its end"
                 raise UserError("run", str(self.folder), expected) from error
+            for folder in (self.folder, self.checkpoints, self.folder / "predictions"):
+                clear_leftovers(folder)  # whoever left them does not hold the run any more
             yield stream.fileno()
 
     def metrics(self) -> dict[str, Any]:
@@ -121,8 +143,12 @@ class Run:
         return _read_json(self.folder / "metrics.json")
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
-        """Replace the metrics."""
-        _write(self.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+        """Replace the metrics. What is no finite number becomes null, for JSON has no other."""
+        finite = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in metrics.items()
+        }
+        _write(self.folder / "metrics.json", json.dumps(finite, indent=2, allow_nan=False) + "\n")
 
     def predictions(self, split: str = "test") -> list[Prediction]:
         """What was predicted for a split."""
@@ -139,17 +165,41 @@ class Run:
         return self.folder / "predictions" / f"{split}.jsonl"
 
     def checkpoint(self, choice: str) -> Path:
-        """`best`, `last`, or the path of a checkpoint; raises `UserError` when there is none, or half of one."""
+        """`best`, `last`, a path, or the name of a file in `checkpoints/`.
+
+        Raises `UserError` when there is no such checkpoint, or half of one.
+        """
         path = self.checkpoints / f"{choice}.ckpt" if choice in ("best", "last") else Path(choice)
-        if not path.exists():
+        kind = kind_of(path)
+        if kind is None and (self.checkpoints / choice).exists():
+            path = self.checkpoints / choice
+            kind = kind_of(path)
+        if kind is None:
             raise UserError("checkpoint", choice, f"there is no {path}; give best, last or a path")
-        if path.is_file() and not zipfile.is_zipfile(path):
-            raise UserError("checkpoint", choice, f"{path} is broken off or no checkpoint")
+        wrong = None if kind == "folder" else damage(path)  # a folder is a sharded one
+        if wrong is not None:
+            raise UserError("checkpoint", choice, f"{path} cannot be read, {wrong}")
         return path
 
+    def best_or_last(self) -> Path:
+        """The best checkpoint, or the last one where a run keeps no best; raises `UserError` as `checkpoint`."""
+        return self.checkpoint("best" if (self.checkpoints / "best.ckpt").exists() else "last")
+
     def resumable(self) -> Path | None:
-        """The checkpoint to continue from, if training has written one."""
-        return self.checkpoint("last") if (self.checkpoints / "last.ckpt").exists() else None
+        """The checkpoint to continue from, if training has written one: the last, if it is whole, else one before.
+
+        Raises `UserError` when none is whole.
+        """
+        if kind_of(self.last) is None and kind_of(self.before_last) is None:
+            return None
+        if kind_of(self.last) == "folder":  # a sharded one
+            return self.last
+        choices = (self.last, self.before_last, self.checkpoints / "best.ckpt")
+        for path in choices:
+            if damage(path) is None:
+                return path
+        expected = f"{damage(self.last)}, and no other one is whole; delete {self.checkpoints} to train from the start"
+        raise UserError("checkpoint", str(self.last), expected)
 
     @contextmanager
     def replacing_model(self) -> Iterator[Path]:
@@ -157,17 +207,17 @@ class Run:
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".model-") as name:
             fresh = Path(name) / "model"
             yield fresh
+            sync_tree(fresh)
             if self.model.exists():
-                shutil.rmtree(self.model)
+                self.model.rename(Path(name) / "before")
             fresh.rename(self.model)
+            sync_folder(self.folder)
 
 
 def _write(path: Path, text: str) -> None:
     """Write a file whole: a reader, or a killed process, never leaves half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as stream:
+        stream.write(text.encode("utf-8"))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
-from encdec_lightning.errors import UserError, UserErrors, did_you_mean, exit_code, require
+from encdec_lightning.errors import JobFailed, UserError, UserErrors, did_you_mean, exit_code, reason, require
 
 
 def raising(error: BaseException):
@@ -41,6 +43,20 @@ def test_exit_codes(capsys):
     assert exit_code(raising(UserErrors([UserError("b", 2, "y"), UserError("c", 3, "z")]))) == 2
     assert capsys.readouterr() == ("", "a is 1: x.\nb is 2: y.\nc is 3: z.\n")
     assert exit_code(raising(KeyboardInterrupt())) == 130
+    assert exit_code(raising(JobFailed("this and that"))) == 1
+    assert capsys.readouterr() == ("", "this and that\n")
+
+
+def test_sigterm_is_143_and_afterwards_what_it_was():
+    before = signal.getsignal(signal.SIGTERM)
+    assert exit_code(lambda: signal.raise_signal(signal.SIGTERM)) == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_reason_is_one_line():
+    assert reason(UserErrors([UserError("a", 1, "x"), UserError("b", 2, "y")])) == "a is 1: x. b is 2: y."
+    assert reason(KeyError("two\nlines")) == "KeyError: 'two\\nlines'"
+    assert reason(RuntimeError("two\nlines")) == "RuntimeError: two lines"
 
 
 def test_silent_ranks_and_mistakes_that_were_said_already(capsys):

@@ -43,7 +43,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_create_freezes_the_config(run):
-    assert (run.config(), run.identity(), run.status()) == ({"seed": 1, "name": "ü"}, "abc", {"identity": "abc"})
+    assert (run.config(), run.identity()) == ({"seed": 1, "name": "ü"}, "abc")
+    assert run.status() == {"identity": "abc", "id": "abc-run"}
     assert Run.open(run.folder).folder == run.folder
     assert sorted(contents(run.folder)) == ["config.yaml", "status.json"]
 
@@ -52,7 +53,7 @@ def test_the_same_identity_is_the_same_run(run):
     run.set_state("failed", "ValueError: x")
     before = contents(run.folder)
     again = Run.create(run.folder, {"other": "text"}, "abc")
-    assert again.status() == {"identity": "abc", "state": "failed", "error": "ValueError: x"}
+    assert again.status() == {"identity": "abc", "id": "abc-run", "state": "failed", "error": "ValueError: x"}
     assert contents(run.folder) == before
 
 
@@ -61,6 +62,13 @@ def test_another_identity_is_refused(run):
     with pytest.raises(UserError, match="another configuration"):
         Run.create(run.folder, {}, "other")
     assert contents(run.folder) == before
+
+
+def test_its_id_stays_where_the_folder_does_not(tmp_path):
+    run = Run.create(tmp_path / "a run (1) é", {}, "0123456789")
+    assert run.id == "01234567-a_run__1___"
+    run.set_state("preempted")
+    assert Run(run.folder.rename(tmp_path / "elsewhere")).id == "01234567-a_run__1___"
 
 
 def test_a_folder_of_something_else_is_refused_and_untouched(tmp_path):
@@ -149,6 +157,11 @@ def test_checkpoints(run, tmp_path):
     with zipfile.ZipFile(half, "w") as archive:
         archive.writestr("data", "x")
     assert run.resumable() == run.checkpoint("last") == run.checkpoint(str(half)) == half
+    assert run.checkpoint("last.ckpt") == half  # a name in the run's folder
+    assert run.best_or_last() == half
+    best = run.checkpoints / "best.ckpt"
+    best.write_bytes(half.read_bytes())
+    assert run.best_or_last() == best
     assert run.checkpoint(str(tmp_path)) == tmp_path  # a sharded checkpoint is a folder
 
 

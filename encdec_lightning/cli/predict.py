@@ -10,10 +10,17 @@ from encdec_lightning.errors import UserError
 from encdec_lightning.launch.partial import check_output
 
 DESCRIPTION = """Generate texts for each source of a file, in its order, with a run's checkpoint. 1024 sources are read,
-sorted by length and written at a time; from stdin to stdout fewer where the input pauses."""
+sorted by length and written at a time; from stdin to stdout fewer where the input pauses.
+
+Files are read as for the run's training: task.source, task.id and task.columns name the columns (a target is not
+needed), and task.preprocess is applied, task.test_preprocess is not. No source is left out: where a function drops a
+pair, its source stays as it was. Where data.on_bad_row is skip, the text of a row that is no source is empty."""
+FORMATS = ("text", "jsonl", "csv", "tsv")
 NAMED = {
     "run": "the run's folder",
-    "input": "sources: a .jsonl file (the column the run was trained on), a text file with one a line, or - for stdin",
+    "input": "sources: whatever task.train may be (.jsonl, .csv, .tsv, .parquet, compressed, in a .zip, at a URL,\n"
+    "                a.en+a.de, hub:...), a text file with a source a line, or - for stdin",
+    "format": "of stdin, or of a file whose name does not tell it: text, jsonl, csv or tsv (default: text)",
     "output": "a file that does not exist yet, .jsonl or text (default: -, jsonl to stdout); until it is whole it is\n"
     "                <output>.partial, where the same command continues after an interruption",
     "checkpoint": "best, last or a path (default: the run's own choice)",
@@ -33,6 +40,8 @@ def _predict(argv: Sequence[str] | None) -> None:
     scores, output = given.get("scores", "false"), given.get("output", "-")
     if scores not in ("true", "false"):
         mistakes.append(UserError("scores", scores, "it must be true or false"))
+    if given.get("format", "text") not in FORMATS:
+        mistakes.append(UserError("format", given["format"], f"it must be one of {', '.join(FORMATS)}"))
     try:
         check_output(output)
     except UserError as mistake:
@@ -40,7 +49,8 @@ def _predict(argv: Sequence[str] | None) -> None:
     run = open_run(given, options, mistakes)
     from encdec_lightning.launch.prediction import predict_file
 
-    predict_file(run, given["input"], output, given.get("checkpoint"), options, scores == "true")
+    checkpoint, kind = given.get("checkpoint"), given.get("format")
+    predict_file(run, given["input"], output, checkpoint, options, scores == "true", kind)
 
 
 if __name__ == "__main__":

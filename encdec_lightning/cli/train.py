@@ -9,7 +9,7 @@ from dataclasses import asdict
 import yaml
 
 from encdec_lightning.cli.arguments import command, parse_overrides, refuse, refuse_nothing, run_argument
-from encdec_lightning.errors import UserError
+from encdec_lightning.errors import JobFailed, UserError
 from encdec_lightning.launch.overrides import compose_config, compose_draft
 from encdec_lightning.run import Run
 
@@ -30,11 +30,17 @@ def _train(argv: Sequence[str] | None) -> None:
             raise UserError("--multirun", folder or "--cfg", "a sweep takes neither run= nor --cfg")
         from encdec_lightning.launch.sweep import sweep
 
-        for each in sweep(arguments.overrides, arguments.config_dirs):
+        points = sweep(arguments.overrides, arguments.config_dirs)
+        for each in points.finished:
             _show(Run.open(each))
+        if points.failed:
+            count = len(points.failed) + len(points.finished)
+            raise JobFailed("\n".join([f"{len(points.failed)} of {count} points failed:", *points.failed]))
         return
     if arguments.show:
-        values = asdict(compose_config(*arguments.given)) if folder is None else Run.open(folder).config()
+        from encdec_lightning.launch.settle import settle
+
+        values = asdict(settle(compose_config(*arguments.given))) if folder is None else Run.open(folder).config()
         yaml.safe_dump(values, sys.stdout, sort_keys=False)
         return
     if folder is None:

@@ -13,12 +13,15 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, logging
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, logging
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
+from encdec_lightning.composition.foreign import check_files, open_config, open_tokenizer, opened
 from encdec_lightning.errors import UserError
 
 NOT_FOUND = "it is neither a folder with a config.json nor a checkpoint of the Hub that can be reached or is cached"
+NO_TOKENIZER = "no tokenizer of it can be loaded"
+PANIC = "PanicException"  # of Rust, which is no Exception
 SHIPPED = Path(__file__).parent / "configs"
 """Configs of the paper's checkpoints, so that counting and random initialization need no Hub."""
 
@@ -26,16 +29,19 @@ SHIPPED = Path(__file__).parent / "configs"
 def load_config(field: str, checkpoint: str) -> PretrainedConfig:
     """The config of a checkpoint; raises `UserError` naming `field` when there is none."""
     folder = Path(checkpoint)
+    check_files(field, checkpoint)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise UserError(field, checkpoint, "the folder holds no config.json")
     shipped = shipped_config(checkpoint)
     if shipped is not None and not folder.is_dir():
         return AutoConfig.for_model(**shipped)
     try:
-        return AutoConfig.from_pretrained(checkpoint)
+        return open_config(field, checkpoint)
+    except UserError:
+        raise
     except StrictDataclassError as error:
         raise UserError(field, checkpoint, f"its config.json cannot be right ({one_line(error)})") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError) as error:
+    except Exception as error:  # whatever transformers trips over in what others wrote
         expected = (
             "transformers cannot read its config.json or does not know its family" if folder.is_dir() else NOT_FOUND
         )
@@ -52,6 +58,10 @@ def shipped_config(checkpoint: str) -> dict[str, Any] | None:
     return values if values.pop("owner") == owner or not owner else None
 
 
+WEIGHTS_FILES = ("generation_config.json", SAFE_WEIGHTS_INDEX_NAME)
+ONLY_TENSORS = {"use_safetensors": True, "weights_only": True}
+
+
 @cache
 def vocabulary(field: str, checkpoint: str) -> tuple[int, int | None]:
     """The size of a vocabulary and the id of its padding token, which may have none.
@@ -66,10 +76,28 @@ def vocabulary(field: str, checkpoint: str) -> tuple[int, int | None]:
                 raise UserError(field, checkpoint, f"its config.json says {size} words, it must be at least 1")
             return int(size), config.pad_token_id
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    except (OSError, ValueError, KeyError) as error:
+        tokenizer = load_tokenizer(field, checkpoint)
+    except UserError as error:
+        if error.expected != NO_TOKENIZER:
+            raise
         raise UserError(field, checkpoint, "the folder holds neither a config.json nor a tokenizer") from error
     return len(tokenizer), tokenizer.pad_token_id
+
+
+def load_tokenizer(field: str, checkpoint: str, local_files_only: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint; raises `UserError` naming `field` when there is none."""
+    try:
+        tokenizer = open_tokenizer(field, checkpoint, local_files_only)
+        tokenizer("a text")  # some mistakes show only then
+    except UserError:
+        raise
+    except BaseException as error:  # whatever transformers trips over in what others wrote
+        if not isinstance(error, Exception) and type(error).__name__ != PANIC:
+            raise
+        raise UserError(field, checkpoint, NO_TOKENIZER) from error
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes of a folder without its files
+        raise UserError(field, checkpoint, NO_TOKENIZER)
+    return tokenizer
 
 
 def load_weights(
@@ -84,23 +112,39 @@ def load_weights(
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        model, report = auto.from_pretrained(
+        check_files(field, checkpoint, *WEIGHTS_FILES)
+        model, report = opened(
+            auto,
             checkpoint,
             config=config,
-            **{"dtype": torch.float32, **arguments, "use_safetensors": True, "output_loading_info": True},
+            **{"dtype": torch.float32, **arguments, **ONLY_TENSORS, "output_loading_info": True},
         )
+    except UserError:
+        raise
     except SafetensorError as error:
         raise UserError(field, checkpoint, f"its safetensors cannot be read ({error})") from error
     except RuntimeError as error:
         raise UserError(field, checkpoint, "the weights do not have the sizes that its config.json says") from error
     except OSError as error:
         raise UserError(field, checkpoint, _no_safetensors(checkpoint)) from error
-    except (ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+    except Exception as error:  # whatever transformers trips over in what others wrote
         raise UserError(field, checkpoint, f"transformers cannot load it ({one_line(error)})") from error
     finally:
         logging.set_verbosity(verbosity)
     _refuse_more_layers(field, checkpoint, model, report["unexpected_keys"])
     return model, report
+
+
+def dtype_of(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `from_pretrained`, with the checkpoint's own `dtype` unless one is given, by its old name too.
+
+    Raises `UserError` for one of each side, which transformers would pass over.
+    """
+    old, given = arguments.get("torch_dtype"), arguments.get("dtype")
+    dtype = given or old or "auto"
+    if isinstance(dtype, dict):
+        raise UserError("dtype", dtype, "give one for the whole model")
+    return {**{name: value for name, value in arguments.items() if name != "torch_dtype"}, "dtype": dtype}
 
 
 def stored_names(folder: str) -> set[str]:
@@ -116,8 +160,9 @@ def stored_names(folder: str) -> set[str]:
 
 
 def one_line(error: Exception) -> str:
-    """The message of an error as a part of a sentence."""
-    return " ".join(str(error).split()).rstrip(".")
+    """The message of an error as a part of a sentence, shortened."""
+    message = " ".join(str(error).split()).rstrip(".")
+    return message if len(message) <= 300 else f"{message[:300]}..."
 
 
 def _no_safetensors(checkpoint: str) -> str:

@@ -102,6 +102,7 @@ def assemble(models: Sequence[PreTrainedModel], composition: Composition) -> Com
         return prefix_decoder(models[0], kept)
     encoder, decoder = models
     config = EncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder.config)
+    config.dtype = encoder.dtype
     for name, value in kept.items():
         setattr(config, name, value)
     model = EncoderDecoder(config=config, encoder=encoder, decoder=decoder)

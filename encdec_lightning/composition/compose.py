@@ -70,10 +70,14 @@ def compose(
 
 
 def rebuild(config: dict[str, Any]) -> ComposedModel:
-    """The model of a config that `model.config.to_dict()` gave, without its values."""
+    """The model of a config that `model.config.to_dict()` gave, without its values, in torch's default dtype."""
+    model: ComposedModel
     if config["model_type"] == PrefixDecoderConfig.model_type:
-        return PrefixDecoder(PrefixDecoderConfig.from_dict(config))
-    return EncoderDecoder(EncoderDecoderConfig.from_dict(config))
+        model = PrefixDecoder(PrefixDecoderConfig.from_dict(config))
+    else:
+        model = EncoderDecoder(EncoderDecoderConfig.from_dict(config))
+    model.config.dtype = model.dtype
+    return model
 
 
 @torch.no_grad()

@@ -5,14 +5,14 @@ torch reads it with `weights_only=True`, which builds tensors and runs nothing o
 
 from __future__ import annotations
 
-import pickle
 import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from encdec_lightning.errors import UserError, exit_code
+from encdec_lightning.files import kind_of, replacing
 
 PICKLE, SAFETENSORS = "pytorch_model.bin", "model.safetensors"
 
@@ -23,19 +23,21 @@ def convert(folder: Path) -> Path:
     Overwrites nothing. Raises `UserError` if there is nothing to convert, or the file holds anything but tensors.
     """
     source, target = folder / PICKLE, folder / SAFETENSORS
-    if not source.is_file():
+    if kind_of(source) != "file":
         raise UserError("folder", str(folder), f"it holds no {PICKLE}")
-    if target.exists():
+    if kind_of(target) is not None:
         raise UserError("folder", str(folder), f"it holds a {SAFETENSORS} already")
     try:
         state = torch.load(source, map_location="cpu", weights_only=True)
-        tensors = {name: tensor.contiguous() for name, tensor in sorted(state.items())}
-    except (RuntimeError, EOFError, pickle.UnpicklingError, AttributeError) as error:
+        tensors = {name: state[name].contiguous() for name in sorted(state)}
+        kept: dict[tuple[int, torch.Size], str] = {}
+        for name, tensor in tensors.items():
+            kept.setdefault((tensor.data_ptr(), tensor.shape), name)
+        content = save({name: tensors[name].clone() for name in kept.values()}, metadata={"format": "pt"})
+    except Exception as error:  # whatever torch trips over in what others wrote
         raise UserError("folder", str(folder), f"its {PICKLE} is damaged or holds more than tensors") from error
-    kept: dict[tuple[int, torch.Size], str] = {}
-    for name, tensor in tensors.items():
-        kept.setdefault((tensor.data_ptr(), tensor.shape), name)
-    save_file({name: tensors[name].clone() for name in kept.values()}, target, metadata={"format": "pt"})
+    with replacing(target) as stream:
+        stream.write(content)
     return target
 
 

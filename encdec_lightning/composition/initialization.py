@@ -15,6 +15,7 @@ from encdec_lightning.composition.architectures import (
     architecture_of,
 )
 from encdec_lightning.composition.checkpoints import load_config, load_weights, vocabulary
+from encdec_lightning.composition.foreign import built
 from encdec_lightning.composition.options import Side
 from encdec_lightning.errors import UserError
 
@@ -73,18 +74,21 @@ def layer_numbers(side: Side, config: PretrainedConfig) -> list[int]:
     return [number - 1 for number in numbers]
 
 
-def random_encoder(config: PretrainedConfig) -> PreTrainedModel:
+def random_encoder(config: PretrainedConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """An encoder of this config, drawn from torch's global generator."""
     architecture = architecture_of(config)
     arguments = dict(architecture.encoder_arguments)
-    encoder: PreTrainedModel = architecture.encoder_class.from_config(config, dtype=torch.float32, **arguments)
+    encoder = built(architecture.encoder_class, config, dtype=dtype, **arguments)
     drop_pooler(encoder)
+    for parameter in encoder.parameters():
+        if parameter.dtype != dtype:  # deberta's biases are fp32 in every model; buffers of fp32 stay
+            parameter.data = parameter.data.to(dtype)
     return encoder
 
 
-def random_decoder(config: PretrainedConfig) -> PreTrainedModel:
+def random_decoder(config: PretrainedConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """A decoder of this config, drawn from torch's global generator."""
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return built(AutoModelForCausalLM, config, dtype=dtype)
 
 
 def random_side(side: Side, config: PretrainedConfig) -> PreTrainedModel:

@@ -31,6 +31,21 @@ def local_or_hub(checkpoint: str) -> str:
     return str(folder) if (folder / "config.json").is_file() else checkpoint
 
 
+def hub_id(checkpoint: str) -> str | None:
+    """A checkpoint's id on the Hub; none for a folder, unless it is a copy in the cache folder."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    folder = Path(checkpoint)
+    if folder.parent == cache_folder() / "checkpoints":
+        return folder.name.replace("--", "/", 1)
+    try:
+        validate_repo_id(checkpoint)
+    except HFValidationError:
+        return None
+    return None if folder.exists() else checkpoint
+
+
 def fetch_minilm() -> Path:
     """Make all-MiniLM-L6-v2 available in the cache folder; returns its folder. The weights' sha256 is checked."""
     folder = _folder(MINILM)
@@ -54,16 +69,16 @@ def _folder(checkpoint: str) -> Path:
 
 def _from_hub(target: Path) -> bool:
     """Whether the Hub gave it."""
-    import httpx
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    if constants.HF_HUB_OFFLINE:
+    from encdec_lightning.composition.foreign import hub_answers
+
+    if not hub_answers():
         return False
     try:
-        httpx.head(constants.ENDPOINT, timeout=5)  # answers at once where there is no way, unlike the Hub's retries
         snapshot_download(MINILM, allow_patterns=[*FILES], local_dir=target)
-    except (httpx.HTTPError, HfHubHTTPError, LocalEntryNotFoundError):
+    except (OSError, HfHubHTTPError, LocalEntryNotFoundError):
         return False
     shutil.rmtree(target / ".cache", ignore_errors=True)
     return True

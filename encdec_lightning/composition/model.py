@@ -9,28 +9,41 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
-from transformers import EncoderDecoderConfig, EncoderDecoderModel, PreTrainedModel
+from torch import Tensor, nn
+from transformers import Cache, EncoderDecoderConfig, EncoderDecoderModel, PreTrainedModel
+from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.pytorch_utils import Conv1D
+from transformers.utils import can_return_tuple
 
 from encdec_lightning.composition.architectures import architecture_of
-from encdec_lightning.composition.checkpoints import load_config, load_weights, stored_names
-from encdec_lightning.composition.initialization import LAYER, drop_pooler, is_cross_attention, random_encoder
+from encdec_lightning.composition.checkpoints import dtype_of, load_config, load_weights, stored_names
+from encdec_lightning.composition.initialization import (
+    LAYER,
+    drop_pooler,
+    is_cross_attention,
+    random_decoder,
+    random_encoder,
+)
+from encdec_lightning.composition.labels import decoder_inputs, labels_loss
 from encdec_lightning.composition.options import Composition, Weights
 from encdec_lightning.composition.sharing import Shared, shared_keys
 from encdec_lightning.errors import UserError
 
 STOCK_CLASS = EncoderDecoderModel.__name__
+OF_PUSHING = ("commit_message", "private", "token", "create_pr")
 
 
 class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
-    """A composed model. Forward and `generate` are transformers'; `config.composition` says how it was built.
+    """A composed model. Forward and `generate` are transformers', the loss of `labels` is the training's.
+
+    `config.composition` says how it was built.
 
     Shared tensors are one `Parameter` object, under the names that `shared` maps. They stay one through
     `save_pretrained`, `from_pretrained`, `copy.deepcopy`, `.to()` and `load_state_dict`.
     """
 
     shared: Shared
+    accepts_loss_kwargs = True  # the HF Trainer then gives `num_items_in_batch`
     all_tied_weights_keys: dict[str, str]
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^encoder\.pooler\."]
 
@@ -40,8 +53,11 @@ class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
         encoder: PreTrainedModel | None = None,
         decoder: PreTrainedModel | None = None,
     ) -> None:
+        dtype = torch.get_default_dtype()  # which from_pretrained sets; the sides' configs may say another
         if encoder is None and config is not None:
-            encoder = random_encoder(config.encoder)  # the parent would build the whole of a t5
+            encoder = random_encoder(config.encoder, dtype)  # the parent would build the whole of a t5
+        if decoder is None and config is not None:
+            decoder = random_decoder(config.decoder, dtype)
         super().__init__(config=config, encoder=encoder, decoder=decoder)
 
     def post_init(self) -> None:
@@ -50,6 +66,58 @@ class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
         drop_pooler(self.encoder)
         self.shared = shared_keys(weights, self.encoder, self.decoder)
         super().post_init()
+        self._keep_in_fp32_modules = {  # a t5's `wo`, by its whole name: the other side's `word_embeddings` hold it too
+            f"{side}.{name}"
+            for side in ("encoder", "decoder")
+            for name, _ in getattr(self, side).named_parameters()
+            if any(part in name for part in getattr(self, side)._keep_in_fp32_modules or ())
+        }
+
+    @can_return_tuple  # type: ignore[untyped-decorator]
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: Any = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        decoder_inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        *,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> Seq2SeqLMOutput:
+        """As the parent's, except for `labels` (B, T), which are -100 at padding.
+
+        The decoder's inputs are made of them (`decoder_inputs`) unless they are given. No mask is derived from ids, so
+        that a padding token that is also the start or the end does no harm. The loss is the mean of the labels but
+        -100, or their sum divided by `num_items_in_batch`; 0 where there is no label.
+        """
+        if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
+            decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+        output = super().forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            encoder_outputs=encoder_outputs,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            decoder_inputs_embeds=decoder_inputs_embeds,
+            use_cache=use_cache,
+            return_dict=True,
+            **kwargs,
+        )
+        if labels is None:
+            return output
+        return Seq2SeqLMOutput(**{**output, "loss": labels_loss(output.logits, labels, num_items_in_batch)})
+
+    def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
+        """What the decoder reads (B, T) for labels (B, T); `DataCollatorForSeq2Seq` asks for it."""
+        return decoder_inputs(labels, self.config)
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str], **kwargs: Any) -> Any:
@@ -70,7 +138,7 @@ class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
             weights: Weights = "tied" if _ties_everything(config, str(folder)) else "untied"
             config.composition = vars(Composition(encoder=str(folder), decoder=str(folder), weights=weights)).copy()
             config.fresh_parameters = []
-        model, report = load_weights(super(), "model", str(folder), config, **{"dtype": "auto", **kwargs})
+        model, report = load_weights(super(), "model", str(folder), config, **dtype_of(kwargs))
         computed = architecture_of(config.decoder).computed
         lacking = [name for name in sorted(report["missing_keys"]) if not any(part in name for part in computed)]
         if lacking:
@@ -104,11 +172,15 @@ class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
         This class shares them again on loading; the stock class has no way to. Nor can it run a t5's encoder, for which
         it builds a whole t5.
         """
+        pushed = kwargs.pop("push_to_hub", False)
+        hub = {name: kwargs.pop(name) for name in ("repo_id", *OF_PUSHING) if pushed and name in kwargs}
         state_dict = kwargs.pop("state_dict", None)
         if state_dict is None:
             state_dict = self.state_dict()
         copies = {target: state_dict[target].detach().clone() for target in self.shared if target in state_dict}
         copies |= self._unused_by_us(state_dict)
+        for side in (self.encoder, self.decoder):  # the parent writes the whole's alone
+            side.config.dtype = side.dtype
         all_tied, self.all_tied_weights_keys = self.all_tied_weights_keys, self._ties_within_a_side()
         try:
             super().save_pretrained(save_directory, state_dict={**state_dict, **copies}, **kwargs)
@@ -116,6 +188,8 @@ class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
             self.all_tied_weights_keys = all_tied
         self.config.architectures = [STOCK_CLASS]
         self.config.save_pretrained(Path(save_directory))
+        if pushed:  # the parent would, before the config says what class it is
+            self.push_to_hub(**{"repo_id": Path(save_directory).name, **hub})
 
     def _unused_by_us(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Zeros for what the stock class holds beside, BERT's pooler, which no output reads: it then misses nothing."""

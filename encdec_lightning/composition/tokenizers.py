@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from encdec_lightning.composition.checkpoints import load_tokenizer
 from encdec_lightning.composition.encoding import Encoder
 from encdec_lightning.composition.options import Composition
 from encdec_lightning.errors import UserError, UserErrors
@@ -38,15 +39,16 @@ class Tokenizers:
     @classmethod
     def from_pretrained(cls, source: str, target: str | None = None, local_files_only: bool = False) -> Tokenizers:
         """Load from Hub ids or folders; `target` defaults to `source`. Raises `UserError` if there is none."""
-        first = _load("encoder", source, local_files_only)
+        first = load_tokenizer("encoder", source, local_files_only)
         same = target is None or target == source
-        return cls(first) if same else cls(first, _load("decoder", target or source, local_files_only))
+        return cls(first) if same else cls(first, load_tokenizer("decoder", target or source, local_files_only))
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizers:
         """What `save_pretrained` wrote."""
         second = folder / DECODER_FOLDER
-        return cls(_load("folder", str(folder)), _load("folder", str(second)) if second.is_dir() else None)
+        own = load_tokenizer("folder", str(folder))
+        return cls(own, load_tokenizer("folder", str(second)) if second.is_dir() else None)
 
     def save_pretrained(self, folder: Path) -> None:
         """Write the source tokenizer into `folder` and a second one into `folder/decoder_tokenizer`."""
@@ -128,17 +130,6 @@ def special_tokens(composition: Composition) -> dict[str, tuple[str, int]] | Non
         return None
     ids = {"start": tokenizers.start_id, "end": tokenizers.end_id, "pad": tokenizers.pad_id}
     return {name: (str(tokenizers.target.convert_ids_to_tokens(number)), number) for name, number in ids.items()}
-
-
-def _load(field: str, checkpoint: str, local_files_only: bool = False) -> PreTrainedTokenizerBase:
-    missing = UserError(field, checkpoint, "no tokenizer of it can be loaded")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=local_files_only)
-    except (OSError, ValueError, KeyError) as error:
-        raise missing from error
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes of a folder without its files
-        raise missing
-    return tokenizer
 
 
 def _first(tokenizer: PreTrainedTokenizerBase, *names: str) -> int:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from encdec_lightning.data.tokenization import Examples
-from encdec_lightning.records import Pair
+from encdec_lightning.records import Pair, same_may_be_set
 
 
 class SpecialTokens(Protocol):
@@ -23,6 +23,7 @@ class SpecialTokens(Protocol):
     source_pad_id: int
 
 
+@same_may_be_set
 @dataclass(frozen=True)
 class Batch:
     """B examples, padded on the right to S source and T target tokens. Masks come from lengths, never from ids.

@@ -25,6 +25,8 @@ from encdec_lightning.errors import UserError
 from encdec_lightning.records import Pair
 
 CHUNK = 1000  # pairs tokenized together
+CHARACTERS = 8_000_000  # of texts tokenized in one call, the last one's aside: what bounds the memory of long ones
+LONGEST_TEXT = 5_000_000  # characters: more than the Bible has, and seconds of a tokenizer's work
 SKIPPED = "skipped.jsonl"
 
 Given = TypeVar("Given")
@@ -46,7 +48,7 @@ def build(folder: Path, task: Task, split: Split, tokenizers: Tokenizers, rows: 
         reader = PairReader(task, split, skip if skip_bad_rows else None)
         keeper = _Keeper(task, split, tokenizers, reader)
         try:
-            chunks = _chunks(reader.read(rows), f"{name}: tokenizing {location}")
+            chunks = _chunks(_bounded(reader.read(rows), name, reader), f"{name}: tokenizing {location}")
             for (numbers, pairs), whole in _ahead(lambda chunk: (chunk, keeper.encoded(chunk[1])), chunks):
                 keeper.keep(numbers, pairs, whole, writer)
         finally:
@@ -73,7 +75,10 @@ class _Keeper:
     def encoded(self, pairs: list[Pair]) -> list[list[Ids]]:
         """Ids of all sources and of all targets, whole."""
         texts = [pair.source for pair in pairs], [pair.target for pair in pairs]
-        return [encoder(side) for encoder, side in zip(self._encoders, texts, strict=True)]
+        return [
+            [ids for part in _calls(side) for ids in encoder(part)]
+            for encoder, side in zip(self._encoders, texts, strict=True)
+        ]
 
     def keep(self, rows: list[int], pairs: list[Pair], whole: list[list[Ids]], writer: StoreWriter) -> None:
         """Write those pairs that the rules of length let through, cut."""
@@ -126,6 +131,18 @@ class _Keeper:
         }
 
 
+def _bounded(pairs: Iterable[tuple[int, Pair]], name: str, reader: PairReader) -> Iterator[tuple[int, Pair]]:
+    """The pairs without those that have a text of more than `LONGEST_TEXT` characters, which are bad rows."""
+    for row, pair in pairs:
+        for side, text in zip(SIDES, (pair.source, pair.target), strict=True):
+            if len(text) > LONGEST_TEXT:
+                expected = f"the {side} has {len(text):,} characters, and at most {LONGEST_TEXT:,} are tokenized"
+                reader.refuse(row, UserError(f"{name} row {row}", f"{text[:60]}...", expected))
+                break
+        else:
+            yield row, pair
+
+
 def _chunks(pairs: Iterable[tuple[int, Pair]], description: str) -> Iterator[tuple[list[int], list[Pair]]]:
     """Chunks of rows' numbers and pairs, with a sign of life."""
     columns = (SpinnerColumn(), TextColumn("{task.description}: {task.completed:,} examples"), TimeElapsedColumn())
@@ -136,6 +153,16 @@ def _chunks(pairs: Iterable[tuple[int, Pair]], description: str) -> Iterator[tup
         while chunk := list(islice(remaining, CHUNK)):
             yield [number for number, _ in chunk], [pair for _, pair in chunk]
             progress.advance(task, len(chunk))
+
+
+def _calls(texts: list[str]) -> Iterator[list[str]]:
+    """The texts in lists of not much more than `CHARACTERS`."""
+    start = characters = 0
+    for end, text in enumerate(texts, start=1):
+        characters += len(text)
+        if characters >= CHARACTERS or end == len(texts):
+            yield texts[start:end]
+            start, characters = end, 0
 
 
 def _ahead(work: Callable[[Given], Made], given: Iterable[Given]) -> Iterator[Made]:

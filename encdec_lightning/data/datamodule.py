@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
+from itertools import combinations
 from typing import Any
 
 import lightning
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_only
 
 from encdec_lightning.composition.tokenizers import Tokenizers
+from encdec_lightning.data.entries import say
 from encdec_lightning.data.loader import Origin, PlanLoader
 from encdec_lightning.data.options import Loading, Task
 from encdec_lightning.data.pairs import SPLITS, Split
@@ -18,6 +22,8 @@ from encdec_lightning.data.prepared import prepared
 from encdec_lightning.data.store import OnDisk
 from encdec_lightning.data.updates import UpdatePlanner, examples_for
 from encdec_lightning.errors import UserError
+
+EVALUATED: tuple[Split, ...] = ("validation", "test")
 
 
 class Seq2SeqDataModule(lightning.LightningDataModule):
@@ -43,6 +49,11 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
         """A hash of a split's ids and texts."""
         return str(self.examples(split).meta["fingerprint"])
 
+    def content(self, split: Split) -> str:
+        """A hash of a split's ids and texts, and of their tokens."""
+        meta = self.examples(split).meta
+        return f"{meta['fingerprint'][:32]}{meta['tokens'][:32]}"
+
     def prepare_data(self) -> None:
         """Tokenize what the cache lacks of the splits that are needed: of several processes one does, others wait.
 
@@ -54,11 +65,38 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
         needed: tuple[Split, ...] = ("validation",) if validating else ("test",)
         for split in SPLITS if fitting else needed:
             self.examples(split)
+        if fitting:
+            _tell_same(self.task, {split: self.content(split) for split in SPLITS})
+
+    def state_dict(self) -> dict[str, str]:
+        """What a checkpoint keeps of the data that choose and judge it; the training data are with the position."""
+        return {split: self.content(split) for split in EVALUATED}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Raise `UserError` when a fit goes on with other validation or test examples than those of its checkpoint."""
+        if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        for split in EVALUATED:
+            began, now = state_dict.get(split), self.content(split)
+            if began not in (None, now):
+                expected = (
+                    f"its examples are not those that the run began with ({now[:12]}, they were {began[:12]}):"
+                    " put those back, or start a new run"
+                )
+                raise UserError(f"task.{split}", self.task.path(split), expected)
 
     def setup(self, stage: str) -> None:
-        """Tell the Trainer of a fit how many micro-batches an update has, where this follows from the update's size."""
-        if stage == "fit" and self._sized and self.trainer is not None:
+        """Tell the Trainer of a fit how many micro-batches an update has, where this follows from the update's size.
+
+        A share of the training batches is rounded down to whole updates.
+        """
+        if stage != "fit" or self.trainer is None:
+            return
+        if self._sized:
             self.trainer.accumulate_grad_batches = self.micro_batches
+        limit, micro_batches = self.trainer.limit_train_batches, self.micro_batches
+        if isinstance(limit, float) and limit < 1 and micro_batches > 1:
+            self.trainer.limit_train_batches = int(len(self._training_plan(0)) * limit) * micro_batches or limit
 
     @property
     def micro_batches(self) -> int:
@@ -66,12 +104,13 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
         return self._planner().micro_batches if self._sized else self.loading.accumulate
 
     def train_dataloader(self) -> PlanLoader:
-        """This rank's share of every epoch's updates."""
+        """This rank's share of every epoch's updates; with the Trainer's `overfit_batches` of the first one's again."""
         names = ("batch_tokens", "accumulate", "update_examples", "update_target_tokens", "seed")
         plan = {f"data.{name}": getattr(self.loading, name) for name in names} | {"devices": self._world()[1]}
-        meta = self.examples("train").meta
-        origin = Origin(f"{meta['fingerprint'][:32]}{meta['tokens'][:32]}", plan)
-        return self._loader("train", self._training_plan, origin, with_pairs=False)
+        origin = Origin(self.content("train"), plan)
+        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        plan_of = partial(_same_every_epoch, self._training_plan(0)) if overfit else self._training_plan
+        return self._loader("train", plan_of, origin, with_pairs=False)
 
     def val_dataloader(self) -> list[PlanLoader]:
         """All pairs for the loss and, if the task wants it, the first ones to generate for."""
@@ -87,8 +126,12 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
         return self.test_dataloader()
 
     def updates_per_epoch(self) -> int:
-        """Optimizer steps in an epoch."""
-        return len(self._training_plan(0))
+        """Optimizer steps in an epoch, within the Trainer's limit of its batches."""
+        updates = len(self._training_plan(0))
+        limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
+        if isinstance(limit, float):
+            return int(updates * limit)
+        return min(updates, math.ceil(limit / self.micro_batches))
 
     @property
     def _sized(self) -> bool:
@@ -134,6 +177,17 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
     def _world(self) -> tuple[int, int]:
         """This process's rank and the number of processes; one alone without a Trainer."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+@rank_zero_only
+def _tell_same(task: Task, content: dict[Split, str]) -> None:
+    """Say on stderr which splits hold the same examples although other files were named for them."""
+    for first, second in combinations(SPLITS, 2):
+        if task.path(first) != task.path(second) and content[first] == content[second]:
+            say(
+                f"task.{second} holds the same examples as task.{first}, although they are different files:"
+                f" {task.path(second)} and {task.path(first)}"
+            )
 
 
 def _same_every_epoch(plan: Plan, epoch: int) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from encdec_lightning.data.batch import Batch, SpecialTokens, collate
 from encdec_lightning.data.plan import Plan
@@ -48,7 +48,7 @@ class PlanLoader:
     ) -> None:
         self.examples = examples
         self.origin = origin or Origin()
-        self.sampler, self.batch_sampler = self, None  # Lightning calls `set_epoch` on a loader's sampler
+        self.sampler, self.batch_sampler = _Sampler(self), None
         self._tokens, self._plan, self._rank = tokens, plan, rank
         self._workers, self._with_pairs = workers, with_pairs
         self._epoch, self._yielded, self._resume_at = 0, 0, 0
@@ -90,6 +90,11 @@ class PlanLoader:
         with _no_parallel_tokenizers():
             return iter(loader)
 
+    def ids(self, position: int) -> tuple[str, ...]:
+        """The ids of the examples of this rank's batch at a position of the epoch."""
+        numbers, _ = self._plan(self._epoch).batch(position, self._rank)
+        return tuple(self.examples.pair(int(number)).id for number in numbers)
+
     def state_dict(self) -> dict[str, Any]:
         """Where the iteration stands, and of which data."""
         position = {"epoch": self._epoch, "yielded": self._yielded % self._length}
@@ -121,6 +126,18 @@ def _no_parallel_tokenizers() -> Iterator[None]:
         os.environ.pop(name)
         if chosen is not None:
             os.environ[name] = chosen
+
+
+class _Sampler(SequentialSampler):
+    """Stands for the order of a loader's plan: Lightning calls `set_epoch` on samplers, and would replace another."""
+
+    def __init__(self, loader: PlanLoader) -> None:
+        super().__init__(loader)
+        self._loader = loader
+
+    def set_epoch(self, epoch: int) -> None:
+        """Pass it on."""
+        self._loader.set_epoch(epoch)
 
 
 class _Batches(Dataset[Batch]):

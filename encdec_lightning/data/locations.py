@@ -45,6 +45,8 @@ class File:
 
     path: Path
     member: str | None = None
+    kind: str | None = None
+    """The ending that it should have, for one whose name tells another format, or none."""
 
     @property
     def _endings(self) -> list[str]:
@@ -58,6 +60,8 @@ class File:
     @property
     def format(self) -> str:
         """The ending that tells the format: .jsonl, or nothing."""
+        if self.kind is not None:
+            return self.kind
         endings = self._endings[: -1 if self.compression else None]
         return endings[-1] if endings else ""
 
@@ -88,10 +92,11 @@ class File:
 Location = str | HubSplit | tuple[File, ...]
 
 
-def locate(field: str, text: str, cache: Path) -> Location:
+def locate(field: str, text: str, cache: Path, plain: bool = False) -> Location:
     """What an option such as `task.train` names: an embedded data set, a Hub's split, a file, or two parallel ones.
 
-    A URL is downloaded into the cache first. Raises `UserError` for what does not exist.
+    A URL is downloaded into the cache first. Where `plain`, a single file may have a name that tells no format: it is
+    text. Raises `UserError` for what does not exist.
     """
     if text in DATA_SETS:
         return text
@@ -107,20 +112,21 @@ def locate(field: str, text: str, cache: Path) -> Location:
     sides = text.split("+") if parallel else [text]
     if len(sides) > 2:
         raise UserError(field, text, "two text files belong together, not more")
-    files = tuple(_file(field, side, cache) for side in sides)
+    kinds = f"{KINDS}, or a text file with a source a line" if plain else KINDS
+    files = tuple(_file(field, side, cache, kinds) for side in sides)
     if parallel and any(file.format in FORMATS for file in files):
         raise UserError(field, text, "only plain text files are read side by side")
-    if not parallel and files[0].format not in FORMATS:
+    if not parallel and not plain and files[0].format not in FORMATS:
         raise UserError(field, text, f"its name does not tell a format that can be read; give {KINDS}")
     return files
 
 
-def _file(field: str, text: str, cache: Path) -> File:
+def _file(field: str, text: str, cache: Path, kinds: str) -> File:
     """The file that a path or URL names, `archive.zip/member` included; raises `UserError` when there is none."""
     at, member = _at_archive(text)
     path = download(field, at, cache) if "://" in at else Path(at)
     if "://" not in at and not _exists(at):
-        raise UserError(field, text, f"there is no such file; give {KINDS}")
+        raise UserError(field, text, f"there is no such file; give {kinds}")
     if path.suffix.lower() != ".zip":
         return File(path)
     try:

@@ -54,8 +54,8 @@ class Task:
     """Baselines in the final table, such as lead_sentence, lead_8_words, copy; none: no baseline."""
     monitor: str = "val/loss"
     """What chooses the best checkpoint and stops early."""
-    monitor_mode: Literal["min", "max"] = "min"
-    """Whether less or more of `monitor` is better."""
+    monitor_mode: Literal["min", "max"] | None = None
+    """Whether less or more of `monitor` is better; none: as the metric says."""
 
     def __post_init__(self) -> None:
         require(

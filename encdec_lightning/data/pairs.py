@@ -28,7 +28,7 @@ class PairReader:
 
     def __init__(self, task: Task, split: Split, skip: Callable[[int, UserError], None] | None = None) -> None:
         self.skipped = self.dropped = self.not_drawn = 0
-        self.functions = _functions(task, split)
+        self.functions = functions(task, split)
         self._task, self._skip, self._name = task, skip, f"task.{split}"
         self._first_problem: UserError | None = None
         self._share = task.train_share if split == "train" else 1.0
@@ -42,7 +42,7 @@ class PairReader:
                 return
             number = row.number if isinstance(row, Row) else row[0]
             try:
-                pair = _pair(row, self._task) if isinstance(row, Row) else row[1]
+                pair = pair_of(row, self._task) if isinstance(row, Row) else row[1]
                 if self._share < 1 and not drawn(pair.id, self._share):
                     self.not_drawn += 1
                     continue
@@ -77,21 +77,29 @@ class PairReader:
     def _preprocessed(self, pair: Pair) -> Pair | None:
         """What the functions make of a pair, which keeps its id."""
         for name, function in self.functions:
-            try:
-                made: object = function(pair)
-            except Exception as error:
-                reason = f"{type(error).__name__}: {error}"
-                raise UserError("task.preprocess", name, f"it fails for the example {pair.id} ({reason})") from error
+            made = applied(name, function, pair)
             if made is None:
                 return None
-            if not isinstance(made, Pair) or not all(_is_text(text) for text in (made.source, made.target)):
-                expected = f"for the example {pair.id} it must return a Pair with texts that are not empty, or None"
-                raise UserError("task.preprocess", name, expected)
-            pair = Pair(pair.id, made.source, made.target)
+            pair = made
         return pair
 
 
-def _functions(task: Task, split: Split) -> list[tuple[str, Preprocess]]:
+def applied(name: str, function: Preprocess, pair: Pair) -> Pair | None:
+    """What a function of `task.preprocess` makes of a pair, which keeps its id. Raises `UserError` where it fails."""
+    try:
+        made: object = function(pair)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError("task.preprocess", name, f"it fails for the example {pair.id} ({reason})") from error
+    if made is None:
+        return None
+    if not isinstance(made, Pair) or not all(_is_text(text) for text in (made.source, made.target)):
+        expected = f"for the example {pair.id} it must return a Pair with texts that are not empty, or None"
+        raise UserError("task.preprocess", name, expected)
+    return Pair(pair.id, made.source, made.target)
+
+
+def functions(task: Task, split: Split) -> list[tuple[str, Preprocess]]:
     """The functions of a split and their names, in their order."""
     found = [(name, preprocessing("task.preprocess", name)) for name in task.preprocess or []]
     if split == "test":
@@ -108,19 +116,21 @@ def drawn(identity: str, share: float) -> bool:
     return int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=8).digest()) < share * 2**64
 
 
-def _pair(row: Row, task: Task) -> Pair:
+def pair_of(row: Row, task: Task) -> Pair:
+    """The pair of a row. Raises `UserError` for what is wrong with the row."""
     if row.problem is not None:
         raise row.problem
-    identity = str(row.number) if task.id is None else _identity(row, task.id)
-    return Pair(identity, _text("task.source", row, task.source), _text("task.target", row, task.target))
+    identity = str(row.number) if task.id is None else identity_of(row, task.id)
+    return Pair(identity, text_of("task.source", row, task.source), text_of("task.target", row, task.target))
 
 
-def _identity(row: Row, path: str) -> str:
+def identity_of(row: Row, path: str) -> str:
+    """The id in a column: a text, or a whole number."""
     value = column("task.id", row.place, row.values, path)
     return str(value) if type(value) is int else _checked(row, path, value)
 
 
-def _text(option: str, row: Row, path: str) -> str:
+def text_of(option: str, row: Row, path: str) -> str:
     """The text of a column, or of several ones `a+b`, joined by a space; some of those may be empty."""
     if path in row.values or "+" not in path:
         return _checked(row, path, column(option, row.place, row.values, path))

@@ -14,17 +14,16 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from encdec_lightning.data.docstrings import pair_of, text_and_name
+from encdec_lightning.data.entries import entry
 from encdec_lightning.data.splitting import split
 from encdec_lightning.errors import UserError
 from encdec_lightning.records import Pair
@@ -32,8 +31,9 @@ from encdec_lightning.records import Pair
 SUMMARIES, NAMES = "pydoc", "pydoc_names"
 DATA_SETS = (SUMMARIES, NAMES)
 PARTS = ("train", "validation", "test")
-VERSION = 3  # of the cleaning, the split and the folder: part of the cache's key
+VERSION = 4  # of the cleaning, the split and the folder: part of the cache's key
 STANDARD_LIBRARY = "stdlib"
+UNWRITTEN = 73  # exit code of a process that could not write what it had built
 DISTRIBUTIONS = {  # {import name: distribution}, all of them this project's own dependencies
     "huggingface_hub": "huggingface_hub",
     "lightning": "lightning",
@@ -53,10 +53,12 @@ SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "testing",
 
 
 def pydoc(data_set: str, cache: Path) -> dict[str, list[Pair]]:
-    """{"train", "validation", "test"} pairs of a data set; all are built once for each set of package versions."""
+    """{"train", "validation", "test"} pairs of a data set; all are built once for each set of package versions.
+
+    Raises `OSError` when the cache cannot be written.
+    """
     folder = cache / "pydoc" / pydoc_key()
-    if not folder.is_dir():
-        _build_once(folder)
+    entry(folder, _build_in_a_process)
     return {part: _read(folder / data_set / f"{part}.jsonl") for part in PARTS}
 
 
@@ -78,23 +80,21 @@ def pydoc_key() -> str:
     return hashlib.sha256(json.dumps([VERSION, versions()], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _build_once(folder: Path) -> None:
-    """Build beside the folder and rename: a killed build leaves no half cache, and of two builders one wins."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as name:
-        built = Path(name) / "built"
-        # A process of its own: forking here could inherit locks of threads that torch has started.
-        subprocess.run([sys.executable, "-m", "encdec_lightning.data.pydoc", str(built)], check=True)
-        try:
-            built.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-            shutil.rmtree(built)
+def _build_in_a_process(folder: Path) -> None:
+    """Build in a process of its own: forking here could inherit locks of threads that torch has started."""
+    result = subprocess.run([sys.executable, "-m", "encdec_lightning.data.pydoc", str(folder)], check=False)
+    if result.returncode == UNWRITTEN:
+        raise OSError(None, "see the line before")
+    result.check_returncode()
 
 
 def build(folder: Path) -> None:
     """Read every package and write the parts of every data set into a new folder."""
+    _write(folder, _docstring_pairs())
+
+
+def _docstring_pairs() -> dict[str, list[Pair]]:
+    """The pairs of every package by data set."""
     from rich.progress import track
 
     files = [file for package in (*DISTRIBUTIONS, STANDARD_LIBRARY) for file in _files(package)]
@@ -104,6 +104,10 @@ def build(folder: Path) -> None:
         for found in track(results, description="pydoc: reading docstrings", total=len(files)):
             for data_set, members in found.items():
                 pairs[data_set] += members
+    return pairs
+
+
+def _write(folder: Path, pairs: dict[str, list[Pair]]) -> None:
     for data_set in DATA_SETS:
         (folder / data_set).mkdir(parents=True)
         for part, members in split(pairs[data_set], group=_module_of).items():
@@ -177,4 +181,9 @@ def _module_of(pair: Pair) -> str:
 
 
 if __name__ == "__main__":
-    build(Path(sys.argv[1]))
+    collected = _docstring_pairs()
+    try:
+        _write(Path(sys.argv[1]), collected)
+    except OSError as unwritten:
+        print(unwritten, file=sys.stderr)
+        sys.exit(UNWRITTEN)

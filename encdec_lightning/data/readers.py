@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import pyarrow
 from pyarrow import parquet
@@ -43,7 +43,8 @@ def read_rows(name: str, files: tuple[File, ...], columns: list[str] | None, wan
 
     `name` is the option that names the file. `columns` are the names of a csv or tsv file's columns; without them its
     first line names them. `wanted` are the columns that will be asked for, source and target first, which is what the
-    lines of text files are called. Raises `UserError` for a file that cannot be read on.
+    lines of text files are called: of two, or of one that holds sources alone. Raises `UserError` for a file that
+    cannot be read on.
     """
     if len(files) == 2:
         yield from _parallel(name, files, wanted)
@@ -52,12 +53,33 @@ def read_rows(name: str, files: tuple[File, ...], columns: list[str] | None, wan
     if file.format == ".parquet":
         yield from _parquet(name, file, wanted)
         return
-    read = {".jsonl": _jsonl, ".csv": _comma_separated, ".tsv": _tab_separated}[file.format]
     with file.open(name) as stream:
-        yield from read(name, stream, columns)
+        yield from stream_rows(name, stream, file.format, columns, wanted)
 
 
-def _lines(name: str, stream: IO[bytes]) -> Iterator[tuple[Row, str]]:
+def stream_rows(
+    name: str, stream: IO[bytes] | Iterable[bytes], kind: str, columns: list[str] | None, wanted: list[str]
+) -> Iterator[Row]:
+    """The same of a stream of bytes, which is text where `kind`, the ending, tells no format; of lines but for csv."""
+    if kind == ".csv":
+        yield from _comma_separated(name, cast(IO[bytes], stream), columns)
+    elif kind == ".tsv":
+        yield from _tab_separated(name, stream, columns)
+    elif kind == ".jsonl":
+        yield from _jsonl(name, stream)
+    else:
+        yield from _plain(name, stream, wanted[0])
+
+
+def _plain(name: str, stream: Iterable[bytes], side: str) -> Iterator[Row]:
+    for row, line in _lines(name, stream):
+        problem = row.problem
+        if problem is None and not line.strip():
+            problem = UserError(row.place, line[:60], "it must be a text that is not empty")
+        yield Row(row.number, row.place, {side: line}, problem)
+
+
+def _lines(name: str, stream: Iterable[bytes]) -> Iterator[tuple[Row, str]]:
     """Each line as an empty row and its text, ended by LF or CR LF alone: no other sign ends a line."""
     for number, line in enumerate(stream, start=1):
         place = f"{name} line {number}"
@@ -70,7 +92,7 @@ def _lines(name: str, stream: IO[bytes]) -> Iterator[tuple[Row, str]]:
             yield Row(number, place, problem=UserError(place, excerpt(line), "it must be UTF-8")), ""
 
 
-def _jsonl(name: str, stream: IO[bytes], columns: list[str] | None) -> Iterator[Row]:
+def _jsonl(name: str, stream: Iterable[bytes]) -> Iterator[Row]:
     for row, line in _lines(name, stream):
         if row.problem:
             yield row
@@ -91,7 +113,7 @@ def _no_object(row: Row, line: str, why: str = "") -> Row:
     return Row(row.number, row.place, problem=problem)
 
 
-def _tab_separated(name: str, stream: IO[bytes], columns: list[str] | None) -> Iterator[Row]:
+def _tab_separated(name: str, stream: Iterable[bytes], columns: list[str] | None) -> Iterator[Row]:
     """Fields between tabs. Quotes are text, as in the data sets of the papers."""
     for row, line in _lines(name, stream):
         fields = line.split("\t")

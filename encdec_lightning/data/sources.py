@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from encdec_lightning.data import hub
-from encdec_lightning.data.locations import HubSplit, locate
+from encdec_lightning.data.fingerprints import file_hash, hash_of, state
+from encdec_lightning.data.locations import HubSplit, Location, locate
 from encdec_lightning.data.options import Task
 from encdec_lightning.data.pairs import PairReader, Split
 from encdec_lightning.data.pydoc import DATA_SETS, pydoc, pydoc_key
 from encdec_lightning.data.readers import Row, read_rows, table_rows, wanted_columns
 from encdec_lightning.errors import UserError
 from encdec_lightning.records import Pair
-
-SETTLED = 2.0  # seconds since a file's last change, within which another change may leave its time as it is
 
 Rows = Iterable[Row | tuple[int, Pair]]
 
@@ -34,10 +27,17 @@ class Source:
     files: tuple[Path, ...] = ()
     also: tuple[str, ...] = ()
 
-    def content(self, cache: Path) -> str:
-        """A hash of the content; those of unchanged files are remembered in the cache."""
+    def content(self, cache: Path, fresh: bool = False) -> str:
+        """A hash of the content; those of unchanged files are remembered in the cache, unless it shall be `fresh`."""
         try:
-            return hash_of([*(_file_hash(file, cache) for file in self.files), *self.also])
+            return hash_of([*(file_hash(file, cache, fresh) for file in self.files), *self.also])
+        except OSError as error:
+            raise UserError("task", str(error.filename), f"it cannot be read ({error.strerror})") from error
+
+    def states(self) -> list[list[int]]:
+        """What differs once one of the files was changed."""
+        try:
+            return [state(file) for file in self.files]
         except OSError as error:
             raise UserError("task", str(error.filename), f"it cannot be read ({error.strerror})") from error
 
@@ -45,10 +45,15 @@ class Source:
 def find_source(task: Task, split: Split, cache: Path) -> Source:
     """Where the rows of a split come from. URLs and data sets of the Hub are downloaded if this machine lacks them."""
     name, text = f"task.{split}", task.path(split)
-    options = [task.source, task.target, *([task.id] if task.id is not None else [])]
     place = locate(name, text, cache)
     if task.columns is not None and not (isinstance(place, tuple) and place[0].format in (".csv", ".tsv")):
         raise UserError("task.columns", task.columns, f"{name} ({text}) is no csv or tsv file, its columns have names")
+    return source_at(name, place, task, split, cache)
+
+
+def source_at(name: str, place: Location, task: Task, split: Split, cache: Path) -> Source:
+    """The rows at a location, which the option `name` gives; of an embedded data set, those of a split."""
+    options = [task.source, task.target, *([task.id] if task.id is not None else [])]
     if isinstance(place, str):
         return Source(_embedded(place, split, cache), also=(place, split, pydoc_key()))
     if isinstance(place, HubSplit):
@@ -76,26 +81,3 @@ def check_source(task: Task, split: Split, cache: Path, skip_bad_rows: bool) -> 
 
 def _embedded(data_set: str, split: Split, cache: Path) -> Iterator[tuple[int, Pair]]:
     yield from enumerate(pydoc(data_set, cache)[split], start=1)
-
-
-def _file_hash(file: Path, cache: Path) -> str:
-    """The sha256 of a file's content, remembered for as long as its size and time of change stay the same."""
-    state = file.stat()
-    seen = hash_of([str(file.resolve()), state.st_size, state.st_mtime_ns, state.st_ino])
-    remembered = cache / "hashes" / seen
-    if remembered.is_file():
-        return remembered.read_text(encoding="utf-8")
-    with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if time.time() - state.st_mtime > SETTLED:
-        with suppress(OSError):  # it is only forgotten; building finds out that the cache cannot be written
-            remembered.parent.mkdir(parents=True, exist_ok=True)
-            temporary = remembered.with_name(f".{seen}-{os.getpid()}")
-            temporary.write_text(found, encoding="utf-8")
-            temporary.replace(remembered)
-    return found
-
-
-def hash_of(values: list[Any]) -> str:
-    """A hash of plain values."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encdec_lightning.composition.encoding import Ids
+from encdec_lightning.errors import UserError
 from encdec_lightning.records import Pair
 
 META = "meta.json"
@@ -67,14 +68,11 @@ class StoreWriter:
         self.count += len(pairs)
 
     def close(self, **meta: Any) -> None:
-        """Write everything to the disk itself, and beside it what is known of all examples together."""
+        """Close the files, and write beside them what is known of all examples together."""
         self.abandon()
         meta |= {"examples": self.count, "fingerprint": self._digest.hexdigest(), "tokens": self._tokens.hexdigest()}
         meta |= {f"{side}_type": kind.name for side, kind in zip(SIDES, self._types, strict=True)}
         (self._folder / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
-        for file in self._folder.iterdir():
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
 
     def abandon(self) -> None:
         """Close the files."""
@@ -116,12 +114,19 @@ class OnDisk:
     def _side_ids(self, side: int, number: int) -> NDArray[Any]:
         kind, starts = self._types[side], self._starts[side]
         begin, end = int(starts[number]) * kind.itemsize, int(starts[number + 1]) * kind.itemsize
-        return np.frombuffer(os.pread(self._files[side], end - begin, begin), dtype=kind)
+        return np.frombuffer(self._read(side, begin, end), dtype=kind)
 
     def pair(self, number: int) -> Pair:
         """An example's id and texts."""
         begin, end = int(self._text_starts[number]), int(self._text_starts[number + 1])
-        return Pair(*json.loads(os.pread(self._files[-1], end - begin, begin)))
+        return Pair(*json.loads(self._read(-1, begin, end)))
+
+    def _read(self, file: int, begin: int, end: int) -> bytes:
+        content = os.pread(self._files[file], end - begin, begin)
+        if len(content) < end - begin:
+            expected = "its files were cut while they were in use: start again, and they are built anew"
+            raise UserError("data.cache", str(self.folder), expected)
+        return content
 
     def repeated_id(self) -> tuple[int, str] | None:
         """The row and the id of the first example whose id one before has, or None."""

@@ -14,6 +14,8 @@ from encdec_lightning.records import Prediction
 class Bleu:
     """BLEU-4 of the whole set (Papineni et al. 2002), case kept, tokens as in mteval-v13a."""
 
+    higher_is_better: bool = True
+
     def __init__(self, name: str = "bleu", tokenize: str = "13a", lowercase: bool = False) -> None:
         self.names: tuple[str, ...] = (name,)
         self._bleu = BLEU(tokenize=tokenize, lowercase=lowercase, force=True)

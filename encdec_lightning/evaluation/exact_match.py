@@ -13,6 +13,7 @@ class ExactMatch:
 
     names: tuple[str, ...] = ("exact",)
     signature: str = "case:kept|space:collapsed|version:1"
+    higher_is_better: bool = True
 
     def statistics(self, prediction: Prediction) -> NDArray[np.float64]:
         """1 where the texts are equal, else 0; shape (1,)."""

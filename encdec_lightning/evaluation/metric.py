@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encdec_lightning.errors import UserError, did_you_mean
+from encdec_lightning.errors import UserError, did_you_mean, reason
 from encdec_lightning.evaluation.bleu import Bleu, uncased_bleu
 from encdec_lightning.evaluation.exact_match import ExactMatch
 from encdec_lightning.evaluation.rouge import Rouge
@@ -21,12 +21,24 @@ from encdec_lightning.records import Prediction
 
 
 class Metric(Protocol):
-    """Statistics of each example, and values from their sum: all that scores and intervals need."""
+    """Statistics of each example, and values from their sum: all that scores and intervals need.
+
+    A metric that can make nothing of some references may also have `unscorable`, see references.py.
+    """
 
     names: tuple[str, ...]
     """A name for each value, such as ("rouge1", "rouge2", "rougeL")."""
     signature: str
     """What exactly was computed, the library's version included."""
+
+    @property
+    def higher_is_better(self) -> bool | Mapping[str, bool]:
+        """Whether more of a value is better: for all names, or for each; a plain attribute will do.
+
+        A class of your own may leave it out; `task.monitor_mode` must then be given where one of its values is
+        monitored.
+        """
+        ...
 
     def statistics(self, prediction: Prediction) -> NDArray[np.float64]:
         """What one example adds to the sum; (K,), K the same for every example."""
@@ -56,6 +68,24 @@ class Score:
     signature: str
 
 
+def score_all(predictions: Sequence[Prediction], metrics: Sequence[str]) -> tuple[dict[str, Score], dict[str, str]]:
+    """The scores of metrics given by name; and of a metric that fails, under each of its names, why.
+
+    Whatever a metric raises costs its own values alone.
+    """
+    scores: dict[str, Score] = {}
+    failed: dict[str, str] = {}
+    for name in metrics:
+        names: Sequence[str] = (name,)
+        try:
+            metric = load_metric(name)
+            names = metric.names
+            scores |= score(predictions, metric)
+        except (Exception, SystemExit) as error:
+            failed |= dict.fromkeys(names, reason(error))
+    return scores, failed
+
+
 def load_metric(name: str) -> Metric:
     """The metric of that name in `METRICS`, or of your own class at the dotted path `package.module.Class`.
 
@@ -79,6 +109,22 @@ def load_metric(name: str) -> Metric:
         near = did_you_mean(class_name, vars(module))
         raise UserError("task.metrics", name, f"the module {module_name} has no {class_name}{near}")
     return _made(name, getattr(module, class_name))
+
+
+def direction(metric: Metric, name: str) -> Literal["min", "max"] | None:
+    """Whether less or more of one of the metric's values is better, "min" or "max"; None where the metric says nothing.
+
+    Raises `UserError` when `higher_is_better` is neither a bool nor a bool for each name.
+    """
+    told: object = getattr(metric, "higher_is_better", None)
+    if isinstance(told, Mapping):
+        told = told.get(name)
+    if told is None:
+        return None
+    if not isinstance(told, bool):
+        expected = "its higher_is_better must be true, false, or one of them for each name"
+        raise UserError("task.metrics", type(metric).__name__, expected)
+    return "max" if told else "min"
 
 
 def _made(name: str, factory: Callable[[], Metric]) -> Metric:
@@ -126,7 +172,8 @@ def score(
     statistics = np.stack(rows)
     # One row more than there are names, so that an aggregate that indexes the wrong axis shows in the shape.
     copies = np.tile(statistics.sum(axis=0), (len(metric.names) + 1, 1))
-    values = np.asarray(metric.aggregate(copies, len(rows)))
+    with np.errstate(all="ignore"):  # a ratio of zeros is nan, and that is said where values are written
+        values = np.asarray(metric.aggregate(copies, len(rows)))
     expected = (len(copies), len(metric.names))
     if values.shape != expected:
         raise UserError(
@@ -134,7 +181,8 @@ def score(
             type(metric).__name__,
             f"its aggregate made {values.shape} of sums {copies.shape}; expected {expected}, a value for each name",
         )
-    low, high = interval(statistics, metric.aggregate, samples=samples, seed=seed, level=level)
+    with np.errstate(all="ignore"):
+        low, high = interval(statistics, metric.aggregate, samples=samples, seed=seed, level=level)
     return {
         name: Score(float(values[0, i]), float(low[i]), float(high[i]), f"{name}|{metric.signature}")
         for i, name in enumerate(metric.names)

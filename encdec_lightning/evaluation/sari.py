@@ -24,6 +24,7 @@ class Sari:
 
     names: tuple[str, ...] = ("sari",)
     signature: str = "variant:tensor2tensor|tokens:words and signs|case:kept|version:1"
+    higher_is_better: bool = True
 
     def statistics(self, prediction: Prediction) -> NDArray[np.float64]:
         """The example's SARI, between 0 and 1; shape (1,)."""

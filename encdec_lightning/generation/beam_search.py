@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from encdec_lightning.generation.candidates import candidates
 from encdec_lightning.generation.decoder import Pieces
@@ -57,9 +58,12 @@ class BeamSearch(Search):
         rows = lengths.repeat_interleave(beams)
         best = candidates(pieces, self.count, self._forbid(tokens, rows, longest))
         best = self.special.force(best, rows, self.max_length)
-        sums = best.log_probabilities.view(len(tokens), beams, self.count) + self.scores[at][:, :beams, None]
-        sums, chosen = sums.flatten(1).topk(self.count, dim=1)
-        parents = chosen // self.count
+        width = best.tokens.shape[1]
+        sums = best.log_probabilities.view(len(tokens), beams, width) + self.scores[at][:, :beams, None]
+        sums, chosen = sums.flatten(1).topk(min(self.count, beams * width), dim=1)
+        missing = self.count - sums.shape[1]  # of a small vocabulary; they are as impossible as what is forbidden
+        sums, chosen = functional.pad(sums, (0, missing), value=-torch.inf), functional.pad(chosen, (0, missing))
+        parents = chosen // width
         words = best.tokens.view(len(tokens), -1).gather(1, chosen)
         lengths = lengths + 1
         ends = torch.isin(words, self.end) | (lengths == self.max_length)[:, None]
@@ -94,7 +98,7 @@ class BeamSearch(Search):
         return overtaken | (lengths == self.max_length)
 
     def hypotheses(self, row: int) -> list[Hypothesis]:
-        """The best `num_return_sequences` of a source that is done."""
+        """The best `num_return_sequences` of a source that is done; fewer where the vocabulary allows no more."""
         count = self.options.num_return_sequences
         lengths, scores = self.finished_lengths[row, :count].tolist(), self.finished_scores[row, :count].tolist()
         tokens = self.finished[row, :count].tolist()

@@ -79,7 +79,10 @@ def pieces_of(logits: Tensor) -> list[Callable[[], Tensor]]:
 def candidates(
     pieces: Sequence[Callable[[], Tensor]], count: int, forbid: Forbid | None = None, normalize: bool = True
 ) -> Candidates:
-    """The `count` likeliest tokens. Exact: they lie in the `count` groups of tokens with the largest maxima."""
+    """The `count` likeliest tokens, or all if there are fewer.
+
+    Exact: they lie in the `count` groups of tokens with the largest maxima.
+    """
     kept: list[Tensor] = []
     sums, starts = [], []
     start = 0
@@ -92,6 +95,7 @@ def candidates(
         kept.append(piece)
         starts.append(start)
         start += piece.shape[1]
+    count = min(count, start)
     normalizer = torch.stack(sums).logsumexp(0) if normalize else None
     values, tokens = [], []
     whole = [number for number, piece in enumerate(kept) if piece.shape[1] == PIECE]

@@ -40,7 +40,6 @@ class Decoder:
         self.device, self.beams = self.model.device, beams
         config = self.model.config.decoder
         architecture = architecture_of(config)
-        self._positions: Tensor | None = None
         self._given = architecture.positions_given
         self.mixes_lengths = self._given != "module, one for all"
         """Whether targets of different lengths can be under way at the same time."""
@@ -60,21 +59,28 @@ class Decoder:
         self._start = start
         self._padding = getattr(config, "pad_token_id", None)
         self._source_pad = int(getattr(getattr(model.config, "encoder", config), "pad_token_id", None) or 0)
-        self.cache = SharedCache(int(getattr(config, architecture.depth)), sources, beams, max_length)
+        self._hidden_from_all = torch.finfo(self.model.dtype).min
+        self._head: Head | None = None
+        self._shape = int(getattr(config, architecture.depth)), sources, beams, max_length
+        self.reset()
+        head = self.model.get_output_embeddings()
+        if type(head) is nn.Linear:
+            head.register_forward_pre_hook(self._catch)
+
+    def reset(self) -> None:
+        """Forget all sources, and what a step has left that did not come to its end."""
+        _, sources, beams, _ = self._shape
+        self.cache = SharedCache(*self._shape)
+        self._positions: Tensor | None = None  # of the step under way
+        self._given_to_head: list[Tensor] = []  # in the forward pass under way
         self._widths = [0] * sources  # of the source of each row
         self._reading: Reading | None = None  # of these spans
         self._spans: tuple[Span, ...] = ()
         self._lengths = torch.zeros(sources, dtype=torch.long, device=self.device)
-        self._hidden_from_all = torch.finfo(self.model.dtype).min
         # What is added to scores: (N, S) of sources, on the left beside an encoder, on the right of prefixes;
         # (N, K, 1 + (T - 1) K) of targets, 0 where a column is a beam's past
         self._source_bias = torch.zeros(sources, 0, dtype=self.model.dtype, device=self.device)
         self._target_bias = torch.zeros(sources, beams, self.cache.slots, dtype=self.model.dtype, device=self.device)
-        self._head: Head | None = None
-        self._given_to_head: list[Tensor] = []
-        head = self.model.get_output_embeddings()
-        if type(head) is nn.Linear:
-            head.register_forward_pre_hook(self._catch)
 
     def admit(self, rows: Sequence[int], sources: Sequence[Tensor]) -> Pieces:
         """Read M sources (S,) of similar lengths into these rows, and the start token; the logits after it."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
+from threading import Lock, current_thread
 from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from encdec_lightning.errors import UserError
 from encdec_lightning.generation.beam_search import BeamSearch
 from encdec_lightning.generation.decoder import Decoder
 from encdec_lightning.generation.options import Generation
@@ -28,8 +31,9 @@ REFILL = 4
 class Engine(Generic[Key]):
     """Generates for any number of sources in bounded memory: at most `rows` targets are under way.
 
-    One engine serves many streams, one after the other. It holds the model's own weights, or one copy cast to `dtype`
-    when it was made. Weights in bf16 are laid out for products on CPU then, and later changes of theirs are not seen.
+    One engine serves many streams, one after the other; where one stops, be it inside a step, does not matter to the
+    next. It holds the model's own weights, or one copy cast to `dtype` when it was made. Weights in bf16 are laid out
+    for products on CPU then, and later changes of theirs are not seen.
     """
 
     def __init__(
@@ -49,29 +53,67 @@ class Engine(Generic[Key]):
         self._tokens = torch.zeros(self.places, beams, dtype=torch.long, device=device)  # written last
         self._keys: list[Key] = []
         self._lengths: list[int] = []
+        self._lock = Lock()  # held while the stream changes, and during a step
+        self._stream: object = None  # the one that goes on
+        self._thread = current_thread()  # that has taken its last step
+        self._is_whole = True  # no step has stopped half done
 
     def stream(self, sources: Iterable[tuple[Key, Tensor]]) -> Iterator[tuple[Key, list[Hypothesis]]]:
         """The hypotheses of each source (S,), as they are done; no more sources are taken than there are places.
 
-        Sources of similar length should follow each other. What a former stream left unfinished is dropped.
+        Sources of similar length should follow each other. What a former stream of this thread left unfinished is
+        dropped, and going on with that one raises `UserError`; so does a stream beside one of another thread.
         """
-        self._keys, self._lengths = [], []
-        waiting, more = iter(sources), True
-        while more or self._keys:
-            free = self.places - len(self._keys)
-            if more and (not self._keys or (self.decoder.mixes_lengths and REFILL * free >= self.places)):
-                new = list(islice(waiting, free))
-                more = len(new) == free
-                for group in _by_length(new, padded=not self.decoder.packs):
-                    yield from self._run(group)
-            if self._keys:
-                yield from self._run()
+        own = self._begin()
+        try:
+            waiting, more = iter(sources), True
+            while self._goes_on(own) or more:
+                free = self.places - len(self._keys)
+                if more and (not self._keys or (self.decoder.mixes_lengths and REFILL * free >= self.places)):
+                    new = list(islice(waiting, free))
+                    more = len(new) == free
+                    for group in _by_length(new, padded=not self.decoder.packs):
+                        yield from self._run(own, group)
+                if self._keys:
+                    yield from self._run(own)
+        finally:
+            if self._stream is own:
+                self._stream = None
+
+    def _begin(self) -> object:
+        """Make room for a new stream, and give what tells it from others."""
+        with self._lock:
+            here = current_thread()
+            if self._stream is not None and self._thread is not here and self._thread.is_alive():
+                expected = "a stream of another thread has not ended; each thread needs a streamer of its own"
+                raise UserError("streamer", "in use", expected)
+            if not self._is_whole:
+                self.decoder.reset()
+            self._keys, self._lengths, self._is_whole = [], [], True
+            self._stream, self._thread = object(), here
+            return self._stream
+
+    def _goes_on(self, own: object) -> bool:
+        """Whether sources of a stream are under way. Raises `UserError` if a later stream has taken its place."""
+        if self._stream is not own:
+            expected = "its streamer has begun another one since; end it first, or use two streamers"
+            raise UserError("stream", "dropped", expected)
+        return bool(self._keys)
+
+    @contextmanager
+    def _step(self, own: object) -> Iterator[None]:
+        """What changes the state of a stream, whole only if it comes to its end."""
+        with self._lock:
+            self._goes_on(own)
+            self._thread, self._is_whole = current_thread(), False
+            yield
+            self._is_whole = True
 
     @torch.no_grad()
-    def _run(self, group: Sequence[tuple[Key, Tensor]] = ()) -> list[tuple[Key, list[Hypothesis]]]:
+    def _run(self, own: object, group: Sequence[tuple[Key, Tensor]] = ()) -> list[tuple[Key, list[Hypothesis]]]:
         """Read new sources, or take one step with those under way; the sources that are now done."""
         device = self.decoder.device
-        with torch.autocast(device.type, enabled=False):
+        with self._step(own), torch.autocast(device.type, enabled=False):
             if group:
                 rows = list(range(len(self._keys), len(self._keys) + len(group)))
                 new = torch.tensor(rows, device=device)

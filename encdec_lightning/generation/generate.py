@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
+from threading import RLock
 from typing import TypeVar
 
 import torch
@@ -21,6 +23,9 @@ from encdec_lightning.generation.tokens import Tokens
 
 _announced: set[str] = set()
 """Warnings that this process has seen."""
+
+_alone = RLock()
+"""Held where a model's mode, or torch's global random numbers, are others for a while: one thread at a time."""
 
 Key = TypeVar("Key")
 Streamer = Callable[[Iterable[tuple[Key, Tensor]]], Iterator[tuple[Key, list[Hypothesis]]]]
@@ -63,7 +68,7 @@ def stream(
     search saves the normalization over the vocabulary, and its scores are 0.
 
     Models that the engine cannot run go through their own `generate`, and a warning says why, once. Raises `UserError`
-    for what no model could do: empty sources, sources or targets longer than the positions, more beams than words.
+    for what no model could do: empty sources, sources or targets longer than the positions.
     """
     start: Streamer[Key] = streamer(
         model, generation, max_target_length=max_target_length, rows=rows, generator=generator, scores=scores,
@@ -82,7 +87,11 @@ def streamer(
     scores: bool = True,
     stacklevel: int = 2,
 ) -> Streamer[Key]:
-    """`stream` for many streams, one after the other: the weights are cast once, when this is called."""
+    """`stream` for many streams, one after the other: the weights are cast once, when this is called.
+
+    A stream may stop anywhere: what it leaves unfinished is dropped when the next begins. Each thread needs a streamer
+    of its own; a second stream beside one that has not ended raises `UserError`, or makes that one raise it.
+    """
     longest = target_limit(model, generation, max_target_length)
     limit = source_limit(model, longest)
     why = obstacle(model, longest if hasattr(model.config, "encoder") else longest + (limit or 0))
@@ -144,17 +153,13 @@ def _by_transformers(
         ids = nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=pad)
         lengths = torch.tensor([len(text) for text in texts], device=model.device)
         mask = (torch.arange(ids.shape[1], device=model.device) < lengths[:, None]).long()
-        training = [module for module in model.modules() if module.training]
-        model.eval()
-        with torch.random.fork_rng(enabled=generator is not None):
+        with _alone, _evaluating(model), torch.random.fork_rng(enabled=generator is not None):
             if generator is not None:
                 torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator, device=generator.device)))
             result = model.generate(
                 input_ids=ids, attention_mask=mask, **arguments,
                 return_dict_in_generate=True, output_scores=True, output_logits=generation.num_beams == 1,
             )  # fmt: skip
-        for module in training:
-            module.training = True
         found = [_cut(tokens, special.end) for tokens in result.sequences[:, 1:].tolist()]
         values = getattr(result, "sequences_scores", None)
         if values is None:
@@ -163,6 +168,18 @@ def _by_transformers(
         count = generation.num_return_sequences
         for number, (key, _) in enumerate(group):
             yield key, hypotheses[number * count : (number + 1) * count]
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """The model is in evaluation mode; then each of its modules is again in the mode that it was in."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def _cut(tokens: list[int], end: tuple[int, ...]) -> list[int]:

@@ -34,7 +34,7 @@ def obstacle(model: PreTrainedModel, longest: int) -> str | None:
 def target_limit(model: PreTrainedModel, generation: Generation, max_target_length: int | None) -> int:
     """The most tokens of a target: `max_length`, else what the caller gives, else the decoder's positions.
 
-    Raises `UserError` for more than the decoder has positions, for fewer than `min_length`, and for too many beams.
+    Raises `UserError` for more than the decoder has positions, or for fewer than `min_length`.
     """
     positions = length_limit(model.config.decoder)
     longest = generation.max_length or max_target_length or positions
@@ -44,10 +44,6 @@ def target_limit(model: PreTrainedModel, generation: Generation, max_target_leng
         raise UserError("max_length", longest, f"the decoder has {positions} positions, use at most so many")
     if generation.min_length > longest:
         raise UserError("min_length", generation.min_length, f"it must be at most the maximum length, {longest}")
-    words = int(model.config.decoder.vocab_size)
-    if 2 * generation.num_beams > words and generation.num_beams > 1:
-        expected = f"a search looks at twice as many tokens, and the vocabulary has {words}: use at most {words // 2}"
-        raise UserError("num_beams", generation.num_beams, expected)
     return longest
 
 

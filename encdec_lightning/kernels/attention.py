@@ -2,7 +2,8 @@
 
 In training on CPU the scores are kept: at the lengths of sentences and paragraphs that is several times faster than the
 kernels of `scaled_dot_product_attention`, whose forward draws dropout serially and whose backward runs row by row.
-So they are for the few queries of a step of generation. Elsewhere it is transformers' `sdpa`.
+So a kernel of its own answers the few queries of a step of generation. Elsewhere, and for dropout outside gradients, it
+is transformers' `sdpa`.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ def attention(
         query.device.type == "cpu"
         and not torch.is_grad_enabled()
         and query.shape[2] <= SHORT
+        and not dropout
         and attention_mask is not None
         and attention_mask.is_floating_point()
         and position_bias is None
@@ -61,6 +63,8 @@ def attention(
         kwargs |= {"is_causal": is_causal, "position_bias": position_bias}
         theirs, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
         return theirs, None
+    if torch.is_autocast_enabled("cpu"):  # as it does for sdpa; the backward pass has one dtype too
+        query, key, value = (each.to(torch.get_autocast_dtype("cpu")) for each in (query, key, value))
     if key.shape[1] != query.shape[1]:
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
@@ -79,7 +83,8 @@ def attention(
     elif position_bias is not None:
         bias = position_bias if attention_mask is None else position_bias + attention_mask
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    output: Tensor = KeptScores.apply(query, key, value, bias, scale, dropout)  # type: ignore[no-untyped-call]
+    with torch.autocast("cpu", enabled=False):
+        output: Tensor = KeptScores.apply(query, key, value, bias, scale, dropout)  # type: ignore[no-untyped-call]
     return output, None
 
 

@@ -13,8 +13,9 @@ from torch.nn import functional
 from encdec_lightning.kernels.gradients import GradientMemory
 
 PIECE = {"cpu": 1 << 23, "cuda": 1 << 27}  # logits held at a time; on CPU what its cache holds
+BLOCKS = 8  # of a piece, in which the gradient is held in fp32
 
-ROWS = 4096  # of a gradient that is added to another in one call
+ROWS = 4096  # of a gradient that are cast in one call
 
 
 def linear_cross_entropy(
@@ -28,14 +29,18 @@ def linear_cross_entropy(
     """Summed cross-entropy of `hidden @ weight.T + bias` against `targets`, () in fp32 or better.
 
     Shapes: hidden (N, H), weight (V, H), bias (V,), targets (N,). Products run in the dtype of `hidden`, whatever that
-    of the weight is; sums are kept in that of the weight. Smoothing e as torch's: (1 - e) of the target's loss, and e
-    of the mean over the vocabulary. The gradients are computed on the way, as Liger-Kernel does (Hsu et al. 2024,
-    section 3.2). The weight's is written where `memory` says.
+    of the weight is; probabilities, losses and sums are in fp32 or better. Smoothing e as torch's: (1 - e) of the
+    target's loss, and e of the mean over the vocabulary. The gradients are computed on the way, as Liger-Kernel does
+    (Hsu et al. 2024, section 3.2). The weight's is written where `memory` says. In fp16, where small probabilities are
+    zero, torch computes both, so that a loss scale reaches them.
     """
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
     with torch.autocast(device, enabled=False):
+        if hidden.dtype == torch.float16:
+            logits = functional.linear(hidden, weight.half(), None if bias is None else bias.half()).float()
+            return functional.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="sum")
         loss: Tensor = LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
             hidden, weight, bias, targets, label_smoothing, memory or GradientMemory()
         )
@@ -55,14 +60,14 @@ class LinearCrossEntropy(torch.autograd.Function):
         label_smoothing: float,
         memory: GradientMemory,
     ) -> Tensor:
-        """The loss; its gradients wait in `ctx`."""
+        """The loss; its gradients are saved in `ctx`."""
         dtype, vocabulary = hidden.dtype, weight.shape[0]
         precise = torch.promote_types(dtype, torch.float32)
         low_weight, low_bias = weight.to(dtype), None if bias is None else bias.to(dtype)
         learns_hidden, learns_weight, learns_bias = ctx.needs_input_grad[:3]
         of_hidden = torch.empty_like(hidden) if learns_hidden else None
-        of_weight = memory.take(weight) if learns_weight else None
-        of_bias = torch.zeros_like(bias) if bias is not None and learns_bias else None
+        of_weight = memory.take(weight, torch.promote_types(weight.dtype, torch.float32)) if learns_weight else None
+        of_bias = torch.zeros_like(bias, dtype=precise) if bias is not None and learns_bias else None
         total = torch.zeros((), dtype=precise, device=hidden.device)
         room = PIECE.get(hidden.device.type, PIECE["cuda"])
         pieces = max(1, math.ceil(len(hidden) * vocabulary / room))
@@ -70,30 +75,57 @@ class LinearCrossEntropy(torch.autograd.Function):
         parts = hidden.tensor_split(pieces)
         for index, (part, target, out) in enumerate(zip(parts, targets.tensor_split(pieces), written, strict=True)):
             logits = functional.linear(part, low_weight, low_bias)
-            gradient = torch.softmax(logits, dim=-1)  # the probabilities, for now
-            total += _smooth_losses(logits, gradient, target, label_smoothing).sum()
-            del logits
-            if label_smoothing:
-                gradient.sub_(label_smoothing / vocabulary)
-            gradient[torch.arange(len(target), device=target.device), target] -= 1 - label_smoothing
+            for rows, theirs in zip(logits.tensor_split(BLOCKS), target.tensor_split(BLOCKS), strict=True):
+                losses, of_rows = _with_gradient(rows, theirs, label_smoothing)
+                total += losses.sum()
+                if of_bias is not None:
+                    of_bias += of_rows.sum(0)
+                rows.copy_(of_rows)  # the logits' gradient where they were
             if out is not None:
-                torch.mm(gradient, low_weight, out=out)
+                torch.mm(logits, low_weight, out=out)
             if of_weight is not None:
-                _put(gradient.t() @ part, of_weight, add=index > 0)
-            if of_bias is not None:
-                of_bias += gradient.sum(0)
-        ctx.gradients, ctx.weight, ctx.memory = (of_hidden, of_weight, of_bias), weight, memory
+                _put(logits.t() @ part, of_weight, add=index > 0)
+        ctx.save_for_backward(of_hidden, of_weight, of_bias)
+        ctx.weight, ctx.bias, ctx.memory = weight, bias, memory
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """What `forward` computed, times the gradient of the loss; not kept, so that it becomes `.grad` uncopied."""
-        gradients = ctx.gradients
-        del ctx.gradients
-        if gradients[1] is not None:
-            ctx.memory.announce(ctx.weight, gradients[1])
-        return *(None if each is None else each.mul_(gradient.to(each.dtype)) for each in gradients), None, None, None
+        """What `forward` computed, times the gradient of the loss, which is not rounded."""
+        hidden, weight, bias = ctx.saved_tensors
+        of_hidden = of_weight = of_bias = None
+        if hidden is not None and ctx.needs_input_grad[0]:
+            of_hidden = (hidden.to(gradient.dtype) * gradient).to(hidden.dtype)
+        if weight is not None and ctx.needs_input_grad[1]:
+            of_weight = ctx.memory.take(ctx.weight)
+            for rows, out in zip(weight.split(ROWS), of_weight.split(ROWS), strict=True):
+                torch.mul(rows, gradient, out=out)
+        if bias is not None and ctx.needs_input_grad[2]:
+            of_bias = (bias * gradient).to(ctx.bias.dtype)
+        return of_hidden, of_weight, of_bias, None, None, None
+
+
+def _with_gradient(logits: Tensor, targets: Tensor, label_smoothing: float) -> tuple[Tensor, Tensor]:
+    """The losses of (N, V) logits, (N,), and their gradient, (N, V), both in fp32 or better.
+
+    A probability near one is all but the rest, and says little of it: the rest of its row is summed instead. So a
+    target's loss and gradient are as exact as the sum, however sure the model is of it.
+    """
+    column, vocabulary, precise = targets[:, None], logits.shape[1], torch.promote_types(logits.dtype, torch.float32)
+    probabilities = torch.softmax(logits, dim=-1, dtype=precise)
+    of_target = probabilities.gather(1, column)[:, 0]
+    rest = probabilities.scatter_(1, column, 0).sum(-1)
+    losses = torch.where(rest < 0.5, -torch.log1p(-rest), -of_target.log())
+    chosen = logits.gather(1, column)[:, 0].to(precise)
+    unlikely = of_target < torch.finfo(precise).tiny
+    if logits.device.type != "cpu" or bool(unlikely.any()):  # asking would wait for a GPU
+        losses = torch.where(unlikely, logits.to(precise).logsumexp(-1) - chosen, losses)
+    if label_smoothing:  # the mean loss over the vocabulary is this loss + this logit - the mean logit
+        losses += label_smoothing * (chosen - logits.mean(-1, dtype=precise))
+        probabilities.sub_(label_smoothing / vocabulary)
+    rest = label_smoothing * (1 - 1 / vocabulary) - rest
+    return losses, probabilities.scatter_(1, column, rest[:, None])
 
 
 def _put(part: Tensor, total: Tensor, add: bool) -> None:
@@ -103,22 +135,3 @@ def _put(part: Tensor, total: Tensor, add: bool) -> None:
     else:
         for rows, more in zip(total.split(ROWS), part.split(ROWS), strict=True):
             rows.add_(more)
-
-
-def _smooth_losses(logits: Tensor, probabilities: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
-    """The losses of (N, V) logits in fp32 or better, (N,).
-
-    From the targets' probabilities, since the sum of exponentials in bf16 costs as much again; where one is smaller
-    than its dtype's numbers, from the logits.
-    """
-    precise = torch.promote_types(logits.dtype, torch.float32)
-    losses = -probabilities.gather(1, targets[:, None])[:, 0].to(precise).log()
-    chosen = logits.gather(1, targets[:, None])[:, 0].to(precise)
-    if logits.device.type == "cpu":
-        (unlikely,) = losses.isinf().nonzero(as_tuple=True)
-        losses[unlikely] = logits[unlikely].to(precise).logsumexp(-1) - chosen[unlikely]
-    else:  # asking which are unlikely would wait for the GPU
-        losses = logits.to(precise).logsumexp(-1) - chosen
-    if label_smoothing:  # the mean loss over the vocabulary is this loss + this logit - the mean logit
-        losses += label_smoothing * (chosen - logits.mean(-1, dtype=precise))
-    return losses

@@ -1,4 +1,4 @@
-"""Gradients of large weights in the memory that the last step's gradients had.
+"""Gradients of large weights in memory that earlier gradients had.
 
 On CPU a large allocation is fresh memory from the system, page by page, which takes longer than to write there: 47 MB
 are 13 ms in fresh memory and 2 ms in used (two cores of a Zen 4).
@@ -6,11 +6,11 @@ are 13 ms in fresh memory and 2 ms in used (two cores of a Zen 4).
 
 from __future__ import annotations
 
-import sys
+import math
 import weakref
-from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -18,61 +18,44 @@ from torch.nn import functional
 
 SMALLEST = 1 << 16  # numbers; fewer are the allocator's own to keep
 
+Block = np.ndarray[tuple[int], np.dtype[np.uint8]]
+
 
 class GradientMemory:
-    """Hands the memory of gradients that nobody needs any more to those that come."""
+    """An allocator for gradients on CPU: a block is free again when torch frees the storage of the tensor in it.
+
+    That is when nobody has the tensor, a view of it or its storage any more, in Python or in C++. Nothing is counted
+    or guessed here: torch itself then lets go of the object that lent the memory.
+    """
 
     def __init__(self) -> None:
-        self._kept: dict[int, list[Tensor]] = {}
-        self._announced: dict[int, weakref.ref[Tensor]] = {}
+        self._free: dict[int, list[Block]] = {}
+        self._askers: dict[int, set[int]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy, or one that was pickled, is of other weights and starts empty."""
         return GradientMemory, ()
 
-    def keep(self, weights: Iterable[nn.Parameter]) -> None:
-        """Remember the gradients that weights have now, before a forward pass; they may still be needed.
+    def take(self, weight: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """A contiguous tensor like `weight`, of this dtype if one is given, with any numbers, the caller's alone."""
+        dtype = dtype or weight.dtype
+        if weight.device.type != "cpu" or type(weight) not in (Tensor, nn.Parameter) or weight.numel() < SMALLEST:
+            return torch.empty_like(weight, dtype=dtype, memory_format=torch.contiguous_format)
+        size = math.prod(weight.shape) * dtype.itemsize
+        self._askers.setdefault(size, set()).add(id(weight))
+        try:
+            block = self._free.setdefault(size, []).pop()
+        except IndexError:
+            block = torch.empty(size, dtype=torch.uint8).numpy()  # torch aligns it
+        lent = block[:]
+        weakref.finalize(lent, self._give_back, block).atexit = False
+        return torch.frombuffer(lent, dtype=dtype).view(weight.shape).data  # no view of another tensor
 
-        Only of those that have asked for memory: nobody would take that of others, and it would be held in vain.
-        """
-        for weight in weights:
-            if weight.grad is not None and id(weight) in self._kept:
-                before = [each for each in self._kept[id(weight)] if each is not weight.grad]
-                self._kept[id(weight)] = [*before[-1:], weight.grad]
-
-    def take(self, weight: Tensor) -> Tensor:
-        """Memory of the shape, dtype and device of `weight`, with any numbers in it, for the caller alone."""
-        kept = self._kept.setdefault(id(weight), [])
-        for index in range(len(kept)):
-            if kept[index] is weight.grad or not _is_like(kept[index], weight):
-                continue
-            if not _is_shared(sys.getrefcount(kept[index]), kept[index]):
-                return kept.pop(index)
-        return torch.empty_like(weight, memory_format=torch.contiguous_format)
-
-    def announce(self, weight: Tensor, gradient: Tensor) -> None:
-        """Tell of a part of the gradient of `weight` that a backward pass is about to return to autograd."""
-        self._announced[id(weight)] = weakref.ref(gradient)
-
-    def announced(self, weight: Tensor) -> Tensor | None:
-        """That part, while autograd waits for others and has nothing but it: what is added to it arrives.
-
-        Once autograd has made a sum or a `.grad` of it, it is gone, or only Python has it.
-        """
-        known = self._announced.get(id(weight))
-        gradient = None if known is None else known()
-        return gradient if gradient is not None and gradient._use_count() > 1 else None  # type: ignore[attr-defined]
-
-
-def _is_shared(references: int, tensor: Tensor) -> bool:
-    """Whether more than one place, which `sys.getrefcount` counts as two, has the tensor, or anyone a view of it."""
-    storage = tensor.untyped_storage()
-    return references > 2 or torch._C._storage_Use_Count(storage._cdata) > 2  # the tensor and this variable
-
-
-def _is_like(kept: Tensor, weight: Tensor) -> bool:
-    same = (kept.shape, kept.dtype, kept.device) == (weight.shape, weight.dtype, weight.device)
-    return same and kept.is_contiguous()
+    def _give_back(self, block: Block) -> None:
+        """Keep a block; of one size no more than the gradients of a step, even if somebody held those of many."""
+        free = self._free[len(block)]
+        if len(free) <= len(self._askers[len(block)]):
+            free.append(block)
 
 
 class Cast(torch.autograd.Function):
@@ -92,7 +75,7 @@ class Cast(torch.autograd.Function):
 
 
 class Lookup(torch.autograd.Function):
-    """Rows of a table, whose gradient is added to another part of the table's, or written in memory used before."""
+    """Rows of a table, whose gradient is written in memory used before."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, ids: Tensor, padding_idx: int | None, memory: GradientMemory) -> Tensor:
@@ -109,13 +92,7 @@ class Lookup(torch.autograd.Function):
         rows = gradient.reshape(len(ids), -1)
         if ctx.padding_idx is not None:
             rows = rows.masked_fill((ids == ctx.padding_idx)[:, None], 0)
-        waiting = ctx.memory.announced(ctx.weight)
-        if waiting is not None:
-            waiting.index_add_(0, ids, rows)
-            return None, None, None, None
-        made = ctx.memory.take(ctx.weight).zero_().index_add_(0, ids, rows)
-        ctx.memory.announce(ctx.weight, made)
-        return made, None, None, None
+        return ctx.memory.take(ctx.weight).zero_().index_add_(0, ids, rows), None, None, None
 
 
 def is_plain_table(module: nn.Module) -> bool:

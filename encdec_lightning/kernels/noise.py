@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -59,3 +60,7 @@ def dropout_noise(shape: torch.Size | tuple[int, ...], dtype: torch.dtype, p: fl
 @functools.cache
 def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(torch.get_num_threads(), "dropout")
+
+
+if hasattr(os, "register_at_fork"):  # a child process has the pool without its threads
+    os.register_at_fork(after_in_child=_threads.cache_clear)

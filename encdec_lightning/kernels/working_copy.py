@@ -3,38 +3,45 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from encdec_lightning.kernels.gradients import SMALLEST, Cast, GradientMemory, Lookup, is_plain_table
+from encdec_lightning.kernels.stand_in import stand_in
 
 
 def call_in(
-    dtype: torch.dtype, model: nn.Module, memory: GradientMemory, uncast: nn.Module | None = None, **inputs: Any
+    dtype: torch.dtype,
+    model: nn.Module,
+    memory: GradientMemory,
+    forwards: Mapping[nn.Module, Callable[..., Any]],
+    uncast: nn.Module | None = None,
+    **inputs: Any,
 ) -> Any:
     """`model(**inputs)` with the weights cast to `dtype`, and so the activations; gradients reach the weights uncast.
 
     Embeddings are looked up before they are cast: a table is large, few of its rows are read, and the gradients of a
     token that occurs often are summed in the table's own precision. The module `uncast` keeps its weights as they are.
-    Large gradients are written where `memory` says.
+    Large gradients are written where `memory` says. `forwards` are those of `stand_in`.
     """
-    tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     casts: dict[int, Tensor] = {}
-    copies: dict[str, Tensor] = {}
-    for path, module in model.named_modules():
+    weights: dict[nn.Module, dict[str, Tensor]] = {}
+    for module in model.modules():
         if module is uncast or isinstance(module, nn.Embedding):
             continue
+        own = weights[module] = {}
         for name, weight in module.named_parameters(recurse=False):
             if id(weight) not in casts:
                 casts[id(weight)] = _cast(weight, dtype, memory)
-            copies[f"{path}.{name}"] = casts[id(weight)]
-    with _cast_outputs(tables, dtype, memory):
-        return functional_call(model, copies, (), inputs, tie_weights=False)
+            own[name] = casts[id(weight)]
+    tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    rows: dict[nn.Module, Callable[..., Any]] = {
+        table: _rows_in(dtype, type(table), memory if is_plain_table(table) else None) for table in tables
+    }
+    return stand_in(model, weights, {**rows, **forwards})(**inputs)
 
 
 def _cast(weight: nn.Parameter, dtype: torch.dtype, memory: GradientMemory) -> Tensor:
@@ -44,29 +51,16 @@ def _cast(weight: nn.Parameter, dtype: torch.dtype, memory: GradientMemory) -> T
     return made
 
 
-@contextmanager
-def _cast_outputs(tables: list[nn.Embedding], dtype: torch.dtype, memory: GradientMemory) -> Iterator[None]:
-    def cast(module: nn.Module, given: Any, output: Tensor) -> Tensor:
-        return output.to(dtype)
+def _rows_in(dtype: torch.dtype, kind: type[nn.Embedding], memory: GradientMemory | None) -> Callable[..., Tensor]:
+    """The forward of a kind of table, its rows cast; with a memory, that of a plain table."""
 
-    def rows_of(table: nn.Embedding) -> Any:
-        def forward(ids: Tensor) -> Tensor:
-            rows: Tensor = Lookup.apply(table.weight, ids, table.padding_idx, memory)  # type: ignore[no-untyped-call]
-            return rows
+    def forward(table: nn.Embedding, *given: Any, **more: Any) -> Tensor:
+        if memory is None:
+            return kind.forward(table, *given, **more).to(dtype)
+        rows: Tensor = Lookup.apply(table.weight, *given, *more.values(), table.padding_idx, memory)  # type: ignore[no-untyped-call]
+        return rows.to(dtype)
 
-        return forward
-
-    plain = [table for table in tables if is_plain_table(table)]
-    hooks = [table.register_forward_hook(cast) for table in tables]
-    try:
-        for table in plain:
-            table.forward = rows_of(table)  # type: ignore[method-assign]
-        yield
-    finally:
-        for table in plain:
-            del table.forward
-        for hook in hooks:
-            hook.remove()
+    return forward
 
 
 def copy_in(dtype: torch.dtype | None, model: nn.Module) -> Any:

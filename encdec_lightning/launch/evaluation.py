@@ -19,16 +19,21 @@ from encdec_lightning.training.module import Seq2SeqModule
 def evaluate(run: Run, checkpoint: str | None, options: dict[str, str]) -> Run:
     """Test a checkpoint and write the results: into the run, or with other options into a run of `evaluations/`.
 
-    Of the frozen config only the data and plain options are used: what it could call is never built.
+    Of the frozen config only the data and plain options are used: what it could call is never built. Raises `UserError`
+    when the test examples are not those of the run's own test.
     """
     quiet()
     frozen = convert(run.config())
     config = with_options(frozen, options, checkpoint)
     module = load(run, config)
+    data = Seq2SeqDataModule(config.task, module.tokenizers, loading(config))
+    began, now = run.metrics().get("data/test_fingerprint"), data.fingerprint("test")
+    if began not in (None, now):
+        expected = f"its examples are not those that the run was tested on ({now[:12]}, they were {began[:12]})"
+        raise UserError("task.test", config.task.path("test"), f"{expected}: put those back, or use encdec-predict")
     changed = config != frozen
     target = Run.create(run.folder / "evaluations" / _name(config), asdict(config), _name(config)) if changed else run
     with target.lock():
-        data = Seq2SeqDataModule(config.task, module.tokenizers, loading(config))
         test(target, replace(config, export=False), build_evaluator(config), data, module)
     return target
 

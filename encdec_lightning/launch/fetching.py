@@ -10,7 +10,7 @@ from encdec_lightning.config import Config
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.data.pairs import SPLITS
 from encdec_lightning.data.store import OnDisk
-from encdec_lightning.launch.job import loading
+from encdec_lightning.launch.job import check_targets, loading
 
 
 def fetch(config: Config, with_model: bool = True) -> tuple[Tokenizers, dict[str, OnDisk]]:
@@ -22,4 +22,5 @@ def fetch(config: Config, with_model: bool = True) -> tuple[Tokenizers, dict[str
     if with_model:
         compose(**asdict(config.model), tokenizers=tokenizers)
     data = Seq2SeqDataModule(config.task, tokenizers, loading(config))
+    check_targets(config, data)
     return tokenizers, {split: data.examples(split) for split in SPLITS}

@@ -4,33 +4,51 @@ from __future__ import annotations
 
 import logging
 import platform
+import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
 import transformers
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import LambdaCallback, ProgressBar
 from lightning.pytorch.loggers import Logger
 
 from encdec_lightning.composition.compose import compose
+from encdec_lightning.composition.parameters import count_parameters
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.config import Config, Node, convert
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.data.options import Loading
-from encdec_lightning.errors import UserError
-from encdec_lightning.launch.build import build, build_partial
+from encdec_lightning.data.pairs import Split
+from encdec_lightning.data.store import OnDisk
+from encdec_lightning.errors import UserError, UserErrors
+from encdec_lightning.evaluation.references import check_references
+from encdec_lightning.launch.build import build, build_partial, first_line
+from encdec_lightning.reporting.card import write_card
 from encdec_lightning.reporting.curves import draw_curves
+from encdec_lightning.reporting.opening import opening
 from encdec_lightning.reporting.results import write_results
 from encdec_lightning.run import Run
+from encdec_lightning.signals import TERMINATION
+from encdec_lightning.training.callbacks.checkpoints import LastCheckpoint, best_keeper, name_best
+from encdec_lightning.training.callbacks.ending import EndTogether
+from encdec_lightning.training.callbacks.progress import FitProgress
 from encdec_lightning.training.callbacks.throughput import Throughput
 from encdec_lightning.training.callbacks.validate_every import ValidateEvery
 from encdec_lightning.training.checkpoint import load_checkpoint
+from encdec_lightning.training.checkpoint_io import DurableCheckpointIO
 from encdec_lightning.training.module import Seq2SeqModule
 
 DATA_COUNTS = ("skipped", "dropped_by_preprocessing", "too_long_dropped")
+PROFILERS = {"simple": "SimpleProfiler", "advanced": "AdvancedProfiler", "pytorch": "PyTorchProfiler"}
 TRAINER, CALLBACK, LOGGER, OPTIMIZER = lightning.Trainer, lightning.Callback, Logger, torch.optim.Optimizer
 
 
@@ -49,44 +67,99 @@ def train(run: Run) -> None:
         config.generation,
         optimizer=build_partial("optimizer", config.optimizer, OPTIMIZER),
     )
+    trainer = build_trainer(config, run)
     resumed = run.resumable()
     if config.init_from is not None and resumed is None:
         start_from(module, config.init_from)
     data.prepare_data()  # before there are processes that would wait for it
-    trainer = build_trainer(config, run)
+    check_targets(config, data)
+    if trainer.is_global_zero and resumed not in (None, run.last):
+        print(f"{run.last} is damaged or gone: training goes on from {resumed}.", file=sys.stderr)
     for logger in trainer.loggers:
         logger.log_hyperparams(asdict(config))
-    try:
+    opened = LambdaCallback(on_train_start=lambda *_: _say_opening(run, config, module, data, trainer))
+    trainer.callbacks.insert(0, opened)  # type: ignore[attr-defined]  # before the progress begins
+    with lightnings_refusals(), interruptible(trainer):
         trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
-    except SystemExit:  # Lightning's answer to an interrupt
-        if trainer.interrupted:
-            raise KeyboardInterrupt from None
-        raise
+    TERMINATION.check()
     if trainer.is_global_zero:
         run.write_metrics({**run.metrics(), **training_metrics(trainer, module, data)})
         draw_curves(run)
-    chosen = run.checkpoint(config.checkpoint)
-    chosen_module = Seq2SeqModule.load_from_checkpoint(chosen, task=config.task, generation=config.generation)
-    test(run, config, trainer, data, chosen_module)
+    if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        chosen = chosen_checkpoint(run, config, trainer)
+        module = Seq2SeqModule.load_from_checkpoint(chosen, task=config.task, generation=config.generation)
+    test(run, config, trainer, data, module)
+    if trainer.is_global_zero:
+        run.before_last.unlink(missing_ok=True)  # nothing goes on from here
+
+
+def chosen_checkpoint(run: Run, config: Config, trainer: lightning.Trainer) -> Path:
+    """The checkpoint to test after a fit. All ranks must call it: a callback's best one gets its name in the run."""
+    keeper = best_keeper(trainer)
+    if keeper is not None and keeper.best_model_path:
+        name_best(trainer, keeper, run.checkpoints)
+    if config.checkpoint == "best" and not (run.checkpoints / "best.ckpt").exists():
+        if trainer.is_global_zero:
+            print("checkpoint is 'best': the fit has made no best one, the last one is tested.", file=sys.stderr)
+        return run.checkpoint("last")
+    return run.checkpoint(config.checkpoint)
+
+
+@contextmanager
+def lightnings_refusals() -> Iterator[None]:
+    """What Lightning's Trainer refuses when it sees the data, as a `UserError`."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise UserError("trainer", "lightning.Trainer", first_line(error)) from error
 
 
 def test(run: Run, config: Config, trainer: lightning.Trainer, data: Seq2SeqDataModule, module: Seq2SeqModule) -> None:
     """Generate the test set, score it, write it into the run, and export the model."""
-    trainer.test(module, data, verbose=False)
+    module.keep_predictions = run.write_predictions
+    with lightnings_refusals(), interruptible(trainer):
+        trainer.test(module, data, verbose=False)
     if trainer.is_global_zero:
         metrics, baselines = config.task.metrics or ["rouge"], config.task.baselines or []
-        write_results(run, module.predictions, module.scores, metrics, baselines)
+        write_results(run, module.predictions, module.scores, metrics, baselines, module.failed_scores)
         meta = data.examples("test").meta
         told = {f"data/test_{name}": meta[name] for name in ("fingerprint", *DATA_COUNTS)}
         run.write_metrics({**run.metrics(), **told})
         if config.export:
             with run.replacing_model() as folder:
                 module.export(folder)
+                write_card(run, folder)
+        elif run.model.is_dir():
+            write_card(run, run.model)  # tested again: what its card says of scores is out of date
+
+
+def check_targets(config: Config, data: Seq2SeqDataModule) -> None:
+    """Raise `UserErrors` if a metric does not fit the targets of a split that it will be computed on."""
+    splits: tuple[Split, ...] = ("validation", "test") if config.task.validation_generate else ("test",)
+    found: list[UserError] = []
+    for split in splits:
+        targets = partial(_targets, data.examples(split))
+        found += check_references(config.task.metrics or ["rouge"], split, targets)
+    if found:
+        raise UserErrors(found)
+
+
+@contextmanager
+def interruptible(trainer: lightning.Trainer) -> Iterator[None]:
+    """An interrupt leaves the block as `KeyboardInterrupt`; Lightning turns it into an exit with code 1."""
+    try:
+        yield
+    except SystemExit:
+        if trainer.interrupted and not TERMINATION.asked:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        TERMINATION.deferred = False
 
 
 def start_from(module: Seq2SeqModule, folder: str) -> None:
-    """Take the weights of another run's best checkpoint."""
-    path = Run.open(folder, "init_from").checkpoint("best")
+    """Take the weights of another run's best checkpoint, or of its last where it has no best one."""
+    path = Run.open(folder, "init_from").best_or_last()
     state = load_checkpoint(path, "cpu")["state_dict"]
     try:
         module.load_state_dict(state)
@@ -99,20 +172,32 @@ def start_from(module: Seq2SeqModule, folder: str) -> None:
 
 def build_trainer(config: Config, run: Run) -> lightning.Trainer:
     """The Trainer of a run; its checkpoints and logs lie in the run's folder."""
-    node: Node = {**config.trainer, "precision": resolve_precision(config.trainer)}
+    node: Node = {"enable_model_summary": False, **config.trainer}  # the opening lines say more
     callbacks = [
         build(f"callbacks.{name}", each, CALLBACK, dirpath=run.checkpoints) for name, each in _nodes(config.callbacks)
     ]
-    where = {"save_dir": run.logs, "id": f"{config.identity()[:8]}-{run.folder.name}"[:64], "name": config.name}
+    if not any(isinstance(each, LastCheckpoint) for each in callbacks):
+        callbacks.append(LastCheckpoint(run.checkpoints, only_at_end=True))
+    callbacks.sort(key=lambda each: isinstance(each, LastCheckpoint))  # it writes down the state of all others
+    where = {"save_dir": run.logs, "id": run.id, "name": config.name}
     loggers = [build(f"logger.{name}", each, LOGGER, **where) for name, each in _nodes(config.logger)]
+    callbacks.append(EndTogether(run.checkpoints / "last.ckpt"))
+    if not node.get("enable_progress_bar", True):
+        callbacks = [each for each in callbacks if not isinstance(each, ProgressBar)]
     every = config.validate_every
     if every is not None:
         callbacks.append(ValidateEvery(every))
+    if (
+        isinstance(node.get("profiler"), str) and node["profiler"] in PROFILERS
+    ):  # their reports would go to a log that is silent
+        target = {"_target_": f"lightning.pytorch.profilers.{PROFILERS[node['profiler']]}"}
+        node["profiler"] = {**target, "dirpath": str(run.logs), "filename": "profile"}
     trainer: lightning.Trainer = build(
         "trainer",
         node,
         TRAINER,
         callbacks=callbacks,
+        plugins=[DurableCheckpointIO({run.last: run.before_last})],
         logger=loggers,
         default_root_dir=run.folder,
         accumulate_grad_batches=config.data.accumulate,
@@ -128,28 +213,34 @@ def build_evaluator(config: Config) -> lightning.Trainer:
     return lightning.Trainer(
         accelerator="auto",
         devices=1,
-        precision=resolve_precision({"precision": config.trainer.get("precision", "32-true")}),
+        precision=config.trainer.get("precision", "32-true"),
+        callbacks=[FitProgress()],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
     )
 
 
+def _say_opening(
+    run: Run, config: Config, module: Seq2SeqModule, data: Seq2SeqDataModule, trainer: lightning.Trainer
+) -> None:
+    """Say what is about to happen, in a few lines."""
+    if not trainer.is_global_zero:
+        return
+    counts = count_parameters(module.model).as_built
+    trained = sum(each.numel() for each in module.parameters() if each.requires_grad)
+    pairs = {split: int(data.examples(split).meta["examples"]) for split in ("train", "validation", "test")}
+    steps = module.total_steps()
+    length = f"{steps:,} steps" if steps else "steps without a number"
+    done = f", {trainer.global_step:,} are done" if trainer.global_step else ""
+    devices = "" if trainer.world_size == 1 else f"{trainer.world_size} x "
+    where = f"{devices}{trainer.strategy.root_device.type} in {trainer.precision}"
+    print(opening(run, config.model, counts, trained, pairs, f"{length}{done} on {where}"), file=sys.stderr)
+
+
 def loading(config: Config) -> Loading:
     """The loading options with the run's seed in the order of the examples."""
     return replace(config.data, seed=config.data.seed + config.seed)
-
-
-def resolve_precision(trainer: Node) -> Any:
-    """`auto`: bf16-mixed where the processor multiplies bf16 in hardware, else 32-true."""
-    precision = trainer.get("precision", "32-true")
-    if precision != "auto":
-        return precision
-    on_gpu = trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    if on_gpu:
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return "bf16-mixed" if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") else "32-true"
 
 
 def training_metrics(trainer: lightning.Trainer, module: Seq2SeqModule, data: Seq2SeqDataModule) -> dict[str, Any]:
@@ -169,14 +260,14 @@ def training_metrics(trainer: lightning.Trainer, module: Seq2SeqModule, data: Se
         **{f"version/{name}": version(name) for name in ("encdec_lightning", "torch", "transformers", "lightning")},
     }
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Throughput) and callback.total_seconds:
-            metrics["train/seconds"] = callback.total_seconds
-            metrics["train/examples"] = callback.total_examples
-            metrics["train/tokens_per_second"] = callback.total_tokens / callback.total_seconds
-            metrics["train/mfu"] = callback.mfu
-    monitored = getattr(trainer.checkpoint_callback, "best_model_score", None)
-    if monitored is not None:
-        metrics[f"best/{module.task.monitor}"] = float(monitored)
+        if isinstance(callback, Throughput) and callback.totals.seconds:
+            metrics["train/seconds"] = callback.totals.seconds
+            metrics["train/examples"] = callback.totals.examples
+            metrics["train/tokens_per_second"] = callback.totals.tokens_per_second
+            metrics["train/mfu"] = callback.totals.mfu
+    keeper = best_keeper(trainer)
+    if keeper is not None and keeper.best_model_score is not None:
+        metrics[f"best/{keeper.monitor}"] = float(keeper.best_model_score)
     return metrics
 
 
@@ -188,7 +279,12 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # a run continues
     warnings.filterwarnings("ignore", message="Precision .* is not supported by the model summary.*")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # the module gathers by itself
+
+
+def _targets(examples: OnDisk) -> Iterator[str]:
+    return (examples.pair(number).target for number in range(len(examples.lengths)))
 
 
 def _nodes(slots: dict[str, Node | None]) -> Iterator[tuple[str, Node]]:

@@ -1,4 +1,4 @@
-"""The lines of `encdec-predict`: a source each in its input, texts in its output."""
+"""The lines of `encdec-predict`: those of standard input as they come, texts in its output."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import json
 import os
 import select
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
-from io import TextIOWrapper, UnsupportedOperation
-from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from io import UnsupportedOperation
+from typing import IO, Any, NamedTuple
 
-from encdec_lightning.errors import UserError
 from encdec_lightning.records import Pair
 
 PAUSE = 0.1  # seconds without input
@@ -26,85 +24,77 @@ class Answer(NamedTuple):
     score: float
 
 
-def read_sources(lines: TextIO, name: str, column: str, pauses: bool = False) -> Iterator[Pair | None]:
-    """A pair without a target for each line, its id the line's number; raises `UserError` when there is no line.
-
-    With `pauses` a None where standard input has nothing more to read yet.
-    """
-    number = 0
-    for line in _live(lines) if pauses and name == "-" else lines:
-        if line is None:
-            yield None
-            continue
-        number += 1
-        text: object = line.strip()
-        if name.endswith(".jsonl"):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"input line {number}", line[:60].rstrip(), f"it must be JSON ({error.msg})") from None
-            text = row.get(column) if isinstance(row, dict) else None
-        if not isinstance(text, str) or not text.strip() or any("\ud800" <= sign <= "\udfff" for sign in text):
-            what = f"its column {column!r} must be" if name.endswith(".jsonl") else "it must be"
-            raise UserError(f"input line {number}", line[:60].rstrip(), f"{what} a text that is not empty")
-        yield Pair(str(number), text, "")
-    if number == 0:
-        raise UserError("input", name, "it is empty")
-
-
-def windows(pairs: Iterable[Pair | None], size: int) -> Iterator[list[Pair]]:
-    """So many pairs at a time, fewer at the end and where there is a pause."""
+def windows(pairs: Iterable[Pair], size: int, paused: Callable[[], bool] = lambda: False) -> Iterator[list[Pair]]:
+    """So many pairs at a time, fewer at the end and where the input has `paused`."""
     window: list[Pair] = []
-    for pair in pairs:
-        if pair is not None:
-            window.append(pair)
-        if window and (pair is None or len(window) == size):
+    remaining = iter(pairs)
+    while True:
+        if window and (len(window) == size or paused()):
             yield window
             window = []
+        pair = next(remaining, None)
+        if pair is None:
+            break
+        window.append(pair)
     if window:
         yield window
 
 
-def written(pair: Pair, answers: list[Answer], text: bool, scores: bool) -> str:
-    """The line of a source with one answer, or its lines with several: JSON, or plain text."""
+def written(pair: Pair, answers: list[Answer], text: bool, scores: bool, several: bool = False) -> str:
+    """The line of a source with its answer, or its lines where there may be `several`: JSON, or plain text."""
     if text:
-        name = [pair.id] if len(answers) > 1 else []
+        name = [pair.id.translate(SPACES)] if several else []
         rows = [[*name, *([f"{each.score:.6f}"] if scores else []), each.text.translate(SPACES)] for each in answers]
         return "".join("\t".join(row) + "\n" for row in rows)
     found: list[dict[str, Any]] = [
         {"prediction": each.text, **({"score": round(each.score, 6)} if scores else {})} for each in answers
     ]
-    several = {"predictions": found} if len(found) > 1 else found[0]
-    return json.dumps({"id": pair.id, "source": pair.source, **several}, ensure_ascii=False) + "\n"
+    answer = {"predictions": found} if several else found[0]
+    return json.dumps({"id": pair.id, "source": pair.source, **answer}, ensure_ascii=False) + "\n"
 
 
-@contextmanager
-def opened(name: str) -> Iterator[TextIO]:
-    """The input as text; raises `UserError` when it is not UTF-8."""
-    if name == "-" and isinstance(sys.stdin, TextIOWrapper):
-        sys.stdin.reconfigure(encoding="utf-8", errors="strict")  # in the C locale Python lets any byte through
-    try:
-        with nullcontext(sys.stdin) if name == "-" else Path(name).open(encoding="utf-8") as stream:
-            yield stream
-    except UnicodeDecodeError as error:
-        raise UserError("input", name, "it must be UTF-8") from error
+def standard_input() -> IO[bytes] | Iterable[bytes]:
+    """The bytes of standard input, or its lines where there are no bytes beneath."""
+    beneath: IO[bytes] | None = getattr(sys.stdin, "buffer", None)
+    return beneath if beneath is not None else (line.encode() for line in sys.stdin)
 
 
-def _live(lines: TextIO) -> Iterator[str | None]:
-    """The lines of a pipe or a terminal that nothing was read from yet, and None at a pause."""
-    try:
-        descriptor = lines.fileno()
-    except (AttributeError, UnsupportedOperation):
-        yield from lines
-        return
-    rest = b""
-    while True:
-        if not select.select([descriptor], [], [], PAUSE)[0]:
-            yield None
-        block = os.read(descriptor, 1 << 16)
-        if not block:
-            break
-        *whole, rest = (rest + block).split(b"\n")
-        yield from (line.decode() for line in whole)
-    if rest:
-        yield rest.decode()
+class Live:
+    """The lines of a pipe or a terminal that nothing was read from yet, which tells where it pauses."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._ended = descriptor, False
+        self._lines: deque[bytes] = deque()
+        self._rest = b""  # the start of a line
+
+    @classmethod
+    def of_standard_input(cls) -> Live | None:
+        """That of standard input, unless it is no file of the system."""
+        try:
+            return cls(sys.stdin.fileno())
+        except (AttributeError, UnsupportedOperation):
+            return None
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            while not self._lines and not self._ended:
+                self._read()
+            if not self._lines:
+                return
+            yield self._lines.popleft()
+
+    def paused(self) -> bool:
+        """Whether no line comes within `PAUSE`."""
+        while not self._lines and not self._ended:
+            if not select.select([self._descriptor], [], [], PAUSE)[0]:
+                return True
+            self._read()
+        return False
+
+    def _read(self) -> None:
+        block = os.read(self._descriptor, 1 << 16)
+        self._ended = not block
+        *whole, self._rest = (self._rest + block).split(b"\n")
+        self._lines += [line + b"\n" for line in whole]
+        if self._ended and self._rest:
+            self._lines.append(self._rest)

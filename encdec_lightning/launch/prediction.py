@@ -17,14 +17,16 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from encdec_lightning.cache import cache_folder
 from encdec_lightning.config import Config, convert
+from encdec_lightning.data.inputs import InputReader, find_input, input_rows, is_pipe
 from encdec_lightning.errors import UserError
 from encdec_lightning.generation.generate import Streamer, rows_that_fit, streamer
 from encdec_lightning.generation.search import Hypothesis
 from encdec_lightning.generation.support import target_limit
 from encdec_lightning.launch.evaluation import load
-from encdec_lightning.launch.job import quiet, resolve_precision
-from encdec_lightning.launch.lines import Answer, opened, read_sources, windows, written
+from encdec_lightning.launch.job import quiet
+from encdec_lightning.launch.lines import Answer, Live, standard_input, windows, written
 from encdec_lightning.launch.overrides import with_options
 from encdec_lightning.launch.partial import Done, Output, check_output, opened_output
 from encdec_lightning.records import Pair
@@ -37,30 +39,34 @@ DTYPES = {16: torch.float16, "16": torch.float16, "bf16": torch.bfloat16}
 
 
 def predict_file(
-    run: Run, source: str, output: str, checkpoint: str | None, options: dict[str, str], scores: bool = False
-) -> None:
+    run: Run, source: str, output: str, checkpoint: str | None, options: dict[str, str], scores: bool = False,
+    given_format: str | None = None,
+) -> None:  # fmt: skip
     """Generate texts for each source, in order; raises `UserError` for a row without one, or an output that exists.
 
-    A file is read to its end before the model is loaded; an output file appears when it is whole. Until then a partial
-    file holds what is done, and the same command continues there.
+    The input is read as the run's training pairs were. A file is read to its end before the model is loaded; an output
+    file appears when it is whole. Until then a partial file holds what is done, and the same command continues there.
     """
     quiet()
     config = with_options(convert(run.config()), options, checkpoint)
     check_output(output)
-    total = _count(source, config.task.source)
+    total = _count(source, config, given_format)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with opened_output(output, _job(run, config, scores)) as sink:
         predictor = Predictor(load(run, config, device), config, scores, sink.done.rows)
-        with opened(source) as lines:
-            pairs = read_sources(lines, source, config.task.source, pauses=output == "-")
-            digest = _skip(pairs, sink.done, source)
-            _predict(predictor, pairs, digest, output, sink, total)
+        reader = InputReader(config.task, config.data.on_bad_row == "skip")
+        live = Live.of_standard_input() if (source, output) == ("-", "-") and given_format != "csv" else None
+        pairs = _sources(reader, source, config, given_format, live)
+        digest = _skip(pairs, sink.done, source)
+        found = windows(pairs, CHUNK) if live is None else windows(pairs, CHUNK, live.paused)
+        _predict(predictor, found, digest, output, sink, total)
+    _say_what_was_odd(reader)
 
 
 def _predict(
-    predictor: Predictor, pairs: Iterator[Pair | None], digest: Any, output: str, sink: Output, total: int | None
+    predictor: Predictor, found: Iterator[list[Pair]], digest: Any, output: str, sink: Output, total: int | None
 ) -> None:
-    """Write the lines of the sources that are not done yet; `digest` is the hash of those that are."""
+    """Write the lines of the windows of sources that are not done yet; `digest` is the hash of those that are."""
     text, console = output != "-" and not output.endswith(".jsonl"), Console(stderr=True)
     begun, first = time.perf_counter(), sink.done.sources
     number = first
@@ -77,12 +83,15 @@ def _predict(
         bar.update(task, advance=1, speed=f"{(number - first) / (time.perf_counter() - begun):.1f}")
 
     try:
-        for window in windows(pairs, CHUNK):
+        for window in found:
             bar.start()
-            found = predictor(window, advance)
+            answers = predictor(window, number + 1, advance)
             for pair in window:
                 digest.update(_hashed(pair))
-            lines = [written(pair, each, text, predictor.scores) for pair, each in zip(window, found, strict=True)]
+            lines = [
+                written(pair, each, text, predictor.scores, predictor.several)
+                for pair, each in zip(window, answers, strict=True)
+            ]
             sink.write("".join(lines), Done(number, digest.hexdigest(), predictor.rows))
     finally:
         if bar.live.is_started:  # else there was nothing to show
@@ -98,10 +107,11 @@ class Predictor:
     def __init__(self, module: Seq2SeqModule, config: Config, scores: bool, rows: int | None = None) -> None:
         """With `rows` it works as one that has been at work with so many, as far as memory allows."""
         self.scores, self._config, self._warm = scores, config, rows is None
+        self.several = config.generation.num_return_sequences > 1
         self._model, self._tokenizers = module.model, module.tokenizers
         self._device = next(self._model.parameters()).device
         self._generator = torch.Generator(self._device)
-        precision = resolve_precision({"precision": config.trainer.get("precision", "32-true")})
+        precision = config.trainer.get("precision", "32-true")
         self._dtype = DTYPES.get(precision if isinstance(precision, int) else str(precision).partition("-")[0])
         self._engine: Streamer[int] | None = None
         try:
@@ -116,22 +126,26 @@ class Predictor:
         self.rows = min(fit, rows or fit)
         """Targets under way."""
 
-    def __call__(self, pairs: list[Pair], advance: Callable[[], None]) -> list[list[Answer]]:
-        """The texts of each source and their scores, best first; what is drawn depends on the seed and the window."""
-        ids = self._tokenizers.encode_sources([pair.source for pair in pairs], self._config.task.max_source_length)
-        sources = {int(pair.id): torch.tensor(each) for pair, each in zip(pairs, ids, strict=True)}
+    def __call__(self, pairs: list[Pair], first: int, advance: Callable[[], None]) -> list[list[Answer]]:
+        """The texts of each source and their scores, best first; one that is empty has an empty text.
+
+        What is drawn depends on the seed, on the window, and on the number of its first source in the input.
+        """
+        there = [number for number, pair in enumerate(pairs) if pair.source]
+        ids = self._tokenizers.encode_sources([pairs[at].source for at in there], self._config.task.max_source_length)
+        sources = {at: torch.tensor(each) for at, each in zip(there, ids, strict=True)}
         waiting = sorted(sources, key=lambda key: -len(sources[key]))
         if not self._warm:  # an engine's first steps differ from later ones in the last bits
             self._run({}, waiting[:1], sources, lambda: None)
             self._warm = True
-        self._generator.manual_seed((self._config.seed << 32) + int(pairs[0].id) & (1 << 63) - 1)
+        self._generator.manual_seed((self._config.seed << 32) + first & (1 << 63) - 1)
         found: dict[int, list[Hypothesis]] = {}
         self._run(found, waiting, sources, advance)
-        hypotheses = [each for key in sources for each in found[key]]
-        texts = self._tokenizers.decode([each.tokens for each in hypotheses])
-        answers = [Answer(text, each.score) for text, each in zip(texts, hypotheses, strict=True)]
-        count = self._config.generation.num_return_sequences
-        return [answers[at : at + count] for at in range(0, len(answers), count)]
+        texts = iter(self._tokenizers.decode([each.tokens for key in sources for each in found[key]]))
+        answers = {key: [Answer(next(texts), each.score) for each in found[key]] for key in sources}
+        for _ in range(len(pairs) - len(there)):
+            advance()
+        return [answers.get(number, [Answer("", 0.0)]) for number in range(len(pairs))]
 
     def _run(
         self, found: dict[int, list[Hypothesis]], waiting: list[int], sources: dict[int, torch.Tensor],
@@ -178,16 +192,35 @@ def free_memory(device: torch.device) -> int:
     return min(sizes, default=4 << 30)
 
 
-def _count(source: str, column: str) -> int | None:
-    """How many sources a file has, all of them sound; none for what can be read only once."""
+def _sources(
+    reader: InputReader, source: str, config: Config, given_format: str | None, live: Live | None = None
+) -> Iterator[Pair]:
+    """The sources of the input; raises `UserError` where there is none."""
     if source == "-":
+        rows = input_rows(standard_input() if live is None else live, config.task, given_format)
+    else:
+        rows = find_input(source, config.task, cache_folder(config.data.cache), given_format)
+    number = 0
+    for number, pair in enumerate(reader.read(rows), start=1):  # noqa: B007
+        yield pair
+    if number == 0:
+        raise UserError("input", source, "it is empty")
+
+
+def _count(source: str, config: Config, given_format: str | None) -> int | None:
+    """How many sources there are, all of them sound; none for what can be read only once."""
+    if source == "-" or is_pipe(source):
         return None
-    if not Path(source).exists() or Path(source).is_dir():
-        raise UserError("input", source, "there is no such file")
-    if not Path(source).is_file():
-        return None
-    with opened(source) as lines:
-        return sum(1 for _ in read_sources(lines, source, column))
+    reader = InputReader(config.task, config.data.on_bad_row == "skip")
+    return sum(1 for _ in _sources(reader, source, config, given_format))
+
+
+def _say_what_was_odd(reader: InputReader) -> None:
+    """A line for sources that training would have left out."""
+    if reader.kept:
+        print(f"{reader.kept} sources that task.preprocess drops have a text all the same", file=sys.stderr)
+    if reader.skipped:
+        print(f"{reader.skipped} rows are no sources, their texts are empty: {reader.first_problem}", file=sys.stderr)
 
 
 def _job(run: Run, config: Config, scores: bool) -> dict[str, Any]:
@@ -216,13 +249,12 @@ def _content(checkpoint: Path) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _skip(pairs: Iterator[Pair | None], done: Done, source: str) -> Any:
+def _skip(pairs: Iterator[Pair], done: Done, source: str) -> Any:
     """The hash of the sources that are done, after passing over them; raises `UserError` if they are others."""
     digest, passed = hashlib.sha256(), 0
     for pair in islice(pairs, done.sources):
-        if pair is not None:
-            digest.update(_hashed(pair))
-            passed += 1
+        digest.update(_hashed(pair))
+        passed += 1
     if done.sources and (passed, digest.hexdigest()) != (done.sources, done.digest):
         expected = f"its first {done.sources} sources are not those of the partial file, give the same or delete that"
         raise UserError("input", source, expected)
@@ -230,4 +262,4 @@ def _skip(pairs: Iterator[Pair | None], done: Done, source: str) -> Any:
 
 
 def _hashed(pair: Pair) -> bytes:
-    return hashlib.sha256(pair.source.encode()).digest()
+    return hashlib.sha256(f"{pair.id}\0{pair.source}".encode()).digest()

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Literal
 from encdec_lightning.config import OPEN_SLOTS, Config, concerned, not_given, problems
 from encdec_lightning.errors import UserError, UserErrors
 from encdec_lightning.launch.draft import Draft
+from encdec_lightning.launch.precision import with_precision
+from encdec_lightning.launch.settle import contradictions, say_what_is_tested, settle
 from encdec_lightning.run import Run
 
 if TYPE_CHECKING:
@@ -22,10 +24,16 @@ Purpose = Literal["train", "data", "model"]
 
 
 def prepare(config: Config, in_sweep: bool = False, checked: bool = False) -> Run:
-    """The run of a config, checked unless it is so already, its folder made, its config frozen; raises `UserErrors`."""
+    """The run of a config, checked unless it is so already, settled, its folder made, its config frozen.
+
+    Raises `UserErrors`.
+    """
     found = [] if checked else check_all(config)
     if found:
         raise UserErrors(found)
+    asked, config = config, settle(config)
+    say_what_is_tested(asked, config)
+    config = with_precision(config)
     identity = config.identity()
     last = identity[:12] if in_sweep else f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     folder = Path(config.folder) if config.folder is not None else Path("runs", config.name, last)
@@ -63,11 +71,12 @@ def _check(config: Config, doubtful: set[str], here: bool) -> Iterator[UserError
 
     quiet()
     checks: tuple[Callable[[Config, set[str]], Iterable[UserError]], ...] = (
-        *(_check_slots, _check_model, _check_names, check_monitors, problems, _check_files, _check_places),
-        partial(rehearse, here=here),
+        *(_check_slots, _check_model, _check_names, check_monitors, contradictions, problems, _check_files),
+        *(_check_places, partial(rehearse, here=here)),
     )
+    settled = settle(config)
     for check in checks:
-        for problem in check(config, doubtful):
+        for problem in check(settled, doubtful):
             doubtful.add(problem.field)
             yield problem
 
@@ -187,7 +196,7 @@ def _check_places(config: Config, doubtful: set[str]) -> Iterator[UserError]:
     """The checkpoint and the run to start from, and whether the run's own folder can be one."""
     places: dict[str, Callable[[str], object]] = {
         "checkpoint": _check_checkpoint,
-        "init_from": lambda folder: Run.open(folder, "init_from").checkpoint("best"),
+        "init_from": lambda folder: Run.open(folder, "init_from").best_or_last(),
         "folder": Run.check_place,
     }
     for option, check in places.items():

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from encdec_lightning.config import Config, convert
-from encdec_lightning.errors import EXIT_CODE, INTERRUPTED, UserError, UserErrors
+from encdec_lightning.errors import EXIT_CODE, INTERRUPTED, TERMINATED, JobFailed, UserError, UserErrors, reason
 from encdec_lightning.run import Run
+from encdec_lightning.signals import GRACE, PARENT, TERMINATION, Terminated
+
+LEFT = 2.0  # seconds that further ranks have after rank 0 has ended without being asked to
 
 
 def start(run: Run, own_process: bool = False) -> None:
     """Train the run to its end, or do nothing if it is finished. Keeps `status.json`; holds the run's lock meanwhile.
 
-    Several devices, or `own_process`, run in processes that have never loaded Hydra.
+    Several devices, or `own_process`, run in processes that have never loaded Hydra. When this process is interrupted
+    or asked to end, they end too, and the run is `preempted`.
     """
     with run.lock() as lock:
         if run.status().get("state") == "finished":
@@ -29,29 +38,85 @@ def start(run: Run, own_process: bool = False) -> None:
             else:
                 from encdec_lightning.launch.job import train
 
-                train(run)
-        except KeyboardInterrupt:
+                with recorded(run):
+                    train(run)
+        except (KeyboardInterrupt, Terminated):
             run.set_state("preempted")
-            raise
-        except BaseException as error:
-            run.set_state("failed", f"{type(error).__name__}: {error}")
+            print(f"The run is preempted; encdec-train run={run.folder} continues it.", file=sys.stderr)
             raise
         run.set_state("finished")
+
+
+@contextmanager
+def recorded(run: Run, rank: int = 0) -> Iterator[None]:
+    """Write into the run's status how a job ends that does not reach its end: preempted, or failed and why.
+
+    Of several ranks' ends the first one counts, since the others may follow from it. Whatever fails after the
+    request to end counts as that end: other processes, which a job needs, may be gone. A bug's traceback is kept in
+    the run's logs, and a note on the exception says where.
+    """
+    try:
+        yield
+    except BaseException as error:
+        undecided = run.status().get("state") == "running"
+        if TERMINATION.asked or isinstance(error, KeyboardInterrupt | Terminated):
+            if undecided:
+                run.set_state("preempted")
+            if isinstance(error, KeyboardInterrupt | Terminated):
+                raise
+            raise Terminated from error
+        if undecided:
+            run.set_state("failed", reason(error))
+        if not isinstance(error, UserError | UserErrors):
+            error.add_note(f"This traceback is also in {run.keep_traceback(error, rank)}.")
+        raise
 
 
 def _in_worker(run: Run, lock: int) -> None:
     """Run the job in a process of its own, which Lightning may multiply; raises what it reports by its exit code.
 
-    It inherits the lock: should this process be killed, the run stays locked for as long as the worker lives.
+    It inherits the lock: should this process be killed, the run stays locked for as long as the worker lives, which
+    notices and ends. The worker and its further ranks are a process group, of which nothing is left afterwards.
     """
     command = [sys.executable, "-m", "encdec_lightning.launch.worker", str(run.folder)]
-    code = subprocess.run(command, check=False, pass_fds=[lock]).returncode
-    if code == EXIT_CODE:
-        raise UserErrors([])  # the worker has said it
+    environment = {**os.environ, PARENT: str(os.getpid())}
+    worker = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, pass_fds=[lock], process_group=0)
+    try:
+        code = worker.wait()
+    except BaseException:
+        worker.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            worker.wait(GRACE)
+        raise
+    finally:
+        _end_group(worker)
+    state = run.status().get("state")
     if code == INTERRUPTED:
         raise KeyboardInterrupt
+    if code == TERMINATED or (code and state == "preempted"):  # as it ended, Lightning may have killed it
+        raise Terminated
+    if code and state != "failed":  # it could not say so itself
+        run.set_state("failed", f"its process ended with {_described(code)}")
+    if code == EXIT_CODE:
+        raise UserErrors([])  # the worker has said it
     if code:
-        raise subprocess.CalledProcessError(code, command)
+        raise JobFailed(f"The run {run.folder} failed: {run.status()['error']}")
+
+
+def _end_group(worker: subprocess.Popen[bytes]) -> None:
+    """Kill what is left of a worker and its further ranks, which have a moment to end, unless they were asked to."""
+    asked = worker.poll() in (None, INTERRUPTED, TERMINATED)
+    until = time.monotonic() + (0 if asked else LEFT)
+    with suppress(OSError):  # the group is empty
+        while time.monotonic() < until:
+            os.killpg(worker.pid, 0)
+            time.sleep(0.02)
+        os.killpg(worker.pid, signal.SIGKILL)
+    worker.wait()
+
+
+def _described(code: int) -> str:
+    return f"exit code {code}" if code > 0 else f"signal {signal.Signals(-code).name}"
 
 
 def _several_devices(config: Config) -> bool:

@@ -8,19 +8,30 @@ from __future__ import annotations
 import os
 import sys
 
-from encdec_lightning.errors import exit_code
+from encdec_lightning.errors import TERMINATED, exit_code
+from encdec_lightning.launch.processes import recorded
 from encdec_lightning.run import Run
+from encdec_lightning.signals import follow_parent
 
 
 def main() -> int:
-    """Run the job; mistakes are said by rank 0 alone."""
+    """Run the job and end with the parent at the latest; mistakes are said by rank 0 alone.
+
+    A further rank that was asked to end gives 0: Lightning kills rank 0, which may still have to close its loggers, at
+    once when a rank has another exit code.
+    """
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
+    follow_parent()
 
     def job() -> None:
-        from encdec_lightning.launch.job import train
+        run = Run.open(sys.argv[1])
+        with recorded(run, rank):
+            from encdec_lightning.launch.job import train
 
-        train(Run.open(sys.argv[1]))
+            train(run)
 
-    return exit_code(job, silent=os.environ.get("LOCAL_RANK", "0") != "0")
+    code = exit_code(job, silent=rank != 0)
+    return 0 if rank and code == TERMINATED else code
 
 
 if __name__ == "__main__":

@@ -2,49 +2,92 @@
 
 from __future__ import annotations
 
+import math
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from encdec_lightning.evaluation.baselines import baseline_predictions, permuted
-from encdec_lightning.evaluation.metric import Score, load_metric, score
+from encdec_lightning.evaluation.metric import Score, load_metric, score_all
+from encdec_lightning.evaluation.references import unscorable
 from encdec_lightning.records import Prediction
 from encdec_lightning.run import Run
 
 Metrics = dict[str, Any]
+PARTS = ("test/", "baseline/", "control/")
 
 
 def write_results(
-    run: Run, predictions: list[Prediction], scores: dict[str, Score], metrics: list[str], baselines: list[str]
+    run: Run,
+    predictions: list[Prediction],
+    scores: Mapping[str, Score],
+    metrics: list[str],
+    baselines: list[str],
+    failed: Mapping[str, str] | None = None,
 ) -> None:
     """Write the test predictions, and put the model's, the baselines' and the control's scores into `metrics.json`.
 
     The control scores each prediction against the reference of another example: what a model reaches that ignores
-    its source.
+    its source. `failed` says of the model's values that are missing why they are. A value that is missing, the model's
+    or another's, is null, `{key}/error` says why, and a line on stderr too. What is known is written before the next
+    system is scored.
     """
     run.write_predictions(predictions)
-    flat: Metrics = {}
+    kept = {key: value for key, value in run.metrics().items() if not key.startswith(PARTS)}
+    kept |= flatten("test", scores, failed)
+    kept |= {"test/examples": len(predictions), **_unscorable(predictions, metrics)}
+    run.write_metrics(kept)
     for name in baselines:
-        flat |= flatten(f"baseline/{name}", _scores(baseline_predictions(name, predictions), metrics))
-    flat |= flatten("test", scores)
+        kept |= flatten(f"baseline/{name}", *score_all(baseline_predictions(name, predictions), metrics))
+        run.write_metrics(kept)
     if len(predictions) > 1:
-        flat |= flatten("control", _scores(permuted(predictions), metrics))
-    flat["test/examples"] = len(predictions)
-    kept = {
-        key: value for key, value in run.metrics().items() if not key.startswith(("baseline/", "test/", "control/"))
-    }
-    run.write_metrics({**kept, **flat})
+        kept |= flatten("control", *score_all(permuted(predictions), metrics))
+        run.write_metrics(kept)
+    for line in remarks(kept):
+        print(line, file=sys.stderr)
 
 
-def flatten(prefix: str, scores: dict[str, Score]) -> Metrics:
-    """`{prefix}/{name}`: value, and beside it `/low`, `/high`, `/signature`."""
+def flatten(prefix: str, scores: Mapping[str, Score], failed: Mapping[str, str] | None = None) -> Metrics:
+    """`{prefix}/{name}`: value, and beside it `/low`, `/high`, `/signature`; without a value null, and `/error`."""
     flat: Metrics = {}
     for name, each in scores.items():
         key = f"{prefix}/{name}"
         flat |= {key: each.value, f"{key}/low": each.low, f"{key}/high": each.high, f"{key}/signature": each.signature}
+        if not math.isfinite(each.value):
+            flat |= {key: None, f"{key}/error": f"its value is {each.value}, which is no number"}
+    for name, reason in (failed or {}).items():
+        flat |= {f"{prefix}/{name}": None, f"{prefix}/{name}/error": reason}
     return flat
 
 
-def _scores(predictions: list[Prediction], metrics: list[str]) -> dict[str, Score]:
-    scores: dict[str, Score] = {}
+def remarks(metrics: Metrics) -> list[str]:
+    """A sentence on each thing in flat metrics that a table of the scores would hide."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for key, value in metrics.items():
+        if key.startswith(PARTS) and key.endswith("/error"):
+            system, _, name = key.removesuffix("/error").rpartition("/")
+            reasons.setdefault((name, value), []).append(system)
+    found = [
+        f"{name} is missing for {', '.join(systems)}: {why.removesuffix('.')}."
+        for (name, why), systems in reasons.items()
+    ]
+    for key, count in metrics.items():
+        if key.startswith("test/") and key.endswith("/unscorable"):
+            name = key.removeprefix("test/").removesuffix("/unscorable")
+            found.append(
+                f"{name} can compare nothing in {count:,} of the {metrics['test/examples']:,} references; they score 0."
+            )
+    return found
+
+
+def _unscorable(predictions: Sequence[Prediction], metrics: Sequence[str]) -> Metrics:
+    """`test/{metric}/unscorable`: how many references score 0 whatever is predicted, where there are any."""
+    found: Metrics = {}
     for name in metrics:
-        scores |= score(predictions, load_metric(name))
-    return scores
+        try:
+            count = unscorable(load_metric(name), [each.reference for each in predictions])
+        except Exception:  # its scores say so
+            continue
+        if count:
+            found[f"test/{name}/unscorable"] = count
+    return found

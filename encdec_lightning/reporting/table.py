@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from encdec_lightning.reporting.results import remarks
 from encdec_lightning.run import Run
 
 SAMPLES = 5
@@ -20,6 +21,8 @@ def show(run: Run, console: Console | None = None) -> None:
     console = console or Console()
     metrics = run.metrics()
     console.print(score_table(metrics))
+    for line in remarks(metrics):
+        console.print(line, highlight=False, markup=False)
     speed = "{train/seconds:,.0f} s of training, {train/tokens_per_second:,.0f} tokens/s, {train/examples:,} examples"
     if "train/seconds" in metrics:
         console.print(speed.format_map(metrics), highlight=False)
@@ -34,20 +37,22 @@ def show(run: Run, console: Console | None = None) -> None:
 
 
 def score_table(metrics: dict[str, Any]) -> Table:
-    """Rows: baselines, the model, its control. Columns: metrics, each with its 95% interval."""
-    names = [key.removeprefix("test/") for key in metrics if key.startswith("test/") and f"{key}/low" in metrics]
+    """Rows: baselines, the model, its control. Columns: metrics, each with its 95% interval; a dash where none is."""
+    scored = [key for key in metrics if key.startswith("test/") and {f"{key}/low", f"{key}/error"} & metrics.keys()]
+    names = [key.removeprefix("test/") for key in scored]
     table = Table(title="Test scores with 95% intervals")
     table.add_column("", no_wrap=True)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
-    for row in _rows(metrics):
+    for row in rows_of(metrics):
         cells = [_cell(metrics, f"{row}/{name}") for name in names]
         label = ROW_NAMES.get(row, row.removeprefix("baseline/").replace("_", " "))
         table.add_row(label, *cells, style="bold" if row == "test" else None)
     return table
 
 
-def _rows(metrics: dict[str, Any]) -> list[str]:
+def rows_of(metrics: dict[str, Any]) -> list[str]:
+    """What has scores: `baseline/{name}` for each, `test`, and `control`."""
     baselines = sorted(
         {key.rpartition("/")[0] for key in metrics if key.startswith("baseline/") and key.count("/") == 2}
     )
@@ -57,7 +62,10 @@ def _rows(metrics: dict[str, Any]) -> list[str]:
 def _cell(metrics: dict[str, Any], key: str) -> str:
     if key not in metrics:
         return ""
-    return f"{metrics[key]:.1f} [dim]{metrics[f'{key}/low']:.1f}-{metrics[f'{key}/high']:.1f}[/]"
+    value, low, high = (metrics.get(each) for each in (key, f"{key}/low", f"{key}/high"))
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if low is None or high is None else f"{value:.1f} [dim]{low:.1f}-{high:.1f}[/]"
 
 
 def _files(run: Run) -> dict[str, Any]:

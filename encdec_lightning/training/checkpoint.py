@@ -2,29 +2,77 @@
 
 from __future__ import annotations
 
-import pickle
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from encdec_lightning.composition.checkpoints import one_line
 from encdec_lightning.errors import UserError
+from encdec_lightning.files import damage
 
+KEPT = ("model", "generation_config", "tokenizers", "task", "training", "generation")
+"""What a module of ours keeps beside the weights, each a mapping."""
 T = TypeVar("T")
 
 
 def load_checkpoint(path: str | Path, map_location: torch.device | str) -> dict[str, Any]:
-    """A checkpoint that a module of ours has written; raises `UserError` for another or a damaged file."""
+    """A checkpoint that a module of ours has written; raises `UserError` for another or a damaged file.
+
+    Its checksums are checked, for torch does not look at them.
+    """
+    checkpoint = read_checkpoint(path, map_location)
+    kept = checkpoint.get("encdec_lightning")
+    if kept is None:
+        raise UserError("checkpoint", str(path), "it was not written by encdec_lightning")
+    for place, values, names in (("", checkpoint, ("state_dict",)), ("encdec_lightning.", kept, KEPT)):
+        for name in names:
+            if not isinstance(values, dict) or not isinstance(values.get(name), dict):
+                raise UserError("checkpoint", str(path), f"its {place}{name} is no mapping, another program wrote it")
+    for place, tensors in (("state_dict", checkpoint["state_dict"]), ("tokenizers", kept["tokenizers"])):
+        if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()):
+            raise UserError("checkpoint", str(path), f"its {place} holds other things than tensors")
+    return checkpoint
+
+
+def read_checkpoint(path: str | Path, map_location: Any) -> dict[Any, Any]:
+    """What any checkpoint of torch holds, plain values and tensors alone; raises `UserError`."""
+    wrong = damage(path)
+    if wrong is not None:
+        raise UserError("checkpoint", str(path), f"it cannot be read as a checkpoint: {wrong}")
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # whatever torch trips over in what others wrote
         raise UserError("checkpoint", str(path), "it cannot be read as a checkpoint of plain values") from error
-    if not isinstance(checkpoint, dict) or "encdec_lightning" not in checkpoint:
+    if not isinstance(checkpoint, dict):
         raise UserError("checkpoint", str(path), "it was not written by encdec_lightning")
     return checkpoint
+
+
+@contextmanager
+def taken_from(path: str | Path, what: str) -> Iterator[None]:
+    """What fails in here does so by the values of a checkpoint, and becomes a `UserError` that names it."""
+    try:
+        yield
+    except Exception as error:
+        reason = error.expected if isinstance(error, UserError) else f"{type(error).__name__}: {one_line(error)}"
+        raise UserError("checkpoint", str(path), f"its {what} cannot be right ({reason})") from error
+
+
+def check_fit(path: str | Path, module: nn.Module, state: dict[str, Tensor]) -> None:
+    """Raise `UserError` unless a checkpoint's tensors are those of a module, by name and shape."""
+    own = module.state_dict()
+    for name in sorted(own.keys() ^ state.keys()):
+        lacks = "lacks" if name in own else "has a tensor that the model lacks,"
+        raise UserError("checkpoint", str(path), f"its state_dict {lacks} {name}")
+    for name, value in own.items():
+        if state[name].shape != value.shape:
+            shapes = f"{tuple(state[name].shape)}, the model's is {tuple(value.shape)}"
+            raise UserError("checkpoint", str(path), f"its tensor {name} is {shapes}")
 
 
 def pack_folder(write: Callable[[Path], object]) -> dict[str, Tensor]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from encdec_lightning.kernels.cross_entropy import linear_cross_entropy
 from encdec_lightning.kernels.dropout import FastDropout
 from encdec_lightning.kernels.gradients import GradientMemory
 from encdec_lightning.kernels.packing import Packing, packed
+from encdec_lightning.kernels.stand_in import runs_as_shipped, stand_in
 from encdec_lightning.kernels.working_copy import call_in
 
 
@@ -27,7 +27,7 @@ def token_losses(model: PreTrainedModel, batch: Batch, label_smoothing: float = 
     No decoder mask is passed: targets are padded on the right, where causal attention never looks.
     """
     real = batch.target_mask
-    return _losses(model(**_inputs(batch)).logits[real], batch.target_ids[real], label_smoothing)
+    return _losses(model(**_inputs(batch), use_cache=False).logits[real], batch.target_ids[real], label_smoothing)
 
 
 class TrainingLoss:
@@ -35,12 +35,14 @@ class TrainingLoss:
 
     The LM head works on real target tokens and keeps no logits, dropout and attention run on this package's kernels.
     On CPU examples lie side by side without padding, and autocast casts each weight once. What a model does not allow
-    is left out for it.
+    is left out for it. While somebody has hooks on a module of the model or has wrapped or replaced one's `forward`,
+    `token_losses` computes the loss, so that they see and change what transformers would give them.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
-        self._plain_head: bool | None = None
+        self._head: nn.Linear | None = None
+        self._plain_head = False
         self._memory = GradientMemory()
         families = [architecture_of(side) for side in _sides(model)]
         self._casts_once = not any(family.mixes_dtypes for family in families)
@@ -49,12 +51,10 @@ class TrainingLoss:
     def __call__(self, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
         """The summed loss of a batch, ()."""
         head = self._model.get_output_embeddings()
-        if type(head) is not nn.Linear or type(head.weight) is not nn.Parameter:  # its weight is in pieces
+        if not self._is_ours(head):
             return token_losses(self._model, batch, label_smoothing).sum()
-        if any(getattr(each, "gradient_checkpointing", False) for each in self._model.modules()):
-            return token_losses(self._model, batch, label_smoothing).sum()  # repeats its forward in no context
-        if self._plain_head is None:
-            self._plain_head = has_plain_head(self._model, head)
+        if self._head is not head:
+            self._head, self._plain_head = head, has_plain_head(self._model, head)
         packing = self._packing(batch)
         if packing is None:
             inputs, real = _inputs(batch), batch.target_mask
@@ -63,21 +63,30 @@ class TrainingLoss:
             inputs, real = _packed_inputs(batch, *_sides(self._model)), batch.target_mask
             packing = self._packing(batch)
         targets = batch.target_ids[real]
-        if batch.source_ids.device.type == "cpu":
-            self._memory.keep(self._model.parameters())
 
         def chosen(hidden: Tensor) -> Tensor:  # (N, H)
             return hidden[0] if packing is not None else hidden[real]
 
         with FastDropout(), packed(packing):
             if self._plain_head:
-                with _given_to(head, lambda hidden: hidden[:, :0].to(head.weight.dtype)) as hidden:
-                    self._forward(inputs, uncast=head)
-                values, memory = chosen(hidden[0]), self._memory
+                caught = _Caught(lambda hidden: hidden[:, :0].to(head.weight.dtype))
+                self._forward(inputs, head, caught, uncast=head)
+                values, memory = chosen(caught.hidden), self._memory
                 return linear_cross_entropy(values, head.weight, head.bias, targets, label_smoothing, memory)
-            with _given_to(head, lambda hidden: chosen(hidden)[None]):
-                logits = self._forward(inputs).logits[0]
+            logits = self._forward(inputs, head, _Caught(lambda hidden: chosen(hidden)[None])).logits[0]
             return _losses(logits, targets, label_smoothing).sum()
+
+    def _is_ours(self, head: nn.Module) -> bool:
+        """Whether nobody has changed how the model runs, and nothing runs a part of it again in the backward pass.
+
+        Asked at every call: wrappers and hooks come and go. The head's weight must not be in pieces.
+        """
+        return (
+            type(head) is nn.Linear
+            and type(head.weight) is nn.Parameter
+            and not any(getattr(each, "gradient_checkpointing", False) for each in self._model.modules())
+            and runs_as_shipped(self._model)
+        )
 
     def _packing(self, batch: Batch) -> Packing | None:
         """How the examples of a batch lie side by side; None where they do not."""
@@ -86,49 +95,38 @@ class TrainingLoss:
         packing = Packing(tuple(batch.source_lengths.tolist()), tuple(batch.target_lengths.tolist()))
         return packing if packing.is_clear else None
 
-    def _forward(self, inputs: dict[str, Tensor], uncast: nn.Module | None = None) -> Any:
+    def _forward(self, inputs: dict[str, Tensor], head: nn.Linear, caught: _Caught, uncast: Any = None) -> Any:
         device = self._model.device.type
         if device != "cpu" or not torch.is_autocast_enabled(device) or not self._casts_once:
-            return self._model(**inputs, use_cache=False)
+            return stand_in(self._model, {}, {head: caught.forward})(**inputs, use_cache=False)
         dtype = torch.get_autocast_dtype(device)
         with torch.autocast(device, enabled=False):
-            return call_in(dtype, self._model, self._memory, uncast, **inputs, use_cache=False)
+            forwards: dict[nn.Module, Callable[..., Any]] = {head: caught.forward}
+            return call_in(dtype, self._model, self._memory, forwards, uncast, **inputs, use_cache=False)
+
+
+class _Caught:
+    """What a head is given, (B, T, H); it gets what `change` makes of that."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+        self._change = change
+        self.hidden: Tensor
+
+    def forward(self, head: nn.Linear, hidden: Tensor) -> Tensor:
+        """The head's, in a stand-in."""
+        self.hidden = hidden
+        return functional.linear(self._change(hidden), head.weight, head.bias)
 
 
 def has_plain_head(model: PreTrainedModel, head: nn.Linear) -> bool:
     """Whether the logits are what the head makes of the hidden states, nothing scaled, capped or added after."""
     ids = torch.zeros(1, 2, dtype=torch.long, device=head.weight.device)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "decoder_input_ids": ids}
-    training = [module for module in model.modules() if module.training]
-    try:
-        model.eval()
-        with (
-            torch.no_grad(),
-            torch.autocast(ids.device.type, enabled=False),
-            _given_to(head, lambda each: each) as hidden,
-        ):
-            logits = model(**inputs).logits
-            expected = functional.linear(hidden[0], head.weight, head.bias)
-    finally:
-        for module in training:
-            module.training = True
+    caught = _Caught(lambda hidden: hidden)
+    with torch.no_grad(), torch.autocast(ids.device.type, enabled=False):
+        logits = stand_in(model, {}, {head: caught.forward}).eval()(**inputs).logits
+        expected = functional.linear(caught.hidden, head.weight, head.bias)
     return logits.shape == expected.shape and torch.allclose(logits, expected, rtol=1e-4, atol=1e-5)
-
-
-@contextmanager
-def _given_to(head: nn.Linear, change: Callable[[Tensor], Tensor]) -> Iterator[list[Tensor]]:
-    """Catches what the head is given, (B, T, H), and gives it what `change` makes of that."""
-    caught: list[Tensor] = []
-
-    def keep(module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor]:
-        caught.append(given[0])
-        return (change(given[0]),)
-
-    hook = head.register_forward_pre_hook(keep)
-    try:
-        yield caught
-    finally:
-        hook.remove()
 
 
 def _inputs(batch: Batch) -> dict[str, Tensor]:

@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
 import lightning
 import torch
-from lightning.pytorch.plugins.precision import MixedPrecision, Precision
-from lightning.pytorch.utilities.enums import GradClipAlgorithmType
 from torch import Tensor, distributed
-from tqdm import tqdm
 
 from encdec_lightning.composition.compatibility import ComposedModel
 from encdec_lightning.composition.compose import rebuild
+from encdec_lightning.composition.foreign import check_values
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.data.batch import Batch
 from encdec_lightning.data.options import Task
 from encdec_lightning.errors import UserError
-from encdec_lightning.evaluation.metric import Score, load_metric, score
+from encdec_lightning.evaluation.metric import Score, score_all
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.predict import predict
+from encdec_lightning.generation.stock import stock_config
 from encdec_lightning.kernels.attention import use_attention
 from encdec_lightning.records import Prediction
-from encdec_lightning.training.checkpoint import load_checkpoint, pack_folder, unpack_folder
+from encdec_lightning.training.callbacks.finite import FiniteSteps, say_missing
+from encdec_lightning.training.callbacks.progress import watched
+from encdec_lightning.training.checkpoint import check_fit, load_checkpoint, pack_folder, taken_from, unpack_folder
 from encdec_lightning.training.freezing import freeze
 from encdec_lightning.training.loss import TrainingLoss, token_losses
-from encdec_lightning.training.optimizers import OptimizerFactory, default_optimizer, parameter_groups
-from encdec_lightning.training.options import Training
+from encdec_lightning.training.optimizers import OptimizerFactory, clip, default_optimizer, parameter_groups
+from encdec_lightning.training.options import NO_FP16_WEIGHTS, Training
 from encdec_lightning.training.schedules import schedule
 
 LOSS_LOADER = 0  # validation has two loaders: all pairs for the loss, and some to generate for
@@ -48,10 +49,15 @@ class TaskModule(lightning.LightningModule, ABC):
         freeze(model, training.freeze)
         self.task, self.training_options = task, training
         self._optimizer_factory = optimizer
+        self._finite = FiniteSteps()
         self._waiting: list[Batch] = []
         self._loss_sum, self._loss_tokens = 0.0, 0
         self.scores: dict[str, Score] = {}
         """Scores of the last test with their intervals, by the metric's name (`rouge1`)."""
+        self.failed_scores: dict[str, str] = {}
+        """Why the last test has no score, by the metric's name."""
+        self.keep_predictions: Callable[[list[Prediction]], object] | None = None
+        """Called on rank 0 with what a test has predicted, before anything scores it."""
         self.predictions: list[Prediction] = []
         """What the last test predicted, ordered by id, on every rank."""
 
@@ -76,12 +82,12 @@ class TaskModule(lightning.LightningModule, ABC):
         """
         total, tokens = self.loss(batch, self.training_options.label_smoothing)
         if tokens:  # a rank may be left without examples in an epoch's last step
-            self.log("train/loss", total.detach() / tokens, prog_bar=True, batch_size=tokens)
+            self._log({"train/loss": total.detach() / tokens}, prog_bar=True, batch_size=tokens)
         return total * (self.trainer.accumulate_grad_batches * self.trainer.world_size / batch.update_tokens)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
         """Ask for the end at the last step: Lightning then validates first, whatever its interval."""
-        if self.trainer.global_step == self._total_steps():
+        if self.trainer.global_step == self.total_steps():
             self.trainer.should_stop = True
 
     def validation_step(self, batch: Batch, batch_index: int, dataloader_idx: int = LOSS_LOADER) -> None:
@@ -99,11 +105,12 @@ class TaskModule(lightning.LightningModule, ABC):
         parts = self._gather(sums.tolist())
         total, tokens = (sum(part[i] for part in parts) for i in range(2))
         self._loss_sum, self._loss_tokens = 0.0, 0
-        self.log("val/loss", torch.tensor(total / tokens, dtype=torch.float32), prog_bar=True, rank_zero_only=False)
+        self._log({"val/loss": torch.tensor(total / tokens, dtype=torch.float32)}, prog_bar=True)
         predictions = self._predicted("val")
         if predictions:
-            scores = self._score(predictions)
-            self.log_dict({f"val/{name}": each.value for name, each in scores.items()}, prog_bar=False)
+            scores, failed = self._score(predictions)
+            self._log({f"val/{name}": each.value for name, each in scores.items()})
+            say_missing(self.trainer, scores, failed)
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
         """Keep the batch: all are generated for at the end, since a search is fastest over many sources."""
@@ -112,23 +119,31 @@ class TaskModule(lightning.LightningModule, ABC):
     def on_test_epoch_end(self) -> None:
         """Keep `predictions` and `scores`, and log the scores as `test/...`."""
         self.predictions = self._predicted("test")
-        self.scores = self._score(self.predictions)
-        self.log_dict({f"test/{name}": each.value for name, each in self.scores.items()})
+        if self.keep_predictions is not None and self.trainer.is_global_zero:
+            self.keep_predictions(self.predictions)
+        self.scores, self.failed_scores = self._score(self.predictions)
+        self._log({f"test/{name}": each.value for name, each in self.scores.items()})
 
     def predict_step(self, batch: Batch, batch_index: int) -> list[Prediction]:
         """Generate."""
         return self.predict(batch)
 
     def on_fit_start(self) -> None:
-        """Refuse a Trainer that accumulates, or ends an epoch, otherwise than the data plan its steps."""
+        """Refuse a Trainer with weights in fp16, or one whose steps or epochs do not fit the data's plan."""
+        if self.trainer.precision == "16-true":
+            raise UserError("Trainer.precision", "16-true", NO_FP16_WEIGHTS)
         planned = getattr(getattr(self.trainer, "datamodule", None), "micro_batches", None)
         if planned is not None and planned != self.trainer.accumulate_grad_batches:
             expected = f"it must equal Loading.accumulate ({planned})"
             raise UserError("Trainer.accumulate_grad_batches", self.trainer.accumulate_grad_batches, expected)
-        limit = self.trainer.limit_train_batches
+        limit = 0 if self.trainer.fast_dev_run else self.trainer.limit_train_batches  # type: ignore[attr-defined]
         if planned is not None and isinstance(limit, int) and limit % planned:
             expected = f"it must be a multiple of the {planned} micro-batches of an optimizer step"
             raise UserError("Trainer.limit_train_batches", limit, expected)
+
+    def configure_callbacks(self) -> list[lightning.Callback]:
+        """Whatever Trainer fits this module, a step that is not finite ends the fit."""
+        return [self._finite]
 
     def configure_gradient_clipping(
         self,
@@ -136,27 +151,22 @@ class TaskModule(lightning.LightningModule, ABC):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as the Trainer says, also with a fused optimizer in bf16.
-
-        Lightning refuses that pair for the sake of the gradient scaler, which only fp16 has.
-        """
-        plugin = self.trainer.precision_plugin
-        if isinstance(plugin, MixedPrecision) and plugin.scaler is None:
-            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or GradClipAlgorithmType.NORM)
-            Precision.clip_gradients(plugin, optimizer, gradient_clip_val or 0.0, algorithm)
-        else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        """Clip as the Trainer says, also with a fused optimizer in bf16; see `clip`."""
+        clip(self, optimizer, gradient_clip_val, gradient_clip_algorithm, self._finite.norm)
 
     def configure_optimizers(self) -> Any:
         """The optimizer over groups by learning rate and decay, and the schedule, stepped every optimizer step."""
         groups = parameter_groups(self.model, self.training_options, self.model.config.fresh_parameters)
         optimizer = self._optimizer_factory(groups)
-        factor = schedule(self.training_options, self._total_steps(), self.model.config.decoder.hidden_size)
+        factor = schedule(self.training_options, self.total_steps(), self.model.config.decoder.hidden_size)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _total_steps(self) -> int:
-        """Optimizer steps of the fit, not by Lightning's estimate, which would drop a stateful loader's state."""
+    def total_steps(self) -> int:
+        """Optimizer steps of the fit, 0 where nothing bounds them.
+
+        Not by Lightning's estimate, which would drop a stateful loader's state.
+        """
         if self.trainer.max_steps > 0:
             return int(self.trainer.max_steps)
         data: Any = getattr(self.trainer, "datamodule", None)
@@ -173,14 +183,19 @@ class TaskModule(lightning.LightningModule, ABC):
         """Generate for the batches that wait; the predictions of all ranks, each id once, ordered by id."""
         batches, self._waiting = self._waiting, []
         count = sum(batch.examples for batch in batches)
-        silent = self.trainer.progress_bar_callback is None or not self.trainer.is_global_zero
         started = time.perf_counter()
         with self.trainer.precision_plugin.forward_context():
-            own = list(tqdm(self.predict_all(batches), "generating", count, leave=False, disable=silent, unit="text"))
-        if own:
-            self.log(f"{stage}/texts_per_second", len(own) / (time.perf_counter() - started), rank_zero_only=True)
-        by_id = {each.id: each for part in self._gather(own) for each in part}
+            own = list(watched(self.trainer, self.predict_all(batches), "generating", count, "texts"))
+        parts = self._gather((own, time.perf_counter() - started))
+        by_id = {each.id: each for part, _ in parts for each in part}
+        if by_id:
+            self._log({f"{stage}/texts_per_second": len(by_id) / max(seconds for _, seconds in parts)})
         return [by_id[key] for key in sorted(by_id)]
+
+    def _log(self, values: dict[str, Any], **options: Any) -> None:
+        """Log, unless the Trainer works without all that could slow it down."""
+        if not self.trainer.barebones:
+            self.log_dict(values, **options)
 
     def _gather(self, value: Any) -> list[Any]:
         """The value of every rank."""
@@ -190,11 +205,8 @@ class TaskModule(lightning.LightningModule, ABC):
         distributed.all_gather_object(parts, value)
         return parts
 
-    def _score(self, predictions: list[Prediction]) -> dict[str, Score]:
-        scores: dict[str, Score] = {}
-        for name in self.task.metrics or ["rouge"]:
-            scores |= score(predictions, load_metric(name))
-        return scores
+    def _score(self, predictions: list[Prediction]) -> tuple[dict[str, Score], dict[str, str]]:
+        return score_all(predictions, self.task.metrics or ["rouge"])
 
 
 class Seq2SeqModule(TaskModule):
@@ -229,8 +241,13 @@ class Seq2SeqModule(TaskModule):
         return predict(self.model, self.tokenizers, batches, self.generation, self.task.max_target_length, generator)
 
     def export(self, folder: Path) -> None:
-        """Write the model and its tokenizers so that stock transformers opens them."""
-        self.model.save_pretrained(folder)
+        """Write the model and its tokenizers so that stock transformers opens them, and generates as it was tested."""
+        own = self.model.generation_config
+        self.model.generation_config = stock_config(self.model, self.generation, self.task.max_target_length)
+        try:
+            self.model.save_pretrained(folder)
+        finally:
+            self.model.generation_config = own
         self.tokenizers.save_pretrained(folder)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -243,6 +260,10 @@ class Seq2SeqModule(TaskModule):
             "training": asdict(self.training_options),
             "generation": asdict(self.generation),
         }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raise `UserError` for a checkpoint of another model, before a fit goes on from it."""
+        check_fit(self.trainer.ckpt_path or "", self, checkpoint["state_dict"])
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -258,14 +279,19 @@ class Seq2SeqModule(TaskModule):
         """
         checkpoint = load_checkpoint(checkpoint_path, map_location)
         kept = checkpoint["encdec_lightning"]
-        model = rebuild(kept["model"])
-        model.generation_config = type(model.generation_config).from_dict(kept["generation_config"])
-        module = cls(
-            model,
-            unpack_folder(kept["tokenizers"], Tokenizers.load),
-            task or Task(**kept["task"]),
-            Training(**kept["training"]),
-            generation or Generation(**kept["generation"]),
-        )
+        with taken_from(checkpoint_path, "model"):
+            check_values("model", str(checkpoint_path), kept["model"])
+            model = rebuild(kept["model"])
+            model.generation_config = type(model.generation_config).from_dict(kept["generation_config"])
+        with taken_from(checkpoint_path, "tokenizers"):
+            tokenizers = unpack_folder(kept["tokenizers"], Tokenizers.load)
+        with taken_from(checkpoint_path, "options"):
+            task, training = task or Task(**kept["task"]), Training(**kept["training"])
+            generation = generation or Generation(**kept["generation"])
+        module = cls(model, tokenizers, task, training, generation)
+        check_fit(checkpoint_path, module, checkpoint["state_dict"])
+        dtypes = {each.dtype for each in checkpoint["state_dict"].values() if each.is_floating_point()}
+        if len(dtypes) == 1:  # of a training in bf16-true, 16-true or 64-true
+            module.to(*dtypes)
         module.load_state_dict(checkpoint["state_dict"])
         return module

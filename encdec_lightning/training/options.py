@@ -9,6 +9,10 @@ from encdec_lightning.errors import require
 
 Freeze = Literal["pretrained", "encoder", "decoder"]
 Schedule = Literal["constant", "linear", "inverse_sqrt", "noam"]
+NO_FP16_WEIGHTS = (
+    "squares of gradients vanish in fp16, so nothing sound is learned; use bf16-true, bf16-mixed or 16-mixed"
+)
+"""Why a Trainer's precision 16-true is refused in a fit; it may validate, test and predict."""
 
 
 @dataclass(frozen=True, kw_only=True)

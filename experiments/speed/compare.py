@@ -1,7 +1,8 @@
 """Training speed beside the Hugging Face Trainer, alternating; `python experiments/speed/compare.py --size minilm`.
 
 Every figure comes from a process of its own. Rounds are appended to the results' file as they end, and a further call
-adds more; the table at the end is of all rounds in it. The peer needs `pip install accelerate`.
+adds more; the table at the end is of all rounds in it. Each program works in bf16 or in fp32, whichever a short trial
+on this machine finds faster for it. The peer needs `pip install accelerate`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +37,31 @@ OURS = BEFORE_TORCH  # the peer runs with what its users have
 STATES = 16  # bytes a parameter: fp32 weights, gradients, two moments
 
 
-def run(name: str, folder: Path, size: str, more: list[str]) -> dict[str, Any]:
+TRIAL = (1, 2)  # updates to warm up, and measured, of the trial that chooses the precision
+
+
+def run(
+    name: str, folder: Path, precision: str, updates_of: tuple[int, int], more: Sequence[str] = ()
+) -> dict[str, Any]:
     """Figures of one process."""
     program, *arguments = PROGRAMS[name]
-    warm_up, updates = UPDATES[size][name]
+    warm_up, updates = updates_of
     command = [sys.executable, str(setting.HERE / program), str(folder), *arguments, *more]
-    command += ["--updates", str(updates), "--warm-up", str(warm_up)]
+    command += ["--updates", str(updates), "--warm-up", str(warm_up), "--precision", precision]
     environment = os.environ | (OURS if name == "ours" else {})
     output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
     figures: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
     return figures
+
+
+def faster(name: str, folder: Path) -> str:
+    """The precision in which a program does more tokens a second here; the two take turns, twice."""
+    speeds = dict.fromkeys(setting.PRECISIONS, 0.0)
+    for precision in setting.PRECISIONS * 2:
+        figures = run(name, folder, precision, TRIAL)
+        speeds[precision] = max(speeds[precision], figures["tokens"] / figures["seconds"])
+    print(name, {precision: f"{speed:,.0f} tokens/s" for precision, speed in speeds.items()}, flush=True)
+    return max(speeds, key=speeds.__getitem__)
 
 
 def main() -> None:
@@ -58,16 +75,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "texts"
         setting.prepare(folder, options.size)
-        flops = training_flops(build(folder))
+        flops, updates = training_flops(build(folder)), UPDATES[options.size]
+        chosen = {name: faster(name, folder) for name in updates}
         for _ in track(range(options.rounds), description="rounds"):
-            peak = matrix_product_peak(torch.device("cpu"), torch.bfloat16, 1.0)
-            line = {"peak": peak, **{each: run(each, folder, options.size, []) for each in UPDATES[options.size]}}
+            peak = max(matrix_product_peak(torch.device("cpu"), each, 1.0) for each in (torch.bfloat16, torch.float32))
+            figures = {name: run(name, folder, chosen[name], counts) for name, counts in updates.items()}
+            line = {"peak": peak, "precision": chosen, **figures}
             with results.open("a") as file:
                 file.write(json.dumps(line) + "\n")
         if options.operators:
-            for each in UPDATES[options.size]:
-                file = setting.HERE / f"operators-{options.size}-{each.replace(', ', '-')}.json"
-                run(each, folder, options.size, ["--operators", str(file)])
+            for name, counts in updates.items():
+                file = setting.HERE / f"operators-{options.size}-{name.replace(', ', '-')}.json"
+                run(name, folder, chosen[name], counts, ["--operators", str(file)])
     rounds = [json.loads(line) for line in results.read_text().splitlines()]
     Console(width=120).print(table(rounds, flops.source_token, flops.target_token))
 
@@ -81,8 +100,8 @@ def build(folder: Path) -> Any:
 def table(rounds: list[dict[str, Any]], source_token: float, target_token: float) -> Table:
     """Medians over rounds, and of the rounds' ratios."""
     made = Table(title=f"{len(rounds)} rounds, medians")
-    for column in ("", "tokens/s", "pairs/s", "ours is", "of peak", "GiB above states", "ours has"):
-        made.add_column(column, justify="left" if not column else "right")
+    for column in ("", "precision", "tokens/s", "pairs/s", "ours is", "of peak", "GiB above states", "ours has"):
+        made.add_column(column, justify="left" if column in ("", "precision") else "right")
     for name in (name for name in PROGRAMS if name in rounds[0]):
         of = [each[name] for each in rounds]
         speeds = [each["tokens"] / each["seconds"] for each in of]
@@ -95,8 +114,10 @@ def table(rounds: list[dict[str, Any]], source_token: float, target_token: float
         mine = [each["ours"] for each in rounds]
         mine_memory = [each["peak_memory"] - each["started"] - STATES * each["parameters"] for each in mine]
         share = statistics.median(a / b for a, b in zip(mine_memory, memory, strict=True))
+        formats = sorted({each.get("precision", {}).get(name, "bf16") for each in rounds})  # once all were in bf16
         made.add_row(
             name,
+            ", ".join(formats),
             f"{statistics.median(speeds):,.0f}",
             f"{statistics.median(each['examples'] / each['seconds'] for each in of):.1f}",
             f"{statistics.median(ratios):.2f} x",

@@ -13,7 +13,7 @@ import setting
 
 from encdec_lightning import Loading, Seq2SeqDataModule, Seq2SeqModule, Task, Tokenizers, Training, compose
 from encdec_lightning.data.batch import Batch
-from encdec_lightning.launch.job import quiet, resolve_precision
+from encdec_lightning.launch.job import quiet
 
 
 class Ticks(lightning.Callback):
@@ -64,7 +64,7 @@ def main() -> None:
     trainer = lightning.Trainer(
         accelerator="auto",
         devices=1,
-        precision=resolve_precision({"precision": "auto"}),
+        precision="bf16-mixed" if options.precision == "bf16" else "32-true",
         max_steps=options.warm_up + options.updates,
         gradient_clip_val=setting.CLIP,
         limit_val_batches=0,

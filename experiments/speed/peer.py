@@ -73,7 +73,7 @@ def main() -> None:
             output_dir=output,
             per_device_train_batch_size=setting.PAIRS,
             train_sampling_strategy="group_by_length" if options.sampling == "grouped" else "random",
-            bf16=True,
+            bf16=options.precision == "bf16",
             optim="adamw_torch_fused",
             learning_rate=setting.RATE,
             max_grad_norm=setting.CLIP,

@@ -21,6 +21,7 @@ from encdec_lightning.composition.local_checkpoints import MINILM, local_or_hub
 HERE = Path(__file__).resolve().parent
 PAIRS, SOURCE, TARGET = 32, 192, 24  # of the peer's update; at most so many tokens
 RATE, CLIP = 1e-4, 1.0
+PRECISIONS = ("bf16", "fp32")
 BASE = dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072)
 
 
@@ -53,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--source", type=int, default=SOURCE, help="at most so many tokens")
     parser.add_argument("--target", type=int, default=TARGET)
+    parser.add_argument("--precision", choices=PRECISIONS, default="bf16")
     parser.add_argument("--operators", type=Path, help="write the time by operator there")
 
 
@@ -131,9 +133,15 @@ def leave_out(part: str) -> None:
     elif part == "head":
         loss.has_plain_head = lambda model, head: False
     elif part == "gradients' memory":
-        GradientMemory.keep = lambda self, weights: None  # type: ignore[method-assign]
+        GradientMemory.take = lambda self, weight, dtype=None: torch.empty_like(weight, dtype=dtype)  # type: ignore[method-assign]
     elif part == "cast":
-        loss.TrainingLoss._forward = lambda self, inputs, uncast=None: self._model(**inputs)  # type: ignore[method-assign]
+        made = loss.TrainingLoss.__init__
+
+        def without(self: loss.TrainingLoss, model: Any) -> None:
+            made(self, model)
+            self._casts_once = False
+
+        loss.TrainingLoss.__init__ = without  # type: ignore[method-assign]
 
 
 PARTS = ("packing", "dropout", "attention", "head", "cast", "gradients' memory")

@@ -10,9 +10,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import setting
-from compare import OURS
+from compare import OURS, faster
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -37,11 +38,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "texts"
         setting.prepare(folder, options.size)
+        precision = faster("ours", folder)
         for _ in track(range(options.rounds), description="rounds"):
-            line = {}
+            line: dict[str, Any] = {"precision": precision}
             for variant, arguments in VARIANTS.items():
                 command = [sys.executable, str(setting.HERE / "ours.py"), str(folder), *arguments]
-                command += ["--updates", str(options.updates), "--warm-up", "2"]
+                command += ["--updates", str(options.updates), "--warm-up", "2", "--precision", precision]
                 environment = os.environ | ENVIRONMENTS.get(variant, OURS)
                 output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
                 figures = json.loads(output.strip().splitlines()[-1])

@@ -55,6 +55,23 @@ def test_other_options_go_into_a_folder_of_their_own(trained):
     assert [path.name for path in (trained.folder / "evaluations").iterdir()] == [folder.name]
 
 
+def test_other_test_examples_are_refused(trained, capsys):
+    file = Path(trained.config()["task"]["test"] or trained.config()["task"]["validation"])
+    content = file.read_text()
+    try:
+        file.write_text("".join(content.splitlines(keepends=True)[1:]))
+        before = contents(trained)
+        for options in ([], ["generation.max_length=2"]):
+            (sentence,) = refused(capsys, f"run={trained.folder}", *options)
+            assert sentence.startswith(
+                f"task.test is {str(file)!r}: its examples are not those that the run was tested on ("
+            )
+        assert contents(trained) == before
+    finally:
+        file.write_text(content)
+    assert main([f"run={trained.folder}"]) == 0
+
+
 def test_checkpoints(trained):
     copy = shutil.copy(trained.checkpoint("last"), trained.folder.parent / "some.ckpt")
     for choice in ("last", str(copy)):
@@ -81,7 +98,10 @@ def test_nothing_that_a_config_could_call_is_built(trained):
         (["run=nowhere"], "run is 'nowhere': it is not the folder of a run"),
         (["run=run", "checkpont=last"], "checkpont is 'last': there is no such argument (did you mean 'checkpoint'?)."),
         (["run=run", "checkpoint=lst"], "checkpoint is 'lst': there is no lst; give best, last or a path."),
-        (["run=run", "checkpoint=run/config.yaml"], "checkpoint is 'run/config.yaml': run/config.yaml is broken off"),
+        (
+            ["run=run", "checkpoint=run/config.yaml"],
+            "checkpoint is 'run/config.yaml': run/config.yaml cannot be read, it is broken off",
+        ),
         (
             ["run=run", "generation.num_beam=2"],
             "generation.num_beam is '2': there is no such option in generation (did",

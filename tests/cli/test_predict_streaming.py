@@ -116,12 +116,12 @@ def test_a_killed_run_continues(after, jsonl, capsys, monkeypatch):
     assert sorted(path.name for path in Path().glob("out*")) == ["out.jsonl"]
 
 
-def test_draws_and_stdin_continue_too(jsonl, capsys, monkeypatch):
+def test_draws_and_stdin_continue_too(trained, monkeypatch):
     monkeypatch.setattr(prediction, "CHUNK", 2)
     Path("in.txt").write_text("\n".join(SOURCES))
     options = ("generation.do_sample=true", "generation.temperature=3.0", "generation.num_return_sequences=2")
-    assert main(["run=run", jsonl, *options, "output=whole.txt"]) == 0
-    kill(7, jsonl, *options, "output=out.txt")
+    assert main(["run=run", "input=in.txt", *options, "output=whole.txt"]) == 0
+    kill(7, "input=in.txt", *options, "output=out.txt")
     with Path("in.txt").open() as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
         assert main(["run=run", "input=-", *options, "output=out.txt"]) == 0

@@ -67,12 +67,20 @@ def test_a_folder_without_a_config(files, tmp_path):
     assert problem(str(tmp_path), files.bert) == f"encoder is {str(tmp_path)!r}: the folder holds no config.json."
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"model_type": "bertt"}'])
-def test_a_config_that_cannot_be_read(files, tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("{", "config.json cannot be read as JSON"),
+        ("[]", "config.json holds a list, it must be a mapping"),
+        ("{}", "transformers cannot read its config.json or does not know its family"),
+        ('{"model_type": "bertt"}', "transformers cannot read its config.json or does not know its family"),
+    ],
+)
+def test_a_config_that_cannot_be_read(files, tmp_path, content, expected):
     folder = tmp_path / "copy"
     folder.mkdir()
     (folder / "config.json").write_text(content)
-    assert "transformers cannot read its config.json or does not know its family" in problem(files.bert, str(folder))
+    assert expected in problem(files.bert, str(folder))
 
 
 def of_family(files, folder, family):

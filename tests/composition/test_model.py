@@ -3,11 +3,14 @@
 import copy
 import json
 import pickle
+from pathlib import Path
+from types import SimpleNamespace
 
 import lightning
 import pytest
 import torch
 from composed import composed, every_cell, inputs, kept, logits, own, tied_cells
+from huggingface_hub import ModelCard
 from safetensors import safe_open
 from transformers import AutoModelForSeq2SeqLM, EncoderDecoderModel
 
@@ -92,6 +95,23 @@ def test_the_folder_names_the_stock_class_and_holds_no_pickle(files, tmp_path):
     assert names == {"config.json", "generation_config.json", "model.safetensors"}
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
         assert {*model.shared} <= {*file.keys()}
+
+
+def test_what_is_pushed_to_the_hub_names_the_stock_class(files, tmp_path, monkeypatch):
+    pushed = {}
+
+    def uploaded(model, folder, repo_id, **more):
+        pushed[repo_id] = json.loads((Path(folder) / "config.json").read_text())["architectures"]
+
+    answer = SimpleNamespace(create_repo=lambda name, **more: SimpleNamespace(repo_id=name))
+    monkeypatch.setattr("transformers.utils.hub.hf_api", lambda: answer)
+    monkeypatch.setattr("transformers.utils.hub.create_and_tag_model_card", lambda *given, **more: ModelCard("none"))
+    monkeypatch.setattr(EncoderDecoder, "_upload_modified_files", uploaded)
+    model = own(files, "bert", "bert", "tied")
+    model.save_pretrained(tmp_path / "first", push_to_hub=True)
+    model.save_pretrained(tmp_path / "first", push_to_hub=True, repo_id="me/second", commit_message="new")
+    model.push_to_hub("me/third")
+    assert pushed == {name: ["EncoderDecoderModel"] for name in ("first", "me/second", "me/third")}
 
 
 def test_a_folder_of_several_files_and_another_precision(files, tmp_path):

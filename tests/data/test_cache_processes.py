@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,11 +35,11 @@ def folders(loading):
 
 
 BUILD = """
-import sys
+import sys, time
+from pathlib import Path
 sys.path.insert(0, {tests!r})
 import tiny
 from encdec_lightning import Loading, Task, Tokenizers
-from encdec_lightning.data import building
 from encdec_lightning.data import building
 from encdec_lightning.data import prepared as module
 
@@ -47,9 +48,8 @@ def slow(*arguments):
     for chunk in chunks(*arguments):
         print("chunk", flush=True)
         yield chunk
-        if {pause}:
-            import time
-            time.sleep({pause})
+        while {until!r} and not Path({until!r}).exists():
+            time.sleep(0.05)
 def counted(*arguments, **options):
     print("build", flush=True)
     build(*arguments, **options)
@@ -60,14 +60,14 @@ print("done", len(examples.lengths), examples.folder.name, flush=True)
 """
 
 
-def start(task, loading, pause=0.0):
-    """A process that prepares the training examples."""
-    code = BUILD.format(tests=str(Path(tiny.__file__).parent), file=task.train, cache=loading.cache, pause=pause)
+def start(task, loading, until=""):
+    """A process that prepares the training examples, and after each chunk waits until a file exists."""
+    code = BUILD.format(tests=str(Path(tiny.__file__).parent), file=task.train, cache=loading.cache, until=str(until))
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_killed_build_leaves_nothing_that_counts(task, loading):
-    process = start(task, loading, pause=60)
+def test_a_killed_build_leaves_nothing_that_counts(task, loading, tmp_path):
+    process = start(task, loading, until=tmp_path / "never")
     assert process.stdout.readline() == "build\n"
     assert process.stdout.readline() == "chunk\n"
     deadline = time.monotonic() + 30
@@ -77,25 +77,29 @@ def test_a_killed_build_leaves_nothing_that_counts(task, loading):
     process.communicate()
     (left,) = folders(loading)
     assert left.startswith(".building-")
-    examples = prepared(task, loading, "train", BERT)
-    assert len(examples.lengths) == 3000
-    assert folders(loading) == [examples.folder.name]  # what was left is gone
+    other = prepared(replace(task, max_source_length=9), loading, "train", BERT)
+    assert folders(loading) == [other.folder.name]  # what was left is gone, whoever comes next
+    assert len(prepared(task, loading, "train", BERT).lengths) == 3000
 
 
-def test_two_processes_build_once(task, loading):
-    processes = [start(task, loading, pause=1.0) for _ in range(2)]
+def test_two_processes_build_once(task, loading, tmp_path):
+    processes = [start(task, loading, until=tmp_path / "go")]
+    assert processes[0].stdout.readline() == "build\n"
+    processes.append(start(task, loading))
+    waiting = processes[1].stderr.readline()
+    (tmp_path / "go").touch()
     outputs = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     said = [output.splitlines() for output, _ in outputs]
-    assert sorted(lines.count("build") for lines in said) == [0, 1]
+    assert [lines.count("build") for lines in said] == [0, 0]  # the first one's was read above
     assert said[0][-1] == said[1][-1] == f"done 3000 {folders(loading)[0]}"
-    assert sum("waiting for another process" in errors for _, errors in outputs) == 1
+    assert "waiting for another process" in waiting
 
 
 def test_the_disk_is_full(task, loading):
     """A file may not grow beyond what the limit allows: the system's own error, in the midst of writing."""
     limited = f"ulimit -f 64; trap '' XFSZ; exec {sys.executable} -c \"$CODE\""
-    code = BUILD.format(tests=str(Path(tiny.__file__).parent), file=task.train, cache=loading.cache, pause=0.0)
+    code = BUILD.format(tests=str(Path(tiny.__file__).parent), file=task.train, cache=loading.cache, until="")
     result = subprocess.run(["bash", "-c", limited], env=os.environ | {"CODE": code}, capture_output=True, text=True, check=False)  # fmt: skip
     assert f"data.cache is {loading.cache!r}: it cannot be written (File too large)" in result.stderr.splitlines()[-1]
     assert folders(loading) == []

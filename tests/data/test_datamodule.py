@@ -1,16 +1,20 @@
 """The DataModule: which loader holds what."""
 
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import lightning
 import numpy as np
 import pytest
 import tiny
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from lightning.pytorch.trainer.states import TrainerFn
 
+from encdec_lightning import Seq2SeqModule, Training, compose
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.data import datamodule
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
@@ -41,7 +45,9 @@ def new(task, tokenizers):
     def new(loading=None, rank=None, world_size=1, **changes):
         data = Seq2SeqDataModule(replace(task, **changes), tokenizers, loading or Loading(batch_tokens=100))
         if rank is not None:
-            data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)
+            data.trainer = SimpleNamespace(
+                global_rank=rank, world_size=world_size, overfit_batches=0, limit_train_batches=1.0
+            )
         return data
 
     return new
@@ -182,3 +188,52 @@ def test_a_changed_character_changes_the_fingerprint_and_nothing_else_does(new, 
         assert data.fingerprint("train") != before
         with pytest.raises(UserError, match="other data"):
             data.train_dataloader().load_state_dict(new().train_dataloader().state_dict())
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_fit_goes_on_with_the_validation_and_test_data_it_began_with(split, new, task, tmp_path):
+    state = new().state_dict()
+    data = new(Loading(batch_tokens=77), **{split: str(shutil.copy(getattr(task, split), tmp_path / "moved.jsonl"))})
+    data.trainer = SimpleNamespace(state=SimpleNamespace(fn=TrainerFn.FITTING))
+    data.load_state_dict(state)  # the same content elsewhere
+    data.load_state_dict({})  # of a checkpoint that says nothing of them
+    tiny.write_rows(tmp_path / "other.jsonl", tiny.pairs(8, seed=9))
+    other = new(**{split: str(tmp_path / "other.jsonl")})
+    other.trainer = SimpleNamespace(state=SimpleNamespace(fn=TrainerFn.FITTING))
+    sentence = rf"task.{split} is '.*other.jsonl': its examples are not those that the run began with .* new run"
+    with pytest.raises(UserError, match=sentence):
+        other.load_state_dict(state)
+    other.trainer.state.fn = TrainerFn.TESTING  # another test of a trained model is no continuation
+    other.load_state_dict(state)
+
+
+def test_a_trainer_keeps_what_the_data_were_in_its_checkpoints(new, task, tmp_path, files):
+    """The refusal reaches a fit that is continued, before its first step."""
+    tokenizers = Tokenizers.from_pretrained(files.bert)
+
+    def fit(ckpt_path=None, **changes):
+        changed = replace(task, **changes)
+        model = compose(files.bert, files.bert, "tied", tokenizers=tokenizers)
+        module = Seq2SeqModule(model, tokenizers, changed, Training(learning_rate=1e-3))
+        trainer = lightning.Trainer(max_steps=1 if ckpt_path is None else 2, accelerator="cpu", logger=False,
+                                    enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+                                    use_distributed_sampler=False)  # fmt: skip
+        trainer.fit(module, Seq2SeqDataModule(changed, tokenizers), ckpt_path=ckpt_path, weights_only=True)
+        return trainer
+
+    fit().save_checkpoint(tmp_path / "at.ckpt")
+    other = str(tiny.write_rows(tmp_path / "other.jsonl", tiny.pairs(7, seed=9)))
+    with pytest.raises(UserError, match=r"task.test is '.*other.jsonl': its examples are not those that the run began"):
+        fit(tmp_path / "at.ckpt", test=other)
+    moved = shutil.copy(task.test, tmp_path / "moved.jsonl")
+    assert fit(tmp_path / "at.ckpt", test=str(moved)).global_step == 2
+
+
+def test_the_same_examples_in_different_files_are_told(new, task, tmp_path, capsys):
+    new().prepare_data()
+    new(test=None).prepare_data()  # validation is tested, as asked
+    assert capsys.readouterr().err == ""
+    copy = shutil.copy(task.validation, tmp_path / "copy.jsonl")
+    new(test=str(copy)).prepare_data()
+    sentence = f"task.test holds the same examples as task.validation, although they are different files: {copy} and {task.validation}"
+    assert capsys.readouterr().err == sentence + "\n"

@@ -14,7 +14,8 @@ import tiny
 from tokenizers import normalizers
 
 from encdec_lightning import Loading, Seq2SeqDataModule, Task, Tokenizers
-from encdec_lightning.data import building
+from encdec_lightning.composition.encoding import Encoder
+from encdec_lightning.data import building, fingerprints
 from encdec_lightning.data import prepared as module
 from encdec_lightning.data.prepared import prepared
 from encdec_lightning.errors import UserError
@@ -100,6 +101,7 @@ def test_other_tokenizers_data_and_code_make_new_ones(task, loading, monkeypatch
     monkeypatch.setattr(module, "VERSION", -1)
     found.add(prepared(task, loading, "train", BERT).folder)
     monkeypatch.undo()
+    monkeypatch.setattr(fingerprints, "SETTLED", -1.0)  # hashes are remembered at once
     content = Path(task.train).read_bytes()
     Path(task.train).write_bytes(content.replace(b"matrix", b"matrox", 1))  # same size, at once
     found.add(prepared(task, loading, "train", BERT).folder)
@@ -213,13 +215,31 @@ def test_a_whole_epoch_from_the_disk(task, loading):
     assert sum(batch.examples for batch in data.train_dataloader()) == 3000
 
 
-@pytest.mark.parametrize("damage", ["lengths.bin", "meta.json", "texts.bin"])
-def test_a_store_that_lacks_something_is_built_anew(damage, task, loading):
-    folder = prepared(task, loading, "train", BERT).folder
-    (folder / damage).unlink()
-    assert prepared(task, loading, "train", BERT).pair(2999).id == "row-0-2999"
-    (folder / "meta.json").write_text("{")
-    assert len(prepared(task, loading, "train", BERT).lengths) == 3000
+def test_texts_that_are_too_long_for_a_tokenizer_are_bad_rows(task, loading, monkeypatch):
+    """They would take minutes; a function that cuts them makes good ones of them."""
+    monkeypatch.setattr(building, "LONGEST_TEXT", 2000)
+    rows = [{"key": "one", "document": "graph " * 1000, "summary": "s"}, *tiny.pairs(3)]
+    file = str(tiny.write_rows(Path(task.train), rows))
+    sentence = r"task.train row 1 is 'graph .*\.\.\.': the source has 6,000 characters, and at most 2,000 are tokenized"
+    with pytest.raises(UserError, match=sentence) as caught:
+        prepared(task, loading, "train", BERT)
+    assert len(str(caught.value)) < 200
+    examples = prepared(task, replace(loading, on_bad_row="skip"), "train", BERT)
+    assert (len(examples.lengths), examples.meta["skipped"], examples.pair(0).id) == (3, 1, "row-0-0")
+    swapped = replace(task, preprocess=["encdec_lightning.data.preprocessing.swap"], train=file)
+    with pytest.raises(UserError, match="the target has 6,000 characters"):
+        prepared(swapped, loading, "train", BERT)
+
+
+def test_calls_of_the_tokenizer_are_bounded_by_characters_too(task, loading, monkeypatch):
+    """So that memory does not grow with the texts; what is stored does not depend on it."""
+    before = prepared(task, loading, "train", BERT)
+    monkeypatch.setattr(building, "CHARACTERS", 500)
+    monkeypatch.setattr(module, "VERSION", -1)
+    sizes, encode = [], Encoder.__call__
+    monkeypatch.setattr(Encoder, "__call__", lambda self, texts: (sizes.append(len(texts)), encode(self, texts))[1])
+    assert prepared(task, loading, "train", BERT).meta == before.meta
+    assert max(sizes) < 100 and sum(sizes) == 2 * 3000
 
 
 def test_without_a_test_file_validation_is_prepared_once(task, loading):

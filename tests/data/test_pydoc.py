@@ -40,9 +40,13 @@ if mode == "stuck":  # stop in the middle of writing
             time.sleep(100)
         return dumps(row)
     pydoc.json = types.SimpleNamespace(dumps=slow)
-if mode == "together":  # wait until another one is building, too
-    while len(list(folder.parent.parent.glob(".building-*"))) < 2:
-        time.sleep(0.01)
+if mode == "slow":
+    Path(f"{site}/built-by-{folder.name}").touch()
+    time.sleep(3)
+if mode == "full":  # the system's own error, in the midst of writing
+    import resource, signal
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 if mode == "failing":
     raise SystemExit(3)
 if mode.startswith("whole-"):  # the parent, whose child does the building
@@ -50,7 +54,12 @@ if mode.startswith("whole-"):  # the parent, whose child does the building
     pydoc.subprocess = types.SimpleNamespace(run=lambda args, check: run([*command, args[-1]], check=check))
     print(sum(map(len, pydoc.pydoc("pydoc", folder).values())))
 else:
-    pydoc.build(folder)
+    pairs = pydoc._docstring_pairs()
+    try:
+        pydoc._write(folder, pairs)
+    except OSError as error:
+        print(error, file=sys.stderr)
+        sys.exit(pydoc.UNWRITTEN)
 """
 
 
@@ -139,7 +148,7 @@ def rows(built, data_set="pydoc", parts=pydoc.PARTS):
 
 
 def folders(cache):
-    return sorted(path.name for path in (cache / "pydoc").iterdir())
+    return sorted(path.name for path in (cache / "pydoc").iterdir() if not path.name.endswith(".lock"))
 
 
 @pytest.mark.usefixtures("small")
@@ -238,16 +247,28 @@ def test_a_killed_build_is_not_used(small, site, built, tmp_path):
 
 
 @pytest.mark.usefixtures("small")
-def test_two_builders_at_once_leave_one_folder(site, built, tmp_path):
+def test_of_two_processes_one_builds(site, built, tmp_path):
     processes = [
-        subprocess.Popen(command(site, "whole-together", tmp_path), stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(command(site, "whole-slow", tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]  # fmt: skip
-    counts = [process.communicate(timeout=60)[0].split()[-1] for process in processes]
+    said = [process.communicate(timeout=60) for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
-    assert {int(count) for count in counts} == {len(rows(built))}
+    assert {int(output.split()[-1]) for output, _ in said} == {len(rows(built))}
+    assert sum("waiting for another process" in errors for _, errors in said) == 1
+    assert len(list(site.glob("built-by-*"))) == 1
     (folder,) = folders(tmp_path)
     assert not folder.startswith(".")
+
+
+def test_a_full_disk_is_said_and_left_clean(small, tmp_path, capfd):
+    small.mode[0] = "full"
+    with pytest.raises(OSError, match="see the line before"):
+        pydoc.pydoc("pydoc", tmp_path)
+    assert "File too large" in capfd.readouterr().err
+    assert folders(tmp_path) == []
+    small.mode[0] = "plain"
+    assert all(pydoc.pydoc("pydoc", tmp_path).values())
 
 
 def test_real_packages(monkeypatch):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from encdec_lightning.errors import UserError, UserErrors
 from encdec_lightning.evaluation.exact_match import ExactMatch
-from encdec_lightning.evaluation.metric import METRICS, Score, load_metric, score
+from encdec_lightning.evaluation.metric import METRICS, Score, load_metric, score, score_all
 from encdec_lightning.evaluation.rouge import Rouge
 from encdec_lightning.evaluation.significance import interval
 from encdec_lightning.records import Prediction
@@ -48,6 +48,16 @@ class NoNames(Length):
 class Broken(Length):
     def __init__(self):
         raise RuntimeError("the user's own fault")
+
+class Failing(Length):
+    names = ("left", "right")
+    def statistics(self, prediction):
+        raise KeyError("two\\nlines")
+
+class Exiting(Length):
+    names = ("exiting",)
+    def aggregate(self, total, count):
+        raise SystemExit(3)
 
 instance = Length()
 '''
@@ -147,6 +157,33 @@ def test_names_that_are_no_tuple_of_strings(own: str, what: str) -> None:
 def test_an_error_of_the_users_own_code_is_not_hidden(own: str) -> None:
     with pytest.raises(RuntimeError, match="the user's own fault"):
         load_metric(f"{own}.Broken")
+
+
+def test_a_metric_that_fails_costs_its_own_values_alone(own: str) -> None:
+    predictions = made(("a b", ""), ("", "a b c d"))
+    names = ["exact_match", f"{own}.Failing", f"{own}.Exiting", f"{own}.Broken", f"{own}.OneString", "rouge"]
+    scores, failed = score_all(predictions, names)
+    assert list(scores) == ["exact", "rouge1", "rouge2", "rougeL"]
+    assert scores["exact"] == score(predictions, ExactMatch())["exact"]
+    assert list(failed) == ["left", "right", "exiting", *names[3:5]]
+    assert failed["left"] == failed["right"] == "KeyError: 'two\\nlines'"
+    assert failed["exiting"] == "SystemExit: 3"
+    assert failed[names[3]] == "RuntimeError: the user's own fault"
+    assert "its names must be a tuple of strings" in failed[names[4]]
+
+
+def test_nobody_is_kept_from_interrupting_a_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(self: object, prediction: Prediction) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ExactMatch, "statistics", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        score_all(made(("a", "a")), ["exact_match"])
+
+
+def test_a_ratio_of_zeros_is_nan_without_a_warning(own: str) -> None:
+    found = score(made(("", "a"), ("", "b")), load_metric(f"{own}.Length"))["length_ratio"]
+    assert not np.isfinite([found.value, found.low, found.high]).any()
 
 
 def test_score_is_value_interval_and_signature_under_each_name() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+from dataclasses import replace
 
 import pytest
 import searches
@@ -33,9 +35,12 @@ def models(files: tiny.Files) -> dict[str, ComposedModel]:
     return {name: searches.sharpen(model) for name, model in made.items()}
 
 
+FEW = st.integers(1, 8)
+
+
 @st.composite
-def options(draw: st.DrawFn, beams: st.SearchStrategy[int] | None = None) -> Generation:
-    count = draw(beams or st.integers(1, 8))
+def options(draw: st.DrawFn, beams: st.SearchStrategy[int] = FEW) -> Generation:
+    count = draw(beams)
     return Generation(
         num_beams=count,
         num_return_sequences=draw(st.integers(1, count)),
@@ -55,6 +60,25 @@ names = st.sampled_from(["bert", "gpt2", "roberta", "prefix"])
 @given(names, options(), lengths, st.integers(6, LONGEST), places, st.integers(0, 99))
 def test_the_same_as_transformers(models, name, generation, sizes, longest, room, seed):
     searches.assert_same(models[name], searches.sources(sizes, seed), generation, longest, room)
+
+
+@draws(max_examples=25)
+@given(names, options(st.sampled_from([1, 2, 61, 62, 123, 130, 161, 330])), st.integers(1, 3), st.integers(0, 7),
+       st.integers(0, 4), st.booleans(), st.integers(0, 99))  # fmt: skip
+def test_the_same_at_the_ends_of_what_there_is(models, name, generation, longest, shortest, ngram, ends, seed):
+    """More beams than words, targets of one token, no end before the last token, repeats longer than the target."""
+    model = copy.deepcopy(models[name])
+    if ends:
+        model.generation_config.eos_token_id = [searches.END, 17, 30]
+    generation = replace(generation, min_length=min(shortest, longest), no_repeat_ngram_size=ngram)
+    texts = searches.sources([3, 11], seed)
+    wanted = searches.theirs(model, texts, generation, longest)
+    for got, other in zip(searches.ours(model, texts, generation, longest, 2), wanted, strict=True):
+        there = [each for each in other if each.score > -1e7]  # transformers fills up with what is impossible
+        assert [len(each.tokens) for each in got][:1] == [len(each.tokens) for each in there][:1]
+        assert [each.score for each in got] == pytest.approx([each.score for each in there], abs=1e-3) or (
+            generation.num_beams == 1 and [each.tokens for each in got] == [each.tokens for each in there]
+        )
 
 
 @pytest.mark.slow

@@ -106,7 +106,6 @@ def test_a_batch_in_its_order(model, files):
         ([3, 0], {}, "source 1 is '': it is empty, it needs a token at least."),
         ([65], {}, r"tokens of source 0 is 65: the model reads 64 at most, cut it"),
         ([3], {"max_length": 65}, "max_length is 65: the decoder has 64 positions, use at most so many."),
-        ([3], {"num_beams": 200}, "num_beams is 200: a search looks at twice as many tokens, and the vocabulary has"),
         ([3], {"min_length": 20}, "min_length is 20: it must be at most the maximum length, 8."),
     ],
 )

@@ -39,7 +39,16 @@ def test_without_a_generator_torchs_own_decides(model):
 
 
 @pytest.mark.parametrize(
-    "more", [{}, {"temperature": 0.5}, {"top_k": 4}, {"top_p": 0.7}, {"top_k": 6, "top_p": 0.6, "temperature": 1.5}]
+    "more",
+    [
+        {},
+        {"temperature": 0.5},
+        {"top_k": 4},
+        {"top_p": 0.7},
+        {"top_k": 6, "top_p": 0.6, "temperature": 1.5},
+        {"top_k": 10_000},  # more than there are words
+        {"top_k": 10_000, "top_p": 0.7},
+    ],
 )
 def test_first_tokens_come_as_often_as_transformers_processors_say(model, more):
     from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper

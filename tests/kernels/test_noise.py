@@ -114,3 +114,15 @@ def test_numbers_do_not_depend_on_the_number_of_threads() -> None:
     assert len(sums) == 1
     assert torch.equal(random_bits(count, key), random_bits(count, key))
     assert torch.equal(random_bits(count, key)[: PIECE // 2], random_bits(PIECE // 2, key))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_draws_too() -> None:
+    """The pool's threads are not the child's; it waited for them for ever."""
+    program = (
+        "import os, sys, torch, warnings; from encdec_lightning.kernels.noise import PIECE, random_bits;"
+        "warnings.simplefilter('ignore'); key = torch.tensor([1, 2]); bits = random_bits(3 * PIECE, key);"
+        "child = os.fork(); same = torch.equal(random_bits(3 * PIECE, key), bits);"
+        "child or os._exit(int(not same)); sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0

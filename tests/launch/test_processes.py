@@ -15,11 +15,12 @@ from tiny import Files
 
 from encdec_lightning.cli.train import main
 from encdec_lightning.config import convert
-from encdec_lightning.errors import UserError, UserErrors
-from encdec_lightning.launch import processes
+from encdec_lightning.errors import JobFailed, UserError, UserErrors
+from encdec_lightning.launch import processes, worker
 from encdec_lightning.launch.overrides import compose_config
 from encdec_lightning.launch.prepare import prepare
 from encdec_lightning.run import Run
+from encdec_lightning.signals import Terminated
 
 ACCIDENT = '''
 import os, signal
@@ -81,8 +82,11 @@ def test_states_and_continuing(accident, state, code, options, monkeypatch, capf
     handler = signal.getsignal(signal.SIGINT)
     try:
         if code is RuntimeError:  # a bug keeps its traceback
-            with pytest.raises(RuntimeError, match="what happened"):
+            with pytest.raises(RuntimeError, match="what happened") as caught:
                 main([*options, "folder=run"])
+            log = Run.open("run").logs / "error.txt"
+            assert caught.value.__notes__ == [f"This traceback is also in {log}."]
+            assert log.read_text().rstrip().endswith("RuntimeError: what happened")
         else:
             assert main([*options, "folder=run"]) == code
     finally:
@@ -113,27 +117,72 @@ def test_a_changed_config_is_refused(options):
     assert "state" not in run.status()
 
 
-def test_a_workers_mistake_is_said_once(options, monkeypatch):
+WORKER_OF_A_TEST = """
+import os, signal, sys
+from encdec_lightning.run import Run
+run = Run.open("run")
+assert os.fstat(int({lock})).st_ino == (run.folder / ".lock").stat().st_ino
+{ends}
+"""
+SAYS = 'run.set_state("failed", "task.train is 1: it must be 2."); sys.exit(2)'
+
+
+@pytest.mark.parametrize(
+    ("ends", "error", "state", "reason"),
+    [
+        (SAYS, UserErrors, "failed", "task.train is 1: it must be 2."),
+        (SAYS.replace("exit(2)", "exit(1)"), JobFailed, "failed", "task.train is 1: it must be 2."),
+        ("sys.exit(1)", JobFailed, "failed", "its process ended with exit code 1"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", JobFailed, "failed", "its process ended with signal SIGKILL"),
+        ("sys.exit(130)", KeyboardInterrupt, "preempted", None),
+        ("sys.exit(143)", Terminated, "preempted", None),
+        ('run.set_state("preempted"); os.kill(os.getpid(), signal.SIGKILL)', Terminated, "preempted", None),
+        ("os.kill(os.getppid(), signal.SIGINT); signal.pause()", KeyboardInterrupt, "preempted", None),
+    ],
+)
+def test_what_a_worker_reports(ends, error, state, reason, options, monkeypatch, capfd):
     run = prepare(compose_config([*options, "folder=run"]))
-    result = subprocess.CompletedProcess([], 2)
-    inherited: list[int] = []
+    real = subprocess.Popen
 
-    def finish(command: list[str], pass_fds: list[int], check: bool) -> object:
-        assert os.fstat(pass_fds[0]).st_ino == (run.folder / ".lock").stat().st_ino
-        inherited.extend(pass_fds)
-        return result
+    def popen(command: list[str], pass_fds: list[int], **more: object) -> object:
+        assert command[1:] == ["-m", "encdec_lightning.launch.worker", str(run.folder)]
+        code = WORKER_OF_A_TEST.format(lock=pass_fds[0], ends=ends)
+        return real([command[0], "-c", code], pass_fds=pass_fds, **more)
 
-    monkeypatch.setattr(subprocess, "run", finish)
-    with pytest.raises(UserErrors) as caught:
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    with pytest.raises(error) as caught:
         processes.start(run, own_process=True)
-    assert (str(caught.value), run.status()["state"]) == ("", "failed")
-    result.returncode = 1
-    with pytest.raises(subprocess.CalledProcessError):
-        processes.start(run, own_process=True)
-    result.returncode = 130
-    with pytest.raises(KeyboardInterrupt):
-        processes.start(run, own_process=True)
-    assert (run.status()["state"], len(inherited)) == ("preempted", 3)
+    assert (run.status()["state"], run.status().get("error")) == (state, reason)
+    if error is JobFailed:
+        assert str(caught.value) == f"The run {run.folder} failed: {reason}"
+    assert str(caught.value) == "" or error is JobFailed
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("rank", "error", "code", "state"),
+    [
+        ("0", Terminated(), 143, "preempted"),
+        ("1", Terminated(), 0, "preempted"),  # with another code Lightning would kill rank 0 before it is done
+        ("1", UserError("a", 1, "b"), 2, "failed"),
+    ],
+)
+def test_what_a_rank_reports(rank, error, code, state, options, monkeypatch):
+    run = prepare(compose_config([*options, "folder=run"]))
+    run.set_state("running")
+
+    def ends(run: Run) -> None:
+        raise error
+
+    monkeypatch.setattr("encdec_lightning.launch.job.train", ends)
+    monkeypatch.setattr(worker, "follow_parent", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["worker", str(run.folder)])
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    assert worker.main() == code
+    assert run.status()["state"] == state
+    run.set_state("failed", "the first reason")  # by another rank
+    worker.main()
+    assert run.status()["error"] == "the first reason"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from encdec_lightning.cli.train import main
 from encdec_lightning.launch import processes, sweep
 from encdec_lightning.launch.overrides import compose_config
+from encdec_lightning.launch.settle import settle
 from encdec_lightning.run import Run
 
 
@@ -22,7 +24,8 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def work(run: Run, lock: int) -> None:
         trained.append(run.folder.name)
-        train(run)
+        with processes.recorded(run):
+            train(run)
 
     monkeypatch.setattr(processes, "_in_worker", work)
     return trained
@@ -46,7 +49,8 @@ def test_points_lie_in_folders_by_identity_and_are_not_run_twice(files, in_tmp, 
     options = files.overrides("debug=step", "training.learning_rate=1e-4,1e-3")
     assert main(["--multirun", *options]) == 0
     expected = [
-        compose_config([*options[:-1], f"training.learning_rate={rate}"]).identity()[:12] for rate in (1e-4, 1e-3)
+        settle(compose_config([*options[:-1], f"training.learning_rate={rate}"])).identity()[:12]
+        for rate in (1e-4, 1e-3)
     ]
     assert in_process == expected
     assert folders(in_tmp) == sorted(expected)
@@ -59,13 +63,13 @@ def test_points_lie_in_folders_by_identity_and_are_not_run_twice(files, in_tmp, 
 
 def test_a_point_trains_in_a_process_of_its_own(files, in_tmp, monkeypatch):
     commands = []
-    real = subprocess.run
+    real = subprocess.Popen
 
     def spy(command: list[str], **options: object) -> object:
         commands.append(command[1:3])
         return real(command, **options)
 
-    monkeypatch.setattr(subprocess, "run", spy)
+    monkeypatch.setattr(subprocess, "Popen", spy)
     assert main(["--multirun", *files.overrides("debug=step", "seed=7")]) == 0
     assert commands == [["-m", "encdec_lightning.launch.worker"]]
     (name,) = folders(in_tmp)
@@ -122,7 +126,55 @@ def test_a_search_preset_is_checked_and_overridden_like_what_is_typed(files, in_
 def test_the_shipped_search_is_a_grid_of_nine(files, in_tmp, monkeypatch):
     started = []
     monkeypatch.setattr(processes, "start", lambda run, own_process: started.append((run.config(), own_process)))
-    paths = sweep.sweep(files.overrides("hparams_search=learning_rate"), [])
+    paths = sweep.sweep(files.overrides("hparams_search=learning_rate"), []).finished
     rates = {(each["training"]["learning_rate"], each["training"]["fresh_learning_rate"]) for each, _ in started}
     assert len(paths) == len(rates) == 9
     assert all(own_process for _, own_process in started)
+
+
+PICKY = '''
+import os
+import lightning
+
+class Picky(lightning.Callback):
+    """Fails in the run that $FAILS names."""
+
+    def on_train_start(self, trainer, module):
+        if os.environ.get("FAILS") == os.path.basename(trainer.default_root_dir):
+            raise RuntimeError("not this one\\nat all")
+'''
+
+
+def test_a_point_that_fails_is_told_at_the_end_and_the_others_run(files, in_tmp, monkeypatch, capfd):
+    (in_tmp / "picky.py").write_text(PICKY)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(in_tmp), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.syspath_prepend(in_tmp)
+    options = files.overrides("debug=step", "callbacks.picky._target_=picky.Picky")
+    first, second = (compose_config([*options, f"seed={seed}"]).identity()[:12] for seed in (1, 2))
+    monkeypatch.setenv("FAILS", first)
+    assert main(["--multirun", *options, "seed=1,2"]) == 1
+    bad, good = (Run.open(in_tmp / "runs/run" / name) for name in (first, second))
+    out, err = capfd.readouterr()
+    assert err.splitlines()[-2:] == ["1 of 2 points failed:", f"{bad.folder}: RuntimeError: not this one at all"]
+    assert bad.status()["error"] == "RuntimeError: not this one at all"
+    assert (good.status()["state"], out.count("Test scores")) == ("finished", 1)
+    log = bad.logs / "error.txt"
+    assert "RuntimeError: not this one\nat all" in log.read_text() and f"This traceback is also in {log}." in err
+    assert err.count("Traceback") == 1  # the worker's own
+    before = good.folder.stat().st_mtime_ns
+    monkeypatch.delenv("FAILS")
+    assert main(["--multirun", *options, "seed=1,2"]) == 0
+    assert (bad.status()["state"], good.folder.stat().st_mtime_ns) == ("finished", before)
+    assert capfd.readouterr().out.count("Test scores") == 2
+
+
+def test_a_point_that_is_refused_when_its_turn_comes(files, in_tmp, in_process, capsys):
+    """The data of the second point are wrong in a row that no check before the start reads."""
+    rows = Path(files.train).read_text()
+    (in_tmp / "bad.jsonl").write_text(rows[:-20])
+    options = files.overrides("debug=step", f"task.train={files.train},bad.jsonl")
+    del options[next(i for i, line in enumerate(options) if line == f"task.train={files.train}")]
+    assert main(["--multirun", *options]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-2] == "1 of 2 points failed:"
+    assert lines[-1].startswith(f"{in_tmp}/runs/run/{in_process[1]}: task.train line 64 is ")

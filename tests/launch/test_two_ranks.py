@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,7 @@ class Watcher(lightning.Callback):
 @pytest.fixture
 def options(files: Files, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     (in_tmp / "watcher.py").write_text(WATCHER)
-    monkeypatch.setenv("PYTHONPATH", str(in_tmp))
+    monkeypatch.setenv("PYTHONPATH", str(in_tmp), prepend=os.pathsep)
     monkeypatch.syspath_prepend(in_tmp)
     mine = [
         "callbacks.watcher._target_=watcher.Watcher",
@@ -65,6 +66,7 @@ def test_two_killed_ranks_continue_to_the_same_losses_and_weights(mode, workers,
     assert process.returncode != 0
     killed, whole = Run.open("killed"), Run.open("whole")
     assert torch.load(killed.checkpoint("last"), weights_only=True)["global_step"] == 6
+    shutil.copy(killed.checkpoint("last"), in_tmp / "at-the-kill.ckpt")
     config = yaml.safe_load((killed.folder / "config.yaml").read_text())
     config["data"]["workers"] = workers[1]  # no part of a run's identity
     (killed.folder / "config.yaml").write_text(yaml.safe_dump(config))
@@ -75,6 +77,15 @@ def test_two_killed_ranks_continue_to_the_same_losses_and_weights(mode, workers,
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert whole.predictions() == killed.predictions()
     assert whole.metrics()["best/val/loss"] == killed.metrics()["best/val/loss"]
+    rows = [
+        json.loads(line) for rank in range(2) for line in (whole.folder / f"trace-{rank}.txt").read_text().splitlines()
+    ]
+    assert whole.metrics()["train/examples"] == sum(row["examples"] for row in rows)  # of both ranks
+    assert killed.metrics()["train/examples"] == whole.metrics()["train/examples"]  # of both starts
+    tokens = [run.metrics()["train/tokens_per_second"] * run.metrics()["train/seconds"] for run in (whole, killed)]
+    assert tokens[0] == pytest.approx(tokens[1])
+    saved = torch.load(in_tmp / "at-the-kill.ckpt", weights_only=True)["callbacks"]["Throughput"]
+    assert killed.metrics()["train/seconds"] > saved["seconds"] > 0
 
 
 def test_every_example_once_on_whatever_rank(options, files, in_tmp, capfd):

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import math
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from rich.console import Console
 
+from encdec_lightning.evaluation.exact_match import ExactMatch
 from encdec_lightning.evaluation.metric import Score
+from encdec_lightning.evaluation.rouge import Rouge
 from encdec_lightning.records import Prediction
 from encdec_lightning.reporting.results import flatten, write_results
 from encdec_lightning.reporting.table import show
@@ -44,6 +51,74 @@ def test_results_are_flat_with_intervals_baselines_and_control(run):
         assert metrics[f"{key}/low"] <= metrics[key] <= metrics[f"{key}/high"]
     assert metrics["control/rouge1"] == 0.0  # either text against the other's reference
     assert run.predictions() == PREDICTIONS
+
+
+class Nothing(ExactMatch):
+    """A ratio of zeros."""
+
+    names = ("nothing",)
+
+    def aggregate(self, total: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+        return total * 0 / (total * 0)
+
+
+class Picky(ExactMatch):
+    """Fails for the baseline and for the control."""
+
+    names = ("picky",)
+
+    def statistics(self, prediction: Prediction) -> NDArray[np.float64]:
+        if prediction.prediction.startswith("the cat"):
+            raise RuntimeError("no [cats]")
+        return super().statistics(prediction)
+
+
+def test_values_that_are_missing_are_null_and_said(run, monkeypatch, capsys):
+    monkeypatch.setattr("encdec_lightning.evaluation.metric.METRICS", {"rouge": Rouge, "nan": Nothing, "picky": Picky})
+    others = {name: Score(value, math.nan, math.inf, "s") for name, value in [("nothing", math.nan), ("ratio", 1.0)]}
+    metrics = ["rouge", "nan", "picky"]
+    write_results(run, PREDICTIONS, SCORES | others, metrics, ["lead_sentence"], {"picky": "RuntimeError: x"})
+    found = json.loads((run.folder / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert (found["test/nothing"], found["test/nothing/low"], found["test/nothing/high"]) == (None, None, None)
+    assert (found["test/ratio"], found["test/ratio/low"]) == (1.0, None)
+    assert found["baseline/lead_sentence/nothing"] is None and found["control/nothing"] is None
+    assert (found["test/picky"], found["test/picky/error"]) == (None, "RuntimeError: x")
+    assert found["test/rouge1"] == 61.04 and found["control/rouge1"] == 0.0
+    lines = [
+        "nothing is missing for test, baseline/lead_sentence, control: its value is nan, which is no number.",
+        "picky is missing for test: RuntimeError: x.",
+        "picky is missing for baseline/lead_sentence, control: RuntimeError: no [cats].",
+    ]
+    assert sorted(capsys.readouterr().err.splitlines()) == sorted(lines)
+    text = shown(run)
+    assert all(line in text for line in lines)
+    (row,) = [line for line in text.splitlines() if "this model" in line]
+    assert [cell.strip() for cell in row.strip("│").split("│")][1:] == [
+        "61.0 60.0-62.0",
+        "50.0 49.0-51.0",
+        "-",
+        "1.0",
+        "-",
+    ]
+
+
+def test_references_that_score_0_are_counted_and_said(run):
+    odd = replace(PREDICTIONS[1], reference="…")
+    write_results(run, [PREDICTIONS[0], odd], SCORES, ["rouge", "exact_match"], [])
+    assert run.metrics()["test/rouge/unscorable"] == 1
+    assert "rouge can compare nothing in 1 of the 2 references; they score 0." in shown(run)
+    write_results(run, PREDICTIONS, SCORES, ["rouge"], [])
+    assert "test/rouge/unscorable" not in run.metrics()
+
+
+def test_what_is_known_is_written_before_the_next_system_is_scored(run, monkeypatch):
+    def killed(self: object, prediction: Prediction) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Rouge, "statistics", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_results(run, PREDICTIONS, SCORES, ["rouge"], ["copy"])
+    assert (run.predictions(), run.metrics()["test/rouge1"]) == (PREDICTIONS, 61.04)
 
 
 def test_one_example_has_no_control(run):

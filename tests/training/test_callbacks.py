@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import CSVLogger
 from encdec_lightning import Loading, Seq2SeqDataModule, Seq2SeqModule, Task, Tokenizers, Training, compose
 from encdec_lightning.data.batch import Batch
 from encdec_lightning.training.callbacks.random_state import RandomState
-from encdec_lightning.training.callbacks.throughput import Throughput
+from encdec_lightning.training.callbacks.throughput import Throughput, Totals
 
 
 def draws() -> tuple[float, float, float]:
@@ -73,10 +73,12 @@ def test_throughput_counts_real_tokens_and_all_of_the_time(files: tiny.Files, tm
     )  # fmt: skip
     trainer.fit(module, data)
     wall = time.perf_counter() - started
-    assert throughput.total_tokens == sum(each.tokens for each in batches)
-    assert throughput.total_examples == sum(each.examples for each in batches)
-    assert 0.2 <= throughput.total_seconds < wall - 0.3  # without the validations, which slept longer than that
-    assert 0 < throughput.mfu < 1
+    totals = throughput.totals
+    assert totals.tokens == sum(each.tokens for each in batches)
+    assert totals.examples == sum(each.examples for each in batches)
+    assert 0.2 <= totals.seconds < wall - 0.3  # without the validations, which slept longer than that
+    assert totals.tokens_per_second == totals.tokens / totals.seconds
+    assert 0 < totals.mfu < 1
     logger.save()
     text = (tmp_path / "lightning_logs/version_0/metrics.csv").read_text()
     rows = [row for row in csv.DictReader(text.splitlines()) if row["train/mfu"]]
@@ -85,7 +87,19 @@ def test_throughput_counts_real_tokens_and_all_of_the_time(files: tiny.Files, tm
     assert all(last[f"train/seconds_{part}"] > 0 for part in PARTS)
     assert 0 <= last["train/padding"] < 1 and last["train/memory_gib"] > 0.05
     since = [each for number, each in enumerate(batches) if number >= len(batches) - 2]  # the last log's
-    assert sum(each.tokens for each in since) / last["train/tokens_per_second"] < throughput.total_seconds
+    assert sum(each.tokens for each in since) / last["train/tokens_per_second"] < totals.seconds
+
+
+def test_totals_go_on_where_a_checkpoint_was_written() -> None:
+    first = Throughput()
+    first._own = Totals(seconds=2.0, tokens=300, examples=30, flops=8.0, peak_flops=20.0)
+    second = Throughput()
+    second.load_state_dict(first.state_dict())
+    assert second.totals == first._own  # also where nothing is left to do
+    second._own = Totals(seconds=1.0, tokens=100, examples=10, flops=4.0, peak_flops=10.0)
+    second.on_train_end(SimpleNamespace(), None)
+    assert second.totals == Totals(seconds=3.0, tokens=400, examples=40, flops=12.0, peak_flops=30.0)
+    assert (second.totals.tokens_per_second, second.totals.mfu) == (400 / 3, 0.4)
 
 
 def test_throughput_changes_no_weight(files: tiny.Files, tmp_path: Path) -> None:

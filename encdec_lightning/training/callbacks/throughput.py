@@ -5,13 +5,44 @@ from __future__ import annotations
 import resource
 import time
 from collections import Counter
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import lightning
 import torch
+from torch import distributed
 
 from encdec_lightning.data.batch import Batch
 from encdec_lightning.training.flops import TrainingFlops, matrix_product_peak, training_flops
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What all ranks have done together, from the first start of a training to its last checkpoint or its end.
+
+    Validation and checkpoints are left out, and so are steps that were lost with a killed process.
+    """
+
+    seconds: float = 0.0
+    """The slowest rank's; of all starts together."""
+    tokens: float = 0
+    """Real tokens, source and target."""
+    examples: float = 0
+    flops: float = 0.0
+    """What the model's mathematics needs."""
+    peak_flops: float = 0.0
+    """What the devices could have done in the same time."""
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of all ranks."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def mfu(self) -> float:
+        """The share of the devices' peak."""
+        return self.flops / self.peak_flops if self.peak_flops else 0.0
+
 
 PARTS = ("data", "forward", "backward", "optimizer")
 LOW = {"bf16": torch.bfloat16, "16": torch.float16}
@@ -35,12 +66,29 @@ class Throughput(lightning.Callback):
         self._sampled = True
         self._flops: TrainingFlops | None = None
         self._peak = 0.0
-        self.total_seconds, self.total_tokens, self.total_examples, self.total_flops = 0.0, 0, 0, 0.0
+        self._own = Totals()
+        self._before = Totals()
+        self.totals = Totals()
+        """At the end of a fit: of all ranks and all starts."""
 
-    @property
-    def mfu(self) -> float:
-        """The share of the peak over the whole fit."""
-        return self.total_flops / self.total_seconds / self._peak if self.total_seconds else 0.0
+    def state_dict(self) -> dict[str, Any]:
+        """The totals so far; every rank has to call it."""
+        return asdict(self._gathered())
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Count on from there."""
+        self._before, self._own = Totals(**state_dict), Totals()
+        self.totals = self._before
+
+    def _gathered(self) -> Totals:
+        parts = [self._own]
+        if distributed.is_available() and distributed.is_initialized():
+            gathered: list[Any] = [None] * distributed.get_world_size()
+            distributed.all_gather_object(gathered, self._own)
+            parts = gathered
+        sums = {each.name: sum(getattr(part, each.name) for part in parts) for each in fields(Totals)}
+        sums["seconds"] = max(part.seconds for part in parts)
+        return Totals(**{name: getattr(self._before, name) + value for name, value in sums.items()})
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
         """Measure the device."""
@@ -74,23 +122,31 @@ class Throughput(lightning.Callback):
         flops = self._flops.of(batch) if self._flops else 0.0
         counts = {"tokens": batch.tokens, "examples": batch.examples, "padded": padded, "flops": flops}
         self._since.update(counts | {"batches": 1, "seconds": seconds, "data": data})
-        self.total_seconds += seconds
-        self.total_tokens += batch.tokens
-        self.total_examples += batch.examples
-        self.total_flops += flops
+        own = self._own
+        self._own = Totals(
+            own.seconds + seconds, own.tokens + batch.tokens, own.examples + batch.examples, own.flops + flops,
+            own.peak_flops + seconds * self._peak,
+        )  # fmt: skip
         if self._logs_at(trainer, index):
             self._log(trainer, module)
             self._since.clear()
 
+    def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Add up."""
+        self.totals = self._gathered()
+
     def _log(self, trainer: lightning.Trainer, module: Any) -> None:
         since, ranks = self._since, trainer.world_size
+        names = ("tokens", "examples", "padded", "flops")
+        own = torch.tensor([since[name] for name in names], dtype=torch.float64, device=module.device)
+        tokens, examples, padded, flops = trainer.strategy.reduce(own, reduce_op="sum").tolist()
         steps = since["batches"] / trainer.accumulate_grad_batches
         sampled = steps if module.device.type == "cpu" else 1 / trainer.accumulate_grad_batches
         values = {
-            "tokens_per_second": since["tokens"] * ranks / since["seconds"],
-            "examples_per_second": since["examples"] * ranks / since["seconds"],
-            "padding": 1 - since["tokens"] / since["padded"],
-            "mfu": since["flops"] / since["seconds"] / self._peak if self._peak else 0.0,
+            "tokens_per_second": tokens / since["seconds"],
+            "examples_per_second": examples / since["seconds"],
+            "padding": 1 - tokens / padded,
+            "mfu": flops / since["seconds"] / self._peak / ranks if self._peak else 0.0,
             "memory_gib": peak_memory(module.device) / 2**30,
             **{f"seconds_{part}": since[part] / (steps if part == "data" else sampled) for part in PARTS},
         }
@@ -99,7 +155,7 @@ class Throughput(lightning.Callback):
 
     def _logs_at(self, trainer: lightning.Trainer, index: int) -> bool:
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return (index + 1) % every == 0 or index == 0
+        return every > 0 and ((index + 1) % every == 0 or index == 0) and not trainer.barebones
 
     def _lap(self, part: str, module: Any) -> None:
         if self._sampled:

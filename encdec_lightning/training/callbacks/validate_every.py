@@ -16,5 +16,5 @@ class ValidateEvery(lightning.Callback):
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Set the Trainer's interval; the DataModule, set up before, has set its accumulation."""
-        if stage == "fit":
+        if stage == "fit" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.val_check_interval = self.steps * trainer.accumulate_grad_batches

@@ -1,0 +1,65 @@
+"""A model's stand-in for one call: the same modules, some with other weights or another `forward`.
+
+The model itself is not touched, so that nobody else who runs it meanwhile, another thread among them, sees any of it,
+and nothing has to be put back, whatever interrupts the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
+
+SHIPPED = ("torch.nn.", "transformers.", "encdec_lightning.")  # whose modules run as their authors wrote them
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def stand_in(
+    model: nn.Module,
+    weights: Mapping[nn.Module, Mapping[str, Tensor]],
+    forwards: Mapping[nn.Module, Callable[..., Any]],
+) -> Any:
+    """`model` with these weights of its modules, by their own names there, and these forwards, called as methods.
+
+    Modules are new, but share all that is not replaced: buffers, hooks, config. For a model that `runs_as_shipped`.
+    """
+    made: dict[int, nn.Module] = {}
+
+    def of(module: nn.Module) -> nn.Module:
+        if id(module) not in made:
+            twin: nn.Module = object.__new__(type(module))
+            made[id(module)] = twin
+            vars(twin).update(vars(module))
+            vars(twin)["_parameters"] = {**module._parameters, **weights.get(module, {})}
+            vars(twin)["_modules"] = {name: child and of(child) for name, child in module._modules.items()}
+            if module in forwards:
+                vars(twin)["forward"] = partial(forwards[module], twin)
+        return made[id(module)]
+
+    return of(model)
+
+
+def runs_as_shipped(model: nn.Module) -> bool:
+    """Whether each module runs its class's own `forward`, a known one, and nothing before, after or around it.
+
+    Wrappers may run it later again (checkpointing), and hooks expect what transformers would give them.
+    """
+    if _has_any_global_hook():
+        return False
+    kinds = set()
+    for module in model.modules():
+        own = vars(module)
+        if "forward" in own or own.get("_compiled_call_impl") is not None or any(own.get(each) for each in HOOKS):
+            return False
+        kinds.add(type(module))
+    return all(kind.__call__ is nn.Module.__call__ and _is_shipped(kind.forward) for kind in kinds)
+
+
+def _is_shipped(forward: Any) -> bool:
+    """Where its code is from, also where it took the name of what it wraps; `torch.no_grad()` may be around it."""
+    while str(getattr(forward, "__globals__", {}).get("__name__", "")) == "torch.utils._contextlib":
+        forward = getattr(forward, "__wrapped__", None)
+    return str(getattr(forward, "__globals__", {}).get("__name__", "")).startswith(SHIPPED)

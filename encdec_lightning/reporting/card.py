@@ -1,0 +1,194 @@
+"""The model card of an exported model: what it is, how it was trained, its scores, and code that runs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from encdec_lightning.composition.local_checkpoints import hub_id
+from encdec_lightning.composition.options import Composition
+from encdec_lightning.data.options import Task
+from encdec_lightning.generation.options import Generation
+from encdec_lightning.reporting.card_code import code
+from encdec_lightning.reporting.table import ROW_NAMES, rows_of
+from encdec_lightning.run import Run
+from encdec_lightning.training.options import Training
+
+TASK = "text-generation"
+"""The Hub's task: text2text-generation, which it once had, is a part of it."""
+LIBRARY = "encdec_lightning"
+SHARED = {
+    "untied": "share nothing",
+    "tied_embeddings": "share their embeddings",
+    "tied": "share all weights that both have",
+}
+STARTS = {
+    "pretrained": "starts as {}",
+    "random": "starts at random, with the shape of {}",
+    "embeddings": "takes its embeddings from {} and starts at random for the rest",
+    "layers": "takes its layers from {} and starts with random embeddings",
+}
+
+
+@dataclass(frozen=True)
+class Data:
+    """A split as the card names it: no path of the machine where it lay."""
+
+    name: str
+    hub: str | None = None
+    configuration: str | None = None
+    split: str | None = None
+    revision: str | None = None
+
+    @classmethod
+    def of(cls, location: str) -> Data:
+        """What an option such as `task.train` names."""
+        if not location.startswith("hub:"):
+            files = [location] if "://" in location else location.split("+")
+            return cls("+".join(PurePosixPath(file.partition("?")[0]).name for file in files))
+        _, place, configuration, split = location.split(":", 3)
+        identifier, _, revision = (place, "", "") if Path(place).is_dir() else place.partition("@")
+        name = f"{PurePosixPath(identifier).name}, {split}"
+        return cls(name, hub_id(identifier), configuration or None, split, revision or None)
+
+
+def write_card(run: Run, folder: Path) -> None:
+    """Write README.md into the folder of a run's exported model, from the run's config and metrics."""
+    config, metrics = run.config(), run.metrics()
+    model, task = Composition(**config["model"]), Task(**config["task"])
+    name = str(config["name"])
+    head = _head(name, model, task, metrics)
+    parts = [
+        f"# {name}",
+        _what(model, task, metrics),
+        "## Scores",
+        _scores(task, metrics),
+        "## How to run it",
+        code(folder, task, Generation(**config["generation"])),
+        _precision(metrics),
+        "## How it was trained",
+        _training(config, task, metrics),
+        "## License",
+        "None is chosen yet. What the base models and the data allow decides; add `license:` to the head of this file.",
+    ]
+    text = "\n\n".join(part for part in parts if part)
+    ModelCard(f"---\n{head.to_yaml()}\n---\n\n{text}\n").save(folder / "README.md")
+
+
+def _head(name: str, model: Composition, task: Task, metrics: dict[str, Any]) -> ModelCardData:
+    """What the Hub reads. License and languages are not known here and left out."""
+    used = [side.checkpoint for side in model.sides if side.init != "random"]
+    bases = list(dict.fromkeys(found for each in used if (found := hub_id(each))))
+    splits = [Data.of(task.path(split)) for split in ("train", "validation", "test")]
+    sets = list(dict.fromkeys(each.hub for each in splits if each.hub))
+    tested, scored = splits[2], _scored(metrics)
+    results = [
+        EvalResult(
+            task_type=TASK,
+            dataset_type=tested.hub or tested.name,
+            dataset_name=tested.name,
+            dataset_config=tested.configuration,
+            dataset_split=tested.split,
+            dataset_revision=tested.revision,
+            metric_type=_kind(each),
+            metric_name=each,
+            metric_value=round(metrics[f"test/{each}"], 2),
+        )
+        for each in scored
+    ]
+    return ModelCardData(
+        base_model=bases or None,
+        datasets=sets or None,
+        library_name="transformers",
+        metrics=list(dict.fromkeys(map(_kind, scored))) or None,
+        model_name=name if results else None,
+        eval_results=results or None,
+        pipeline_tag=TASK,
+        tags=[LIBRARY, "text2text-generation", "decoder" if model.encoder is None else "encoder-decoder"],
+    )
+
+
+def _what(model: Composition, task: Task, metrics: dict[str, Any]) -> str:
+    starts = [f"the {side.role} {STARTS[side.init].format(_name(side.checkpoint))}" for side in model.sides]
+    kind = "A language model that reads the source as a prefix" if model.encoder is None else "An encoder-decoder"
+    sentences = [
+        f"{kind}, trained with `{LIBRARY}` to write the column `{task.target}` for the column `{task.source}`:",
+        f"{' and '.join(starts)}.",
+    ]
+    if model.encoder is not None:
+        sentences.append(f"The sides {SHARED[model.weights]}.")
+    if "parameters" in metrics:
+        sentences.append(f"It has {metrics['parameters']:,} parameters.")
+    return " ".join(sentences)
+
+
+def _scores(task: Task, metrics: dict[str, Any]) -> str:
+    """The table of the terminal, and what each metric is exactly."""
+    names = _scored(metrics)
+    if not names:
+        return "It was not scored."
+    lines = [f"| | {' | '.join(names)} |", f"|---|{'---:|' * len(names)}"]
+    for row in rows_of(metrics):
+        label = ROW_NAMES.get(row, row.removeprefix("baseline/").replace("_", " "))
+        cells = [_cell(metrics, f"{row}/{name}") for name in names]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    tested = f"On {metrics['test/examples']:,} examples of {Data.of(task.path('test')).name}, with 95% intervals"
+    control = "" if not any(key.startswith("control/") for key in metrics) else (
+        "; `sources permuted` scores each text against another example's reference"
+    )  # fmt: skip
+    signatures = [f"- {name}: `{metrics[f'test/{name}/signature']}`" for name in names]
+    return "\n\n".join([f"{tested}{control}.", "\n".join(lines), "\n".join(signatures)])
+
+
+def _training(config: dict[str, Any], task: Task, metrics: dict[str, Any]) -> str:
+    training = Training(**config["training"])
+    lines = []
+    for split in ("train", "validation"):
+        count = metrics.get(f"data/{split}_examples")
+        lines.append(f"{split} pairs: {Data.of(task.path(split)).name}{'' if count is None else f', {count:,} pairs'}")
+    lines.append(f"at most {task.max_source_length} tokens of a source and {task.max_target_length} of a target")
+    if task.preprocess:
+        lines.append(f"texts prepared by {', '.join(task.preprocess)}, which the code above does not do")
+    optimizer = str((config.get("optimizer") or {}).get("_target_", "")).rpartition(".")[2]
+    lines += [
+        *([f"{metrics['train/steps']:,} steps of {optimizer}"] if "train/steps" in metrics else []),
+        *([f"{metrics['train/examples']:,} examples read"] if "train/examples" in metrics else []),
+        f"learning rate {training.learning_rate:g}, schedule {training.schedule}, {training.warmup_steps:,} steps of "
+        f"warm-up, weight decay {training.weight_decay:g}, label smoothing {training.label_smoothing:g}",
+        f"seed {config['seed']}",
+        *([f"precision {metrics['train/precision']}"] if "train/precision" in metrics else []),
+    ]
+    versions = [f"{key.removeprefix('version/')} {value}" for key, value in metrics.items() if "version/" in key]
+    return "\n".join(f"- {line}" for line in [*lines, ", ".join(versions)] if line)
+
+
+def _precision(metrics: dict[str, Any]) -> str:
+    precision = str(metrics.get("train/precision", "32-true"))
+    if precision == "32-true":
+        return ""
+    return f"The scores were made in {precision}; in another precision a few texts end otherwise."
+
+
+def _scored(metrics: dict[str, Any]) -> list[str]:
+    """Names of the metrics that have a value on the test set; one that failed has none."""
+    names = [key.removeprefix("test/") for key in metrics if key.startswith("test/") and f"{key}/low" in metrics]
+    return [name for name in names if metrics[f"test/{name}"] is not None]
+
+
+def _cell(metrics: dict[str, Any], key: str) -> str:
+    values = [metrics.get(each) for each in (key, f"{key}/low", f"{key}/high")]
+    return "" if None in values else f"{values[0]:.1f} ({values[1]:.1f}-{values[2]:.1f})"
+
+
+def _kind(metric: str) -> str:
+    """The Hub's name of a metric."""
+    return "rouge" if metric.startswith("rouge") else metric
+
+
+def _name(checkpoint: str) -> str:
+    """A checkpoint as the card names it."""
+    known = hub_id(checkpoint)
+    return f"`{Path(checkpoint).resolve().name}` (a local folder)" if known is None else f"`{known}`"

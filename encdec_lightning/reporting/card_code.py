@@ -1,0 +1,90 @@
+"""The code of a model card: it loads an exported folder and writes texts as the run did, by stock transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import AutoModel, PretrainedConfig, PreTrainedTokenizerBase
+
+from encdec_lightning.composition.architectures import architecture_of
+from encdec_lightning.composition.checkpoints import load_config
+from encdec_lightning.composition.tokenizers import DECODER_FOLDER, Tokenizers
+from encdec_lightning.data.options import Task
+from encdec_lightning.generation.options import Generation
+
+FOLDER = 'folder = "."  # this folder, or the id of its repository on the Hub'
+TEXTS = 'texts = ["A text to be read."]'
+PREFIX = """\
+start = torch.full((len(texts), 1), model.generation_config.bos_token_id)
+ids = model.generate(
+    input_ids=start,  # the source is given as embeddings, so that lengths and repeats are those of the target alone
+    inputs_embeds=model.get_input_embeddings()(torch.cat([inputs.input_ids, start], dim=1)),
+    attention_mask=torch.cat([inputs.attention_mask, torch.ones_like(start)], dim=1),
+)"""
+PAIR = "ids = model.generate(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask)"
+
+
+def code(folder: Path, task: Task, generation: Generation) -> str:
+    """A block of Python and what must be said about it; `folder` holds the exported model and its tokenizers."""
+    config = load_config("model", str(folder))
+    kind, source = _class(config)
+    tokenizers = Tokenizers.load(folder)
+    two = tokenizers.target is not tokenizers.source
+    writer = "writer" if two else "reader"
+    lines = [
+        *(["import torch"] if not config.is_encoder_decoder else []),
+        *(
+            [f"from transformers import {kind}, AutoTokenizer"]
+            if source == "transformers"
+            else [f"from {source} import {kind}", "from transformers import AutoTokenizer"]
+        ),
+        "",
+        FOLDER,
+        f"model = {kind}.from_pretrained(folder)",
+        "reader = AutoTokenizer.from_pretrained(folder)",
+        *([f'writer = AutoTokenizer.from_pretrained(folder, subfolder="{DECODER_FOLDER}")'] if two else []),
+        *_padding(tokenizers.source, "right" if config.is_encoder_decoder else "left"),
+        "",
+        TEXTS,
+        "inputs = reader(",
+        f'    texts, padding=True, truncation=True, max_length={task.max_source_length}, return_tensors="pt"',
+        ")",
+        PAIR if config.is_encoder_decoder else PREFIX,
+        f"for text in {writer}.batch_decode(ids, skip_special_tokens=True):",
+        "    print(text.strip())",
+    ]
+    return "\n\n".join(["```python\n" + "\n".join(lines) + "\n```", *_remarks(source, generation)])
+
+
+def _class(config: PretrainedConfig) -> tuple[str, str]:
+    """What opens the folder, and the package it comes from."""
+    if not config.is_encoder_decoder:
+        return "AutoModelForCausalLM", "transformers"
+    if architecture_of(config.encoder).encoder_class is not AutoModel:
+        return "EncoderDecoder", "encdec_lightning"
+    return "AutoModelForSeq2SeqLM", "transformers"
+
+
+def _padding(tokenizer: PreTrainedTokenizerBase, side: str) -> list[str]:
+    """How sources are padded, where the tokenizer itself does not say so."""
+    lines = []
+    if tokenizer.pad_token is None:
+        token = "sep_token" if tokenizer.sep_token is not None else "eos_token"
+        lines.append(f"reader.pad_token = reader.{token}")
+    if tokenizer.padding_side != side:
+        lines.append(f'reader.padding_side = "{side}"')
+    return lines
+
+
+def _remarks(source: str, generation: Generation) -> list[str]:
+    remarks = ["`generation_config.json` holds the lengths and the search with which the scores were made."]
+    if source != "transformers":
+        remarks.append(f"Stock transformers cannot load this encoder by itself, so `{source}` must be installed.")
+    if generation.length_normalization != "length" and generation.num_beams > 1 and generation.length_penalty != 0:
+        remarks.append(
+            "The scores were made with the length normalization of Wu et al. (2016), `length_normalization=wu`, which "
+            "transformers does not know: it divides by the length, so some texts of this code differ."
+        )
+    if generation.do_sample:
+        remarks.append("Texts are drawn at random, so those of this code are others each time.")
+    return [" ".join(remarks)]

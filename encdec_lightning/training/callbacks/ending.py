@@ -1,0 +1,76 @@
+"""An end that all ranks reach together, at the end of an optimizer step, when one of them is asked to end."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning
+
+from encdec_lightning.signals import TERMINATION
+
+
+class EndTogether(lightning.Callback):
+    """After SIGTERM on any rank, saves a checkpoint at the end of the step on every rank and raises `Terminated`.
+
+    Ranks that left at different steps would wait for one another for ever. Where a validation follows the step, the
+    fit ends after it instead, with the checkpoint that the validation has left. Lightning's own handler is set aside:
+    it communicates wherever the signal meets it.
+
+    Args:
+        checkpoint: the file that the state is saved in.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        self._checkpoint = checkpoint
+        self._ending = False
+
+    def on_sanity_check_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Take SIGTERM from Lightning."""
+        TERMINATION.take_over()
+
+    def on_test_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Take SIGTERM from Lightning."""
+        TERMINATION.take_over()
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """From here on a request to end waits for the end of a step."""
+        TERMINATION.take_over()
+        TERMINATION.deferred = True
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """End after a validation."""
+        if self._ending:
+            TERMINATION.check()
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Ask all ranks at the end of a step."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        self._ending = trainer.strategy.reduce_boolean_decision(TERMINATION.asked, all=False)
+        if self._ending:
+            TERMINATION.asked = True  # perhaps by another rank's signal
+            if not _validation_may_follow(trainer, batch_idx):
+                trainer.save_checkpoint(self._checkpoint)
+                TERMINATION.check()
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Ending is safe from here on."""
+        TERMINATION.deferred = False
+
+
+def _validation_may_follow(trainer: lightning.Trainer, index: int) -> bool:
+    """Whether a checkpoint of this moment would lack the validation of its step, which a continued fit skips."""
+    loop, every = trainer.fit_loop.epoch_loop, trainer.val_check_batch
+    last_of_epoch = loop.batch_progress.is_last_batch
+    ends = trainer.global_step == trainer.max_steps or (
+        last_of_epoch and trainer.current_epoch + 1 == trainer.max_epochs
+    )
+    if ends or every is None or (every == math.inf and last_of_epoch):
+        return True
+    return (index + 1) % every == 0 or (loop.total_batch_idx + 1) % every == 0
