@@ -26,9 +26,9 @@ The map, from left to right; each room imports only from rooms to its left:
     reporting/                 runs in, tables and plots out: opening.py, results.py, table.py, curves.py, card.py,
                                card_code.py, composition.py, data.py
     config.py                  the tree of options; composed values in, checked objects out
-    launch/                    processes for run folders: presets.py, overrides.py, settle.py, precision.py, prepare.py,
-                               processes.py, worker.py, job.py, build.py, fetching.py, evaluation.py, prediction.py,
-                               lines.py, partial.py, sweep.py
+    launch/                    processes for run folders: presets.py, overrides.py, settle.py, precision.py, places.py,
+                               prepare.py, processes.py, worker.py, job.py, build.py, fetching.py, evaluation.py,
+                               prediction.py, lines.py, partial.py, sweep.py
     cli/                       the commands: train.py, evaluate.py, predict.py, check.py, prepare.py, arguments.py
 
 Each room's options are dataclasses in its options.py. The names below are stable, and loaded when first used.

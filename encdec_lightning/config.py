@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from types import NoneType
 from typing import Any, ClassVar, get_args, get_type_hints
@@ -16,7 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from encdec_lightning.composition.options import Composition
 from encdec_lightning.data.options import Loading, Task
-from encdec_lightning.errors import UserError, UserErrors, did_you_mean, require
+from encdec_lightning.errors import FINITE, UserError, UserErrors, did_you_mean, is_finite, require
+from encdec_lightning.files import is_file_name
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.training.options import Training
 
@@ -81,7 +83,7 @@ class Config:
     def __post_init__(self) -> None:
         every = self.validate_every
         require(
-            ("name", self.name, bool(self.name.strip("./")), "it must be a name that a folder can have"),
+            ("name", self.name, is_file_name(self.name), "it must be a name that a folder can have, without a slash"),
             ("seed", self.seed, 0 <= self.seed < 2**32, "it must lie in [0, 2^32)"),
             ("validate_every", every, every is None or every >= 1, "it must be at least 1"),
         )
@@ -101,6 +103,9 @@ def defaults() -> Node:
 
 def convert(values: Node) -> Config:
     """The checked config of composed plain values; raises `UserErrors` with every mistake."""
+    wrong = [UserError(path, value, FINITE) for path, value in _leaves(values) if not is_finite(value)]
+    if wrong:
+        raise UserErrors(wrong)
     try:
         # JSON, because strict validation takes a JSON list for any sequence but a Python list for a list only.
         config = _adapter().validate_json(json.dumps(values, default=str), strict=True)
@@ -155,6 +160,15 @@ def unknown_option(path: str, value: object) -> UserError | None:
             return UserError(path, value, f"there is no such option{within}{did_you_mean(name, sorted(known))}")
         at = get_type_hints(at)[name]
     return None
+
+
+def _leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted path, value) of everything in nested mappings and lists."""
+    if not isinstance(values, dict | list):
+        yield path, values
+        return
+    for name, value in values.items() if isinstance(values, dict) else enumerate(values):
+        yield from _leaves(value, f"{path}.{name}" if path else str(name))
 
 
 @functools.cache

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 
 from encdec_lightning.config import Config
 from encdec_lightning.errors import UserError, UserErrors
+from encdec_lightning.files import kind_of
+from encdec_lightning.launch.places import leaving
 from encdec_lightning.launch.precision import with_precision
+from encdec_lightning.launch.processes import recover
 from encdec_lightning.launch.settle import contradictions, say_what_is_tested, settle
 from encdec_lightning.run import Run
 
@@ -30,6 +33,8 @@ def prepare(config: Config, in_sweep: bool = False) -> Run:
     identity = config.identity()
     last = identity[:12] if in_sweep else f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     folder = Path(config.folder) if config.folder is not None else Path("runs", config.name, last)
+    if kind_of(Run(folder).config_file) == "file":
+        recover(Run(folder))
     return Run.create(folder, asdict(config), identity)
 
 
@@ -39,7 +44,7 @@ def check_all(config: Config) -> list[UserError]:
 
     quiet()
     found = [*_check_model(config), *_check_files(config), *_check_slots(config), *_check_names(config)]
-    return [*found, *contradictions(config)]
+    return [*found, *contradictions(config), *leaving(config)]
 
 
 def _check_model(config: Config) -> list[UserError]:
