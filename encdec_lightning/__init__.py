@@ -28,8 +28,8 @@ The map, from left to right; each room imports only from rooms to its left:
     config.py                  the tree of options; composed values in, checked objects out
     launch/                    processes for run folders: presets.py, reading.py, hydra_nodes.py, draft.py,
                                overrides.py, kinds.py, build.py, settle.py, watched.py, rehearsal.py, precision.py,
-                               prepare.py, processes.py, worker.py, job.py, fetching.py, evaluation.py, prediction.py,
-                               lines.py, partial.py, sweep.py
+                               places.py, prepare.py, processes.py, worker.py, job.py, fetching.py, evaluation.py,
+                               prediction.py, lines.py, partial.py, sweep.py
     cli/                       the commands: train.py, evaluate.py, predict.py, check.py, prepare.py, arguments.py
 
 Each room's options are dataclasses in its options.py. The names below are stable, and loaded when first used.

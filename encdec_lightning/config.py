@@ -17,7 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from encdec_lightning.composition.options import Composition
 from encdec_lightning.data.options import Loading, Task
-from encdec_lightning.errors import UserError, UserErrors, did_you_mean, require
+from encdec_lightning.errors import FINITE, UserError, UserErrors, did_you_mean, is_finite, require
+from encdec_lightning.files import is_file_name
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.training.options import Training
 
@@ -84,7 +85,7 @@ class Config:
     def __post_init__(self) -> None:
         every = self.validate_every
         require(
-            ("name", self.name, bool(self.name.strip("./")), "it must be a name that a folder can have"),
+            ("name", self.name, is_file_name(self.name), "it must be a name that a folder can have, without a slash"),
             ("seed", self.seed, 0 <= self.seed < 2**32, "it must lie in [0, 2^32)"),
             ("validate_every", every, every is None or every >= 1, "it must be at least 1"),
         )
@@ -104,6 +105,9 @@ def defaults() -> Node:
 
 def validated(values: Node) -> tuple[Config | None, list[UserError]]:
     """The config of composed plain values, or what is wrong with single ones."""
+    wrong = [UserError(path, value, FINITE) for path, value in _leaves(values) if not is_finite(value)]
+    if wrong:
+        return None, wrong
     try:
         # JSON, because strict validation takes a JSON list for any sequence but a Python list for a list only.
         return _adapter().validate_json(json.dumps(values, default=str), strict=True), []
@@ -218,6 +222,15 @@ def kind_of(path: str) -> Any:
     for name in path.split("."):
         at = get_type_hints(at).get(name) if is_dataclass(at) else None
     return at
+
+
+def _leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted path, value) of everything in nested mappings and lists."""
+    if not isinstance(values, dict | list):
+        yield path, values
+        return
+    for name, value in values.items() if isinstance(values, dict) else enumerate(values):
+        yield from _leaves(value, f"{path}.{name}" if path else str(name))
 
 
 @functools.cache

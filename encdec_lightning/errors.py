@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import io
+import math
 import sys
 from collections.abc import Callable, Iterable
 
@@ -13,6 +15,7 @@ EXIT_CODE = 2
 INTERRUPTED = 130
 TERMINATED = 143
 UNREAD = 141
+FINITE = "it must be a finite number"
 
 
 class UserError(ValueError):
@@ -47,9 +50,21 @@ def reason(error: BaseException) -> str:
     return " ".join(text.split())
 
 
+def is_finite(value: object) -> bool:
+    """Whether a value is no number at all, or a finite one."""
+    return not isinstance(value, float) or math.isfinite(value)
+
+
 def require(*rules: tuple[str, object, bool, str]) -> None:
-    """Raise `UserErrors` naming every rule that does not hold; a rule is (field, value, holds, what would be right)."""
-    problems = [UserError(field, value, expected) for field, value, holds, expected in rules if not holds]
+    """Raise `UserErrors` naming every rule that does not hold; a rule is (field, value, holds, what would be right).
+
+    Numbers must be finite, whatever their rule says.
+    """
+    problems = [
+        UserError(field, value, expected if is_finite(value) else FINITE)
+        for field, value, holds, expected in rules
+        if not holds or not is_finite(value)
+    ]
     if problems:
         raise UserErrors(problems)
 
@@ -80,6 +95,9 @@ def exit_code(work: Callable[[], object], silent: bool = False) -> int:
     As in a shell, interrupting gives 130, a reader of stdout that goes away 141, and SIGTERM 143. Jobs that failed in
     other processes give 1. Every other exception is a bug and keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what an ASCII terminal cannot show stops no work
+            stream.reconfigure(errors="backslashreplace")
     try:
         with TERMINATION.handled():
             work()

@@ -15,6 +15,7 @@ from typing import IO
 from encdec_lightning.errors import UserError
 
 CHUNK = 1 << 20  # bytes read at once
+LONGEST_NAME = 200  # bytes; file systems take 255, and `replacing` adds some
 
 
 class Stream:
@@ -114,11 +115,21 @@ def clear_leftovers(folder: Path) -> None:
     """
     own = str(os.getpid())
     for path in folder.glob(".*"):
-        ending = path.name.rpartition(".")[2]
-        if ending.isdecimal() and ending != own and path.is_file():
+        if is_leftover(path.name) and path.name.rpartition(".")[2] != own and path.is_file():
             path.unlink(missing_ok=True)
         elif path.name.startswith(".model-") and path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a file can have this name in its folder: one part of a path, printable, of 200 bytes at most."""
+    sound = name.isprintable() and "/" not in name and len(name.encode(errors="replace")) <= LONGEST_NAME
+    return sound and bool(name.strip(". "))
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file's name is one under which `replacing` writes: `.<name>.<process id>`."""
+    return name.startswith(".") and name.rpartition(".")[2].isdecimal()
 
 
 def kind_of(path: str | os.PathLike[str]) -> str | None:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
 import os
 import re
+import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import yaml
 
-from encdec_lightning.errors import UserError
-from encdec_lightning.files import clear_leftovers, damage, kind_of, replacing, sync_folder, sync_tree
+from encdec_lightning.errors import UserError, is_finite
+from encdec_lightning.files import clear_leftovers, damage, is_leftover, kind_of, replacing, sync_folder, sync_tree
 from encdec_lightning.records import Prediction
 
 State = Literal["running", "preempted", "failed", "finished"]
@@ -33,6 +34,7 @@ class Run:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder).resolve()
+        self.config_file, self.status_file = self.folder / "config.yaml", self.folder / "status.json"
         self.checkpoints = self.folder / "checkpoints"
         self.last = self.checkpoints / "last.ckpt"
         self.before_last = self.checkpoints / "last.previous.ckpt"
@@ -44,60 +46,95 @@ class Run:
     def open(cls, folder: str | os.PathLike[str], field: str = "run") -> Run:
         """An existing run; raises `UserError` when the folder holds none."""
         run = cls(folder)
-        if not run._config.is_file():
-            raise UserError(field, str(folder), "it is not the folder of a run (it has no config.yaml)")
-        return run
+        if kind_of(run.config_file) == "file":
+            return run
+        expected = "it is not the folder of a run (it has no config.yaml)"
+        if run.status():
+            expected = f"its config.yaml is gone; the command that made the run writes it anew, with folder={folder}"
+        raise UserError(field, str(folder), expected)
 
     @classmethod
     def create(cls, folder: str | os.PathLike[str], config: dict[str, Any], identity: str) -> Run:
         """A new run with its frozen config, or the one that is there if it has the same identity.
 
-        Raises `UserError` when the folder holds anything else; nothing is overwritten.
+        What a process left that was killed in here is made whole, and a run of another identity is replaced if it has
+        never taken a step. Raises `UserError` when the folder holds anything else; nothing of value is overwritten.
         """
         run = cls(folder)
-        if run._config.is_file():
-            if run.identity() != identity:
-                expected = "the folder holds a run with another configuration, choose another folder"
-                raise UserError("folder", str(folder), expected)
+        there = kind_of(run.config_file) == "file"
+        if there and run.identity() == identity:
             return run
+        known = there or bool(run.status())
         cls.check_place(folder)
         try:
             run.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError("folder", str(folder), f"it cannot be made ({error.strerror})") from error
-        run._write_status(identity=identity, id=f"{identity[:8]}-{run.folder.name}")
-        _write(run._config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        with run.lock():
+            if known and run.identity() != identity:
+                if run._is_of_value():
+                    expected = (
+                        "the folder holds a run with another configuration, choose another folder;"
+                        f" encdec-train run={folder} continues that run"
+                    )
+                    raise UserError("folder", str(folder), expected)
+                print(f"{folder} holds a run that has not taken a step: this one takes its place.", file=sys.stderr)
+                run.status_file.unlink(missing_ok=True)  # the config alone says whose run it is, until both are new
+            elif known:
+                print(f"{run.config_file} was gone, it is written anew.", file=sys.stderr)
+            if not there or run.identity() != identity:
+                _write(run.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+            if run.identity() != identity:
+                run.identify(identity)
         return run
 
     @classmethod
     def check_place(cls, folder: str | os.PathLike[str]) -> None:
         """Raise `UserError` when the folder holds something that is no run."""
         run = cls(folder)
-        if run._config.is_file():
-            return
-        if run.folder.exists() and (not run.folder.is_dir() or any(run.folder.iterdir())):
+        known = kind_of(run.config_file) == "file" or bool(run.status())
+        if not known and kind_of(run.folder) is not None and not run._holds_leftovers_alone():
             raise UserError("folder", str(folder), "it exists, is not empty and holds no run, choose another folder")
 
-    @property
-    def _config(self) -> Path:
-        return self.folder / "config.yaml"
+    def identify(self, identity: str) -> None:
+        """Write the status of a run that has not begun, or whose status was lost."""
+        self._write_status(identity=identity, id=f"{identity[:8]}-{self.folder.name}")
+
+    def _is_of_value(self) -> bool:
+        """Whether a step was taken here, as far as anyone can know, or something was made of one."""
+        made = [self.folder / name for name in ("checkpoints", "predictions", "evaluations", "metrics.json", "model")]
+        begun = any(path.is_file() or (path.is_dir() and any(path.iterdir())) for path in made)
+        return begun or bool(self.status().get("trained")) or self.status().get("state") == "finished"
+
+    def _holds_leftovers_alone(self) -> bool:
+        """Whether the folder is empty but for what a process leaves that is killed in `create`."""
+        names = [] if not self.folder.is_dir() else [path.name for path in self.folder.iterdir()]
+        return self.folder.is_dir() and all(name == ".lock" or is_leftover(name) for name in names)
 
     def config(self) -> dict[str, Any]:
         """The frozen config, as plain values; raises `UserError` when it cannot be read."""
         try:
-            content = yaml.safe_load(self._config.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError("run", str(self.folder), "its config.yaml cannot be read") from error
+            content = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+            raise UserError("run", str(self.folder), f"its config.yaml cannot be read; {self.anew}") from error
         if not isinstance(content, dict):
-            raise UserError("run", str(self.folder), "its config.yaml is not a mapping")
+            raise UserError("run", str(self.folder), f"its config.yaml is not a mapping; {self.anew}")
         return content
 
+    @property
+    def anew(self) -> str:
+        """How a config that is damaged or was changed is had again, as the end of a sentence."""
+        return f"delete that file, and the command that made the run writes it anew, with folder={self.folder}"
+
     def status(self) -> dict[str, Any]:
-        """`state`, `identity`, and `error` of a failed run; empty before the first start."""
-        return _read_json(self.folder / "status.json")
+        """`state`, `identity`, and `error` of a failed run; empty before the first start, or if it cannot be read."""
+        try:
+            return _read_json(self.status_file)
+        except UserError:
+            return {}
 
     def identity(self) -> str:
-        """The hash of what changes this run's results, as it was at its creation."""
+        """The hash of what changes this run's results, as it was at its creation; empty where that is lost."""
         return str(self.status().get("identity", ""))
 
     @property
@@ -106,13 +143,18 @@ class Run:
         name = self.status().get("id", f"{self.identity()[:8]}-{self.folder.name}")
         return re.sub(r"[^\w.-]", "_", str(name), flags=re.ASCII)[:64]
 
+    def note_training(self) -> None:
+        """Record that a step is about to be taken: from now on the run is of value."""
+        if not self.status().get("trained"):
+            self._write_status(**{**self.status(), "trained": True})
+
     def set_state(self, state: State, error: str | None = None) -> None:
         """Record how far the run is."""
-        kept = {name: value for name, value in self.status().items() if name in ("identity", "id")}
+        kept = {name: value for name, value in self.status().items() if name in ("identity", "id", "trained")}
         self._write_status(**kept, state=state, **({"error": error} if error else {}))
 
-    def _write_status(self, **status: str) -> None:
-        _write(self.folder / "status.json", json.dumps(status, indent=2, allow_nan=False) + "\n")
+    def _write_status(self, **status: Any) -> None:
+        _write(self.status_file, json.dumps(status, indent=2, allow_nan=False) + "\n")
 
     def keep_traceback(self, error: BaseException, rank: int = 0) -> Path:
         """Append an exception's traceback and the time to the file of a rank's errors in the logs; returns the file."""
@@ -128,7 +170,7 @@ class Run:
 
         Gives the lock's file descriptor: a process that inherits it holds the run too.
         """
-        with (self.folder / ".lock").open("w") as stream:
+        with self._opened_lock() as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -138,22 +180,44 @@ class Run:
                 clear_leftovers(folder)  # whoever left them does not hold the run any more
             yield stream.fileno()
 
+    def _opened_lock(self) -> IO[str]:
+        try:
+            return (self.folder / ".lock").open("w")
+        except OSError as error:
+            raise UserError("run", str(self.folder), f"nothing can be written into it ({error.strerror})") from error
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether anything can be written into the folder; false on a file system that is mounted read-only."""
+        return os.access(self.folder, os.W_OK)
+
     def metrics(self) -> dict[str, Any]:
         """The flat metrics; empty before the first evaluation."""
         return _read_json(self.folder / "metrics.json")
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Replace the metrics. What is no finite number becomes null, for JSON has no other."""
-        finite = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in metrics.items()
-        }
+        finite = {name: value if is_finite(value) else None for name, value in metrics.items()}
         _write(self.folder / "metrics.json", json.dumps(finite, indent=2, allow_nan=False) + "\n")
 
+    def put_damaged_metrics_aside(self) -> Path | None:
+        """Rename a `metrics.json` that cannot be read, and give its new place; None where there is nothing wrong."""
+        try:
+            self.metrics()
+        except UserError:
+            aside = self.folder / f"metrics.damaged-{time.time_ns()}.json"
+            return (self.folder / "metrics.json").rename(aside)
+        return None
+
     def predictions(self, split: str = "test") -> list[Prediction]:
-        """What was predicted for a split."""
-        with self._predictions(split).open(encoding="utf-8") as lines:
-            return [Prediction(**json.loads(line)) for line in lines]
+        """What was predicted for a split; raises `UserError` when that cannot be read."""
+        path = self._predictions(split)
+        try:
+            with path.open(encoding="utf-8") as lines:
+                return [Prediction(**json.loads(line)) for line in lines]
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            expected = f"its {path.name} cannot be read; encdec-evaluate run={self.folder} writes it anew"
+            raise UserError("run", str(self.folder), expected) from error
 
     def write_predictions(self, predictions: Iterable[Prediction], split: str = "test") -> Path:
         """Replace a split's predictions: a line each, with id, source, reference, prediction."""
@@ -174,12 +238,20 @@ class Run:
         if kind is None and (self.checkpoints / choice).exists():
             path = self.checkpoints / choice
             kind = kind_of(path)
-        if kind is None:
-            raise UserError("checkpoint", choice, f"there is no {path}; give best, last or a path")
         wrong = None if kind == "folder" else damage(path)  # a folder is a sharded one
         if wrong is not None:
-            raise UserError("checkpoint", choice, f"{path} cannot be read, {wrong}")
+            what = f"there is no {path}" if kind is None else f"{path} cannot be read, {wrong}"
+            raise UserError("checkpoint", choice, f"{what}; {self._other_checkpoint(path)}")
         return path
+
+    def _other_checkpoint(self, path: Path) -> str:
+        """What to give instead of a checkpoint that is gone or damaged."""
+        for choice, other in (("best", self.checkpoints / "best.ckpt"), ("last", self.last)):
+            if other != path and damage(other) is None:
+                return f"checkpoint={choice} takes the {choice} one"
+        if self.status().get("state") == "finished":
+            return "the run has no other one: give the path of one, checkpoint=<path>"
+        return f"the run has none yet, encdec-train run={self.folder} trains it"
 
     def best_or_last(self) -> Path:
         """The best checkpoint, or the last one where a run keeps no best; raises `UserError` as `checkpoint`."""
@@ -221,10 +293,13 @@ def _write(path: Path, text: str) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    if kind_of(path) is None:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError("run", str(path.parent), f"its {path.name} cannot be read") from error
-    return content if isinstance(content, dict) else {}
+        if not isinstance(content, dict):
+            raise ValueError(f"{type(content).__name__} is no mapping")
+    except (OSError, ValueError, RecursionError) as error:
+        expected = f"its {path.name} cannot be read; encdec-evaluate run={path.parent} writes it anew"
+        raise UserError("run", str(path.parent), expected) from error
+    return content

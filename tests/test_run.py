@@ -46,7 +46,7 @@ def test_create_freezes_the_config(run):
     assert (run.config(), run.identity()) == ({"seed": 1, "name": "ü"}, "abc")
     assert run.status() == {"identity": "abc", "id": "abc-run"}
     assert Run.open(run.folder).folder == run.folder
-    assert sorted(contents(run.folder)) == ["config.yaml", "status.json"]
+    assert sorted(contents(run.folder)) == [".lock", "config.yaml", "status.json"]
 
 
 def test_the_same_identity_is_the_same_run(run):
@@ -57,7 +57,8 @@ def test_the_same_identity_is_the_same_run(run):
     assert contents(run.folder) == before
 
 
-def test_another_identity_is_refused(run):
+def test_another_identity_is_refused_once_a_step_was_taken(run):
+    run.note_training()
     before = contents(run.folder)
     with pytest.raises(UserError, match="another configuration"):
         Run.create(run.folder, {}, "other")
@@ -113,11 +114,16 @@ def test_a_broken_config_is_one_sentence(run, text):
         run.config()
 
 
-@pytest.mark.parametrize("name", ["status", "metrics"])
-def test_other_broken_files_are_one_sentence(run, name):
-    (run.folder / f"{name}.json").write_text('{"a": ')
-    with pytest.raises(UserError, match=f"its {name}.json cannot be read"):
-        getattr(run, name)()
+@pytest.mark.parametrize("text", ['{"a": ', "", "[1]", "\0", "\udcff"])
+def test_broken_metrics_are_one_sentence_and_a_broken_status_is_none(run, text):
+    for name in ("metrics", "status"):
+        (run.folder / f"{name}.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(UserError, match=r"its metrics.json cannot be read; encdec-evaluate run=\S+ writes it anew"):
+        run.metrics()
+    assert (run.status(), run.identity()) == ({}, "")
+    aside = run.put_damaged_metrics_aside()
+    assert aside.read_bytes() == text.encode(errors="surrogateescape")
+    assert (run.metrics(), run.put_damaged_metrics_aside()) == ({}, None)
 
 
 def test_one_process_at_a_time(run):
@@ -145,7 +151,7 @@ def test_a_child_that_inherits_the_lock_holds_it(run):
 
 def test_checkpoints(run, tmp_path):
     for choice in ("best", "last", "some.ckpt"):
-        with pytest.raises(UserError, match="best, last or a path"):
+        with pytest.raises(UserError, match=r"there is no .*; the run has none yet, encdec-train run=\S+ trains it"):
             run.checkpoint(choice)
     assert run.resumable() is None
     run.checkpoints.mkdir()
@@ -159,6 +165,8 @@ def test_checkpoints(run, tmp_path):
     assert run.resumable() == run.checkpoint("last") == run.checkpoint(str(half)) == half
     assert run.checkpoint("last.ckpt") == half  # a name in the run's folder
     assert run.best_or_last() == half
+    with pytest.raises(UserError, match=r"there is no .*best.ckpt; checkpoint=last takes the last one"):
+        run.checkpoint("best")
     best = run.checkpoints / "best.ckpt"
     best.write_bytes(half.read_bytes())
     assert run.best_or_last() == best

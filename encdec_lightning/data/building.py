@@ -12,8 +12,6 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from encdec_lightning.composition.encoding import Ids
 from encdec_lightning.composition.tokenizers import Tokenizers
@@ -22,6 +20,7 @@ from encdec_lightning.data.pairs import PairReader, Split
 from encdec_lightning.data.sources import Rows
 from encdec_lightning.data.store import SIDES, OnDisk, StoreWriter
 from encdec_lightning.errors import UserError
+from encdec_lightning.progress import Progress
 from encdec_lightning.records import Pair
 
 CHUNK = 1000  # pairs tokenized together
@@ -145,14 +144,11 @@ def _bounded(pairs: Iterable[tuple[int, Pair]], name: str, reader: PairReader) -
 
 def _chunks(pairs: Iterable[tuple[int, Pair]], description: str) -> Iterator[tuple[list[int], list[Pair]]]:
     """Chunks of rows' numbers and pairs, with a sign of life."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}: {task.completed:,} examples"), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(description, total=None)
+    with Progress(description, unit="examples") as progress:
         remaining = iter(pairs)
         while chunk := list(islice(remaining, CHUNK)):
             yield [number for number, _ in chunk], [pair for _, pair in chunk]
-            progress.advance(task, len(chunk))
+            progress.advance(len(chunk))
 
 
 def _calls(texts: list[str]) -> Iterator[list[str]]:

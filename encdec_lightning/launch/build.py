@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -142,3 +143,20 @@ def first_line(error: BaseException) -> str:
     if text and isinstance(error, (*REFUSALS, AttributeError)):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+@contextmanager
+def lightnings_refusals() -> Iterator[None]:
+    """What Lightning's Trainer refuses when it sees the data, and a data worker that dies, as a `UserError`."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise UserError("trainer", "lightning.Trainer", first_line(error)) from error
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):  # torch has no class of its own for it
+            raise
+        expected = (
+            "a process that prepares batches has died, often because the memory is short; fewer of them, or"
+            " data.workers=0, need less, and the same command goes on from the last checkpoint"
+        )
+        raise UserError("data.workers", first_line(error), expected) from error

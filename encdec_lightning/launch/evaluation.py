@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import tempfile
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import torch
 
@@ -12,6 +15,7 @@ from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.errors import UserError
 from encdec_lightning.launch.job import build_evaluator, loading, quiet, test
 from encdec_lightning.launch.overrides import with_options
+from encdec_lightning.launch.processes import recover, refusals_of_the_disk
 from encdec_lightning.run import Run
 from encdec_lightning.training.module import Seq2SeqModule
 
@@ -19,6 +23,7 @@ from encdec_lightning.training.module import Seq2SeqModule
 def evaluate(run: Run, checkpoint: str | None, options: dict[str, str]) -> Run:
     """Test a checkpoint and write the results: into the run, or with other options into a run of `evaluations/`.
 
+    Where nothing can be written into the run, the results are in a folder for temporary files, which a line names.
     Of the frozen config only the data and plain options are used: what it could call is never built. Raises `UserError`
     when the test examples are not those of the run's own test.
     """
@@ -31,9 +36,15 @@ def evaluate(run: Run, checkpoint: str | None, options: dict[str, str]) -> Run:
     if began not in (None, now):
         expected = f"its examples are not those that the run was tested on ({now[:12]}, they were {began[:12]})"
         raise UserError("task.test", config.task.path("test"), f"{expected}: put those back, or use encdec-predict")
-    changed = config != frozen
-    target = Run.create(run.folder / "evaluations" / _name(config), asdict(config), _name(config)) if changed else run
-    with target.lock():
+    target = run if config == frozen else run.folder / "evaluations" / _name(config)
+    if not run.is_writable:
+        target = Path(tempfile.mkdtemp(prefix="encdec-evaluation-")) / run.folder.name
+        print(f"Nothing can be written into {run.folder}: the results are in {target}.", file=sys.stderr)
+    if isinstance(target, Path):
+        target = Run.create(target, asdict(config), _name(config))
+    with refusals_of_the_disk(target), target.lock():
+        if target is run:
+            recover(run)
         test(target, replace(config, export=False), build_evaluator(config), data, module)
     return target
 

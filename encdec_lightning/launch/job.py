@@ -17,7 +17,6 @@ from typing import Any
 import lightning
 import torch
 import transformers
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import Logger
 
@@ -31,7 +30,10 @@ from encdec_lightning.data.pairs import Split
 from encdec_lightning.data.store import OnDisk
 from encdec_lightning.errors import UserError, UserErrors
 from encdec_lightning.evaluation.references import check_references
-from encdec_lightning.launch.build import build, build_partial, first_line
+from encdec_lightning.files import damage, kind_of
+from encdec_lightning.launch.build import build_partial, lightnings_refusals
+from encdec_lightning.launch.places import build_inside
+from encdec_lightning.launch.processes import further_ranks, ranks_watched
 from encdec_lightning.reporting.card import write_card
 from encdec_lightning.reporting.curves import draw_curves
 from encdec_lightning.reporting.opening import opening
@@ -77,9 +79,9 @@ def train(run: Run) -> None:
         print(f"{run.last} is damaged or gone: training goes on from {resumed}.", file=sys.stderr)
     for logger in trainer.loggers:
         logger.log_hyperparams(asdict(config))
-    opened = LambdaCallback(on_train_start=lambda *_: _say_opening(run, config, module, data, trainer))
+    opened = LambdaCallback(on_train_start=lambda *_: _opened(run, config, module, data, trainer))
     trainer.callbacks.insert(0, opened)  # type: ignore[attr-defined]  # before the progress begins
-    with lightnings_refusals(), interruptible(trainer):
+    with lightnings_refusals(), ranks_watched(run, further_ranks(trainer)), interruptible(trainer):
         trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
     TERMINATION.check()
     if trainer.is_global_zero:
@@ -98,26 +100,19 @@ def chosen_checkpoint(run: Run, config: Config, trainer: lightning.Trainer) -> P
     keeper = best_keeper(trainer)
     if keeper is not None and keeper.best_model_path:
         name_best(trainer, keeper, run.checkpoints)
-    if config.checkpoint == "best" and not (run.checkpoints / "best.ckpt").exists():
+    best = run.checkpoints / "best.ckpt"
+    if config.checkpoint == "best" and kind_of(best) != "folder" and damage(best) is not None:
         if trainer.is_global_zero:
-            print("checkpoint is 'best': the fit has made no best one, the last one is tested.", file=sys.stderr)
+            why = f"{best}: {damage(best)}" if best.exists() else "the fit has made no best one, or it is gone"
+            print(f"checkpoint is 'best': {why}, the last one is tested.", file=sys.stderr)
         return run.checkpoint("last")
     return run.checkpoint(config.checkpoint)
-
-
-@contextmanager
-def lightnings_refusals() -> Iterator[None]:
-    """What Lightning's Trainer refuses when it sees the data, as a `UserError`."""
-    try:
-        yield
-    except MisconfigurationException as error:
-        raise UserError("trainer", "lightning.Trainer", first_line(error)) from error
 
 
 def test(run: Run, config: Config, trainer: lightning.Trainer, data: Seq2SeqDataModule, module: Seq2SeqModule) -> None:
     """Generate the test set, score it, write it into the run, and export the model."""
     module.keep_predictions = run.write_predictions
-    with lightnings_refusals(), interruptible(trainer):
+    with lightnings_refusals(), ranks_watched(run, further_ranks(trainer)), interruptible(trainer):
         trainer.test(module, data, verbose=False)
     if trainer.is_global_zero:
         metrics, baselines = config.task.metrics or ["rouge"], config.task.baselines or []
@@ -173,14 +168,15 @@ def start_from(module: Seq2SeqModule, folder: str) -> None:
 def build_trainer(config: Config, run: Run) -> lightning.Trainer:
     """The Trainer of a run; its checkpoints and logs lie in the run's folder."""
     node: Node = {"enable_model_summary": False, **config.trainer}  # the opening lines say more
+    built = partial(build_inside, run.folder)
     callbacks = [
-        build(f"callbacks.{name}", each, CALLBACK, dirpath=run.checkpoints) for name, each in _nodes(config.callbacks)
+        built(f"callbacks.{name}", each, CALLBACK, dirpath=run.checkpoints) for name, each in _nodes(config.callbacks)
     ]
     if not any(isinstance(each, LastCheckpoint) for each in callbacks):
         callbacks.append(LastCheckpoint(run.checkpoints, only_at_end=True))
     callbacks.sort(key=lambda each: isinstance(each, LastCheckpoint))  # it writes down the state of all others
     where = {"save_dir": run.logs, "id": run.id, "name": config.name}
-    loggers = [build(f"logger.{name}", each, LOGGER, **where) for name, each in _nodes(config.logger)]
+    loggers = [built(f"logger.{name}", each, LOGGER, **where) for name, each in _nodes(config.logger)]
     callbacks.append(EndTogether(run.checkpoints / "last.ckpt"))
     every = config.validate_every
     if every is not None:
@@ -189,8 +185,8 @@ def build_trainer(config: Config, run: Run) -> lightning.Trainer:
         isinstance(node.get("profiler"), str) and node["profiler"] in PROFILERS
     ):  # their reports would go to a log that is silent
         target = {"_target_": f"lightning.pytorch.profilers.{PROFILERS[node['profiler']]}"}
-        node["profiler"] = {**target, "dirpath": str(run.logs), "filename": "profile"}
-    trainer: lightning.Trainer = build(
+        node["profiler"] = {**target, "dirpath": run.logs.name, "filename": "profile"}
+    trainer: lightning.Trainer = built(
         "trainer",
         node,
         TRAINER,
@@ -219,12 +215,13 @@ def build_evaluator(config: Config) -> lightning.Trainer:
     )
 
 
-def _say_opening(
+def _opened(
     run: Run, config: Config, module: Seq2SeqModule, data: Seq2SeqDataModule, trainer: lightning.Trainer
 ) -> None:
-    """Say what is about to happen, in a few lines."""
+    """Say what is about to happen, in a few lines; from now on the run is of value."""
     if not trainer.is_global_zero:
         return
+    run.note_training()
     counts = count_parameters(module.model).as_built
     trained = sum(each.numel() for each in module.parameters() if each.requires_grad)
     pairs = {split: int(data.examples(split).meta["examples"]) for split in ("train", "validation", "test")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import sys
@@ -36,6 +37,8 @@ class Output:
 
     def write(self, text: str, done: Done) -> None:
         """The lines of some more sources, at once. Raises `ReaderGone` where nobody reads them."""
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8", errors="strict")  # as in a file, whatever the terminal's is
         try:
             sys.stdout.write(text)
             sys.stdout.flush()

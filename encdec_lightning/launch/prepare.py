@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Literal
 
 from encdec_lightning.config import OPEN_SLOTS, Config, concerned, not_given, problems
 from encdec_lightning.errors import UserError, UserErrors
+from encdec_lightning.files import kind_of
 from encdec_lightning.launch.draft import Draft
+from encdec_lightning.launch.places import leaving
 from encdec_lightning.launch.precision import with_precision
+from encdec_lightning.launch.processes import recover
 from encdec_lightning.launch.settle import contradictions, say_what_is_tested, settle
 from encdec_lightning.run import Run
 
@@ -37,6 +40,8 @@ def prepare(config: Config, in_sweep: bool = False, checked: bool = False) -> Ru
     identity = config.identity()
     last = identity[:12] if in_sweep else f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     folder = Path(config.folder) if config.folder is not None else Path("runs", config.name, last)
+    if kind_of(Run(folder).config_file) == "file":
+        recover(Run(folder))
     return Run.create(folder, asdict(config), identity)
 
 
@@ -72,7 +77,7 @@ def _check(config: Config, doubtful: set[str], here: bool) -> Iterator[UserError
     quiet()
     checks: tuple[Callable[[Config, set[str]], Iterable[UserError]], ...] = (
         *(_check_slots, _check_model, _check_names, check_monitors, contradictions, problems, _check_files),
-        *(_check_places, partial(rehearse, here=here)),
+        *(_check_places, lambda config, _: leaving(config), partial(rehearse, here=here)),
     )
     settled = settle(config)
     for check in checks:

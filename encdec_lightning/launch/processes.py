@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
 
 from encdec_lightning.config import Config, convert
 from encdec_lightning.errors import EXIT_CODE, INTERRUPTED, TERMINATED, JobFailed, UserError, UserErrors, reason
 from encdec_lightning.run import Run
 from encdec_lightning.signals import GRACE, PARENT, TERMINATION, Terminated
 
+Ranks = Callable[[], Sequence["subprocess.Popen[bytes]"]]
 LEFT = 2.0  # seconds that further ranks have after rank 0 has ended without being asked to
 
 
@@ -24,13 +29,15 @@ def start(run: Run, own_process: bool = False) -> None:
     Several devices, or `own_process`, run in processes that have never loaded Hydra. When this process is interrupted
     or asked to end, they end too, and the run is `preempted`.
     """
+    if run.status().get("state") == "finished":
+        return
     with run.lock() as lock:
+        recover(run)
         if run.status().get("state") == "finished":
             return
         config = convert(run.config())
         if config.identity() != run.identity():
-            expected = "its config.yaml was changed after the run was made, start a new run"
-            raise UserError("run", str(run.folder), expected)
+            raise UserError("run", str(run.folder), f"its config.yaml is not as it was made; {run.anew}")
         run.set_state("running")
         try:
             if own_process or _several_devices(config):
@@ -47,6 +54,31 @@ def start(run: Run, own_process: bool = False) -> None:
         run.set_state("finished")
 
 
+def recover(run: Run) -> None:
+    """Write a lost status anew from the run's config, put a damaged `metrics.json` aside, and say so."""
+    if not run.identity():
+        identity = convert(run.config()).identity()
+        print(f"{run.status_file} was damaged or gone, it is written anew.", file=sys.stderr)
+        run.identify(identity)
+    aside = run.put_damaged_metrics_aside()
+    if aside is not None:
+        print(f"The run's metrics cannot be read and are made anew; what was there is {aside}.", file=sys.stderr)
+
+
+@contextmanager
+def refusals_of_the_disk(run: Run) -> Iterator[None]:
+    """What the system refuses in a run's folder, as a `UserError`: no room, no permission, a folder for a file."""
+    try:
+        yield
+    except OSError as error:
+        place = None if error.filename is None else Path(os.fsdecode(error.filename)).absolute()
+        inside = place is not None and place.is_relative_to(run.folder)
+        if not inside and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        expected = f"the system refuses it ({error.strerror}); mend that, then give the same command again"
+        raise UserError("file", str(place or run.folder), expected) from error
+
+
 @contextmanager
 def recorded(run: Run, rank: int = 0) -> Iterator[None]:
     """Write into the run's status how a job ends that does not reach its end: preempted, or failed and why.
@@ -56,8 +88,11 @@ def recorded(run: Run, rank: int = 0) -> Iterator[None]:
     the run's logs, and a note on the exception says where.
     """
     try:
-        yield
+        with refusals_of_the_disk(run):
+            yield
     except BaseException as error:
+        if isinstance(error, JobFailed):  # another rank, which has said why if it could
+            raise
         undecided = run.status().get("state") == "running"
         if TERMINATION.asked or isinstance(error, KeyboardInterrupt | Terminated):
             if undecided:
@@ -117,6 +152,43 @@ def _end_group(worker: subprocess.Popen[bytes]) -> None:
 
 def _described(code: int) -> str:
     return f"exit code {code}" if code > 0 else f"signal {signal.Signals(-code).name}"
+
+
+def further_ranks(trainer: Any) -> Ranks:
+    """The processes that Lightning starts for a Trainer beside this one, at any moment."""
+    return lambda: list(getattr(trainer.strategy.launcher, "procs", []))
+
+
+@contextmanager
+def ranks_watched(run: Run, ranks: Ranks) -> Iterator[None]:
+    """While rank 0 works in the block, further ranks that die fail the run, and their end is the reason it gives.
+
+    Without them rank 0 fails in a communication or waits in one for ever; after some seconds Lightning kills it. Raises
+    `JobFailed` instead of what follows from another rank's end. `ranks` gives their processes, none before their start.
+    """
+    ended, over = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.1):
+            codes = [(rank, each.poll()) for rank, each in enumerate(ranks(), start=1)]
+            died = [(rank, code) for rank, code in codes if code not in (None, 0, INTERRUPTED, TERMINATED)]
+            if died:
+                if run.status().get("state") == "running":  # it could not say so itself
+                    run.set_state("failed", f"its rank {died[0][0]} ended with {_described(died[0][1] or 0)}")
+                over.set()
+                return
+
+    watcher = threading.Thread(target=watch, name="ranks", daemon=True)
+    watcher.start()
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, UserError | UserErrors) and ranks() and over.wait(LEFT):
+            raise JobFailed(f"The run {run.folder} failed: {run.status().get('error')}") from error
+        raise
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def _several_devices(config: Config) -> bool:

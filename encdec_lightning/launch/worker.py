@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from encdec_lightning.errors import TERMINATED, exit_code
+from encdec_lightning.errors import FAILED, TERMINATED, JobFailed, exit_code
 from encdec_lightning.launch.processes import recorded
 from encdec_lightning.run import Run
 from encdec_lightning.signals import follow_parent
@@ -25,10 +25,13 @@ def main() -> int:
 
     def job() -> None:
         run = Run.open(sys.argv[1])
-        with recorded(run, rank):
-            from encdec_lightning.launch.job import train
+        try:
+            with recorded(run, rank):
+                from encdec_lightning.launch.job import train
 
-            train(run)
+                train(run)
+        except JobFailed:  # the parent says it
+            sys.exit(FAILED)
 
     code = exit_code(job, silent=rank != 0)
     return 0 if rank and code == TERMINATED else code

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from encdec_lightning.errors import UserError
 from encdec_lightning.reporting.results import remarks
 from encdec_lightning.run import Run
 
@@ -26,7 +27,11 @@ def show(run: Run, console: Console | None = None) -> None:
     speed = "{train/seconds:,.0f} s of training, {train/tokens_per_second:,.0f} tokens/s, {train/examples:,} examples"
     if "train/seconds" in metrics:
         console.print(speed.format_map(metrics), highlight=False)
-    predictions = run.predictions()
+    try:
+        predictions = run.predictions()
+    except UserError as problem:  # the scores are there all the same
+        console.print(str(problem), highlight=False, markup=False)
+        predictions = []
     for each in random.Random(0).sample(predictions, min(SAMPLES, len(predictions))):
         console.print(f"\n[dim]source    [/] {escape(_short(each.source))}", highlight=False)
         console.print(f"[dim]reference [/] {escape(_short(each.reference))}", highlight=False)
@@ -80,4 +85,4 @@ def _files(run: Run) -> dict[str, Any]:
 
 
 def _short(text: str, length: int = 160) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+    return text if len(text) <= length else f"{text[: length - 3]}..."

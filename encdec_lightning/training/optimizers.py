@@ -49,11 +49,12 @@ def clip(
     """Clip as a Trainer says, also with a fused optimizer in bf16.
 
     Lightning refuses that pair for the sake of the gradient scaler, which only fp16 has. `norm`, (), is the 2-norm of
-    the gradients where it is known: it is not computed twice where every rank holds all gradients.
+    the gradients where it is known: it is not computed twice where every rank holds all gradients, unscaled.
     """
     plugin = module.trainer.precision_plugin
     kind = GradClipAlgorithmType(algorithm or GradClipAlgorithmType.NORM)
     whole = isinstance(module.trainer.strategy, SingleDeviceStrategy | DDPStrategy)
+    whole = whole and getattr(plugin, "scaler", None) is None
     if value and norm is not None and whole and kind == GradClipAlgorithmType.NORM:
         clip_grads_with_norm_([each for group in optimizer.param_groups for each in group["params"]], value, norm)
     elif isinstance(plugin, MixedPrecision) and plugin.scaler is None:

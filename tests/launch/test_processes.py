@@ -112,7 +112,7 @@ def test_a_changed_config_is_refused(options):
     run = prepare(compose_config([*options, "folder=run"]))
     file = run.folder / "config.yaml"
     file.write_text(file.read_text().replace("max_steps: 12", "max_steps: 13"))
-    with pytest.raises(UserError, match="was changed after the run was made"):
+    with pytest.raises(UserError, match="is not as it was made; delete that file"):
         processes.start(run)
     assert "state" not in run.status()
 
