@@ -160,7 +160,7 @@ def _mapping(field: str, checkpoint: str, name: str) -> dict[str, Any] | None:
 
 
 def check_values(field: str, checkpoint: str, values: dict[str, Any]) -> None:
-    """Raise `UserError` for a config of a family that is a checkpoint's own code, or that asks for such code or too much.
+    """Raise `UserError` for a config of a family that its own code defines, or that asks for code or too much.
 
     Parts of the config that are configs themselves are checked too.
     """

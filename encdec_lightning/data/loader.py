@@ -90,6 +90,11 @@ class PlanLoader:
         with _no_parallel_tokenizers():
             return iter(loader)
 
+    def ids(self, position: int) -> tuple[str, ...]:
+        """The ids of the examples of this rank's batch at a position of the epoch."""
+        numbers, _ = self._plan(self._epoch).batch(position, self._rank)
+        return tuple(self.examples.pair(int(number)).id for number in numbers)
+
     def state_dict(self) -> dict[str, Any]:
         """Where the iteration stands, and of which data."""
         position = {"epoch": self._epoch, "yielded": self._yielded % self._length}

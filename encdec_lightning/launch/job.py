@@ -187,7 +187,9 @@ def build_trainer(config: Config, run: Run) -> lightning.Trainer:
     every = config.validate_every
     if every is not None:
         callbacks.append(ValidateEvery(every))
-    if node.get("profiler") in PROFILERS:  # their reports would go to a log that is silent
+    if (
+        isinstance(node.get("profiler"), str) and node["profiler"] in PROFILERS
+    ):  # their reports would go to a log that is silent
         target = {"_target_": f"lightning.pytorch.profilers.{PROFILERS[node['profiler']]}"}
         node["profiler"] = {**target, "dirpath": str(run.logs), "filename": "profile"}
     trainer: lightning.Trainer = build(

@@ -45,11 +45,11 @@ def mistakes(made: Draft, purpose: Purpose, here: bool = True) -> Iterator[UserE
 
     `here`: the job will run on this machine, which must have what it asks for.
     """
+    yield from made.problems
+    if made.problems and all(concerned([option], made.doubtful) for option in made.given):
+        return  # nothing is left that could be checked, or miss anything
     needed = ("model", "task") if purpose != "model" else ("model",)
-    found = [*made.problems, *(not_given(path) for path in made.missing if concerned([path], needed))]
-    yield from found
-    if found and all(concerned([option], made.doubtful) for option in made.given):
-        return  # nothing is left that could be checked
+    yield from (not_given(path) for path in made.missing if concerned([path], needed))
     doubtful = set(made.doubtful)
     if purpose != "train" and not made.config.trainer.keys() & {"max_steps", "max_epochs"}:
         doubtful.add("training.schedule")  # the steps of a training need not be known

@@ -111,9 +111,9 @@ def _with_mode(config: Config, node: Node) -> Node:
     if not isinstance(monitor, str) or node.get("mode") is not None:
         return node
     mode = config.task.monitor_mode if monitor == config.task.monitor else _direction(config, monitor)
-    if mode is None or ("mode" not in node and not _takes_mode(node)):
-        return node
-    return {**node, "mode": mode}
+    if mode is None:  # the checks say what is wrong with the metric, not with the mode
+        return {name: value for name, value in node.items() if name != "mode"}
+    return {**node, "mode": mode} if "mode" in node or _takes_mode(node) else node
 
 
 def _takes_mode(node: Node) -> bool:

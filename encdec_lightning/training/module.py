@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -12,8 +11,6 @@ from typing import Any, Self
 
 import lightning
 import torch
-from lightning.pytorch.plugins.precision import MixedPrecision, Precision
-from lightning.pytorch.utilities.enums import GradClipAlgorithmType
 from torch import Tensor, distributed
 
 from encdec_lightning.composition.compatibility import ComposedModel
@@ -29,11 +26,12 @@ from encdec_lightning.generation.predict import predict
 from encdec_lightning.generation.stock import stock_config
 from encdec_lightning.kernels.attention import use_attention
 from encdec_lightning.records import Prediction
+from encdec_lightning.training.callbacks.finite import FiniteSteps, say_missing
 from encdec_lightning.training.callbacks.progress import watched
 from encdec_lightning.training.checkpoint import check_fit, load_checkpoint, pack_folder, taken_from, unpack_folder
 from encdec_lightning.training.freezing import freeze
 from encdec_lightning.training.loss import TrainingLoss, token_losses
-from encdec_lightning.training.optimizers import OptimizerFactory, default_optimizer, parameter_groups
+from encdec_lightning.training.optimizers import OptimizerFactory, clip, default_optimizer, parameter_groups
 from encdec_lightning.training.options import NO_FP16_WEIGHTS, Training
 from encdec_lightning.training.schedules import schedule
 
@@ -51,6 +49,7 @@ class TaskModule(lightning.LightningModule, ABC):
         freeze(model, training.freeze)
         self.task, self.training_options = task, training
         self._optimizer_factory = optimizer
+        self._finite = FiniteSteps()
         self._waiting: list[Batch] = []
         self._loss_sum, self._loss_tokens = 0.0, 0
         self.scores: dict[str, Score] = {}
@@ -111,7 +110,7 @@ class TaskModule(lightning.LightningModule, ABC):
         if predictions:
             scores, failed = self._score(predictions)
             self._log({f"val/{name}": each.value for name, each in scores.items()})
-            self._say_failed(failed)
+            say_missing(self.trainer, scores, failed)
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
         """Keep the batch: all are generated for at the end, since a search is fastest over many sources."""
@@ -142,22 +141,18 @@ class TaskModule(lightning.LightningModule, ABC):
             expected = f"it must be a multiple of the {planned} micro-batches of an optimizer step"
             raise UserError("Trainer.limit_train_batches", limit, expected)
 
+    def configure_callbacks(self) -> list[lightning.Callback]:
+        """Whatever Trainer fits this module, a step that is not finite ends the fit."""
+        return [self._finite]
+
     def configure_gradient_clipping(
         self,
         optimizer: torch.optim.Optimizer,
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as the Trainer says, also with a fused optimizer in bf16.
-
-        Lightning refuses that pair for the sake of the gradient scaler, which only fp16 has.
-        """
-        plugin = self.trainer.precision_plugin
-        if isinstance(plugin, MixedPrecision) and plugin.scaler is None:
-            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or GradClipAlgorithmType.NORM)
-            Precision.clip_gradients(plugin, optimizer, gradient_clip_val or 0.0, algorithm)
-        else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        """Clip as the Trainer says, also with a fused optimizer in bf16; see `clip`."""
+        clip(self, optimizer, gradient_clip_val, gradient_clip_algorithm, self._finite.norm)
 
     def configure_optimizers(self) -> Any:
         """The optimizer over groups by learning rate and decay, and the schedule, stepped every optimizer step."""
@@ -212,15 +207,6 @@ class TaskModule(lightning.LightningModule, ABC):
 
     def _score(self, predictions: list[Prediction]) -> tuple[dict[str, Score], dict[str, str]]:
         return score_all(predictions, self.task.metrics or ["rouge"])
-
-    def _say_failed(self, failed: dict[str, str]) -> None:
-        """Say which values of a validation are missing; raises `UserError` where a callback needs one of them."""
-        needed = {getattr(callback, "monitor", None) for callback in self.trainer.callbacks}  # type: ignore[attr-defined]
-        for name, reason in failed.items():
-            if f"val/{name}" in needed:
-                raise UserError("task.monitor", f"val/{name}", f"this metric fails ({reason})")
-            if self.trainer.is_global_zero:
-                print(f"val/{name} is missing after step {self.trainer.global_step}: {reason}", file=sys.stderr)
 
 
 class Seq2SeqModule(TaskModule):

@@ -1,4 +1,4 @@
-"""Parameter groups and the optimizer over them."""
+"""Parameter groups and the optimizer over them; how gradients are clipped."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import lightning
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.utilities.enums import GradClipAlgorithmType
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_
 from transformers import PreTrainedModel
 
 from encdec_lightning.training.options import Training
@@ -31,3 +37,26 @@ def parameter_groups(model: PreTrainedModel, training: Training, fresh: Iterable
         decay = training.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((rate or training.learning_rate, decay), []).append(parameter)
     return [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]
+
+
+def clip(
+    module: lightning.LightningModule,
+    optimizer: torch.optim.Optimizer,
+    value: float | None,
+    algorithm: str | None,
+    norm: Tensor | None,
+) -> None:
+    """Clip as a Trainer says, also with a fused optimizer in bf16.
+
+    Lightning refuses that pair for the sake of the gradient scaler, which only fp16 has. `norm`, (), is the 2-norm of
+    the gradients where it is known: it is not computed twice where every rank holds all gradients.
+    """
+    plugin = module.trainer.precision_plugin
+    kind = GradClipAlgorithmType(algorithm or GradClipAlgorithmType.NORM)
+    whole = isinstance(module.trainer.strategy, SingleDeviceStrategy | DDPStrategy)
+    if value and norm is not None and whole and kind == GradClipAlgorithmType.NORM:
+        clip_grads_with_norm_([each for group in optimizer.param_groups for each in group["params"]], value, norm)
+    elif isinstance(plugin, MixedPrecision) and plugin.scaler is None:
+        Precision.clip_gradients(plugin, optimizer, value or 0.0, kind)
+    else:
+        module.clip_gradients(optimizer, value, algorithm)

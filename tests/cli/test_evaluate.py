@@ -98,7 +98,10 @@ def test_nothing_that_a_config_could_call_is_built(trained):
         (["run=nowhere"], "run is 'nowhere': it is not the folder of a run"),
         (["run=run", "checkpont=last"], "checkpont is 'last': there is no such argument (did you mean 'checkpoint'?)."),
         (["run=run", "checkpoint=lst"], "checkpoint is 'lst': there is no lst; give best, last or a path."),
-        (["run=run", "checkpoint=run/config.yaml"], "checkpoint is 'run/config.yaml': run/config.yaml is broken off"),
+        (
+            ["run=run", "checkpoint=run/config.yaml"],
+            "checkpoint is 'run/config.yaml': run/config.yaml cannot be read, it is broken off",
+        ),
         (
             ["run=run", "generation.num_beam=2"],
             "generation.num_beam is '2': there is no such option in generation (did",

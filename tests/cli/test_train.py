@@ -154,8 +154,16 @@ def test_a_checkpoint_that_is_half_written_is_one_sentence(options, in_tmp, caps
     last = run.checkpoints / "last.ckpt"
     last.write_bytes(last.read_bytes()[:1000])
     run.set_state("preempted")
+    assert main(["run=run"]) == 0  # from the best one
+    assert (
+        f"last.ckpt is damaged or gone: training goes on from {run.checkpoints / 'best.ckpt'}"
+        in capsys.readouterr().err
+    )
+    for path in run.checkpoints.iterdir():
+        path.write_bytes(path.read_bytes()[:1000])
+    run.set_state("preempted")
     (line,) = refused(capsys, "run=run")
-    assert "last.ckpt is broken off" in line
+    assert "last.ckpt': it is broken off or no checkpoint, and no other one is whole; delete" in line
 
 
 def test_starting_from_another_run(options, in_tmp, capsys):

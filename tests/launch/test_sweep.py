@@ -11,6 +11,7 @@ import pytest
 from encdec_lightning.cli.train import main
 from encdec_lightning.launch import processes, sweep
 from encdec_lightning.launch.overrides import compose_config
+from encdec_lightning.launch.settle import settle
 from encdec_lightning.run import Run
 
 
@@ -48,7 +49,8 @@ def test_points_lie_in_folders_by_identity_and_are_not_run_twice(files, in_tmp, 
     options = files.overrides("debug=step", "training.learning_rate=1e-4,1e-3")
     assert main(["--multirun", *options]) == 0
     expected = [
-        compose_config([*options[:-1], f"training.learning_rate={rate}"]).identity()[:12] for rate in (1e-4, 1e-3)
+        settle(compose_config([*options[:-1], f"training.learning_rate={rate}"])).identity()[:12]
+        for rate in (1e-4, 1e-3)
     ]
     assert in_process == expected
     assert folders(in_tmp) == sorted(expected)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM
 
+from encdec_lightning.cli.evaluate import main as evaluate
+from encdec_lightning.cli.predict import main as predict
 from encdec_lightning.cli.train import main
 from encdec_lightning.run import Run
 
@@ -34,6 +39,20 @@ def test_what_works(case, files, in_tmp):
     assert {each.dtype for each in exported.parameters()} == {expected}
     name = "encoder.embeddings.word_embeddings.weight"
     assert torch.equal(exported.state_dict()[name], saved[f"model.{name}"])
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_weights_of_another_precision_come_back_as_they_were(precision, files, in_tmp):
+    assert main(files.overrides("folder=run", f"trainer.precision={precision}", "export=false")) == 0
+    run = Run.open("run")
+    tested, metrics = run.predictions(), run.metrics()
+    assert evaluate(["run=run"]) == 0
+    assert (run.predictions(), run.metrics()) == (tested, metrics)
+    assert predict(["run=run", f"input={files.test}", "output=texts.jsonl"]) == 0
+    written = [json.loads(line)["prediction"] for line in Path("texts.jsonl").read_text().splitlines()]
+    by_source = {each.source: each.prediction for each in tested}
+    sources = [json.loads(line)["document"] for line in Path(files.test).read_text().splitlines()]
+    assert written == [by_source[source] for source in sources]
 
 
 REFUSED = {

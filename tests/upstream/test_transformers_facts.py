@@ -6,6 +6,9 @@ the fact; if the fact is gone, the workaround may go, too.
 
 import copy
 import inspect
+import json
+import shutil
+from pathlib import Path
 
 import pytest
 import tiny
@@ -210,3 +213,20 @@ def test_is_causal_of_the_config_takes_the_mask_away_so_architectures_py_encodes
     open_to_both.load_state_dict(model.state_dict())
     states = open_to_both(whole, mask[0]).last_hidden_state[:, :3]
     assert not torch.allclose(states, open_to_both(cut, mask[1]).last_hidden_state, atol=1e-3)
+
+
+def test_a_tokenizer_class_is_opened_without_trust_remote_code_so_the_door_refuses_other_classes(
+    files, tmp_path, monkeypatch
+):
+    """composition/foreign.py: `tokenizer_class: AutoConfig` asks on the terminal although `False` was given."""
+    folder, asked = Path(shutil.copytree(files.bert, tmp_path / "copy")), []
+    for name, values in (
+        ("config.json", {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Mine"}}),
+        ("tokenizer_config.json", {"tokenizer_class": "AutoConfig"}),
+    ):
+        known = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**known, **values}))
+    monkeypatch.setattr("builtins.input", lambda text: asked.append(text) or "n")
+    with pytest.raises(ValueError, match="custom code"):
+        AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    assert len(asked) == 1

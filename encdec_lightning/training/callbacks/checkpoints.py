@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 
 from encdec_lightning.errors import UserError
 
@@ -48,13 +49,17 @@ class BestCheckpoint(MovableCheckpoint):
         if self.filename == LAST:
             raise UserError("BestCheckpoint.filename", LAST, "the last checkpoint has this name, choose another")
 
+    def check_monitor_top_k(self, trainer: lightning.Trainer, current: Tensor | None = None) -> bool:
+        """Whether a value is among the best; one that is no finite number never is."""
+        return current is not None and bool(current.isfinite()) and super().check_monitor_top_k(trainer, current)
+
     def _save_topk_checkpoint(self, trainer: lightning.Trainer, monitor_candidates: dict[str, Any]) -> None:
         if trainer.limit_val_batches != 0 or self.monitor in monitor_candidates:  # else it is never known
             super()._save_topk_checkpoint(trainer, monitor_candidates)
 
     def _save_checkpoint(self, trainer: lightning.Trainer, filepath: str) -> None:
         super()._save_checkpoint(trainer, filepath)
-        if self.dirpath is not None and Path(self.best_model_path).exists():
+        if self.dirpath is not None and self.best_model_path:
             name_best(trainer, self, Path(self.dirpath))
 
 
@@ -130,9 +135,10 @@ def best_keeper(trainer: lightning.Trainer) -> ModelCheckpoint | None:
 
 
 def name_best(trainer: lightning.Trainer, keeper: ModelCheckpoint, folder: Path) -> None:
-    """Let `best.ckpt` in a folder be the best checkpoint of a callback; on all ranks, once its file exists."""
-    if trainer.is_global_zero:
-        give_name(Path(keeper.best_model_path), folder / f"{BEST}.ckpt")
+    """Let `best.ckpt` in a folder be the best checkpoint of a callback, if it has a file. All ranks must call it."""
+    path = Path(keeper.best_model_path)
+    if trainer.is_global_zero and path.exists():
+        give_name(path, folder / f"{BEST}.ckpt")
     trainer.strategy.barrier("name_best")
 
 
