@@ -109,7 +109,7 @@ def _sound(values: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, obj
         elif isinstance(inner, str):
             broken = re.search("[\0\ud800-\udfff]", inner)
             yield option, inner, broken is None, "it must be a text in UTF-8 without zero bytes"
-        elif isinstance(inner, float):
+        elif isinstance(inner, float | int):
             yield option, inner, True, ""
 
 

@@ -20,6 +20,7 @@ UNREAD = 141
 
 LONGEST = 200  # characters of a value, or of a word, in a sentence
 NOT_FINITE = "it must be a finite number"
+TOO_LARGE = "it must be a number of at most 64 bits"
 
 
 class UserError(ValueError):
@@ -80,12 +81,14 @@ def reason(error: BaseException) -> str:
 def require(*rules: tuple[str, object, bool, str]) -> None:
     """Raise `UserErrors` naming every rule that does not hold; a rule is (field, value, holds, what would be right).
 
-    A number that is not finite is never right.
+    A number that is not finite is never right, and no whole number that 64 bits do not hold.
     """
     problems: list[UserError] = []
     for field, value, holds, expected in rules:
         if isinstance(value, float) and not math.isfinite(value):
             problems.append(UserError(field, value, NOT_FINITE))
+        elif holds and isinstance(value, int) and abs(value) >= 2**63:
+            problems.append(UserError(field, value, TOO_LARGE))
         elif not holds:
             problems.append(UserError(field, value, expected))
     if problems:
