@@ -8,7 +8,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from types import NoneType
 from typing import Any, ClassVar, get_args, get_type_hints
@@ -88,6 +89,7 @@ class Config:
             ("name", self.name, is_file_name(self.name), "it must be a name that a folder can have, without a slash"),
             ("seed", self.seed, 0 <= self.seed < 2**32, "it must lie in [0, 2^32)"),
             ("validate_every", every, every is None or every >= 1, "it must be at least 1"),
+            *_sound(vars(self)),
         )
 
     def identity(self) -> str:
@@ -96,6 +98,20 @@ class Config:
         del kept["data"]["cache"], kept["data"]["workers"]
         kept["trainer"] = {key: value for key, value in self.trainer.items() if not key.startswith(("enable_", "log_"))}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def _sound(values: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, object, bool, str]]:
+    """Rules for the numbers and texts of a run, those in open slots included; `require` looks at the numbers."""
+    for name, value in values.items():
+        option = f"{path}{name}"
+        inner = vars(value) if is_dataclass(value) else dict(enumerate(value)) if isinstance(value, list) else value
+        if isinstance(inner, dict):
+            yield from _sound(inner, f"{option}.")
+        elif isinstance(inner, str):
+            broken = re.search("[\0\ud800-\udfff]", inner)
+            yield option, inner, broken is None, "it must be a text in UTF-8 without zero bytes"
+        elif isinstance(inner, float | int):
+            yield option, inner, True, ""
 
 
 def defaults() -> Node:
@@ -110,9 +126,16 @@ def validated(values: Node) -> tuple[Config | None, list[UserError]]:
         return None, wrong
     try:
         # JSON, because strict validation takes a JSON list for any sequence but a Python list for a list only.
-        return _adapter().validate_json(json.dumps(values, default=str), strict=True), []
+        return _adapter().validate_json(json.dumps(_with_names(values), default=str), strict=True), []
     except ValidationError as error:
         return None, _problems_of(error, values)
+
+
+def _with_names(value: Any) -> Any:
+    """Plain values whose mappings have texts as keys: YAML also has dates and numbers there."""
+    if isinstance(value, dict):
+        return {str(key): _with_names(each) for key, each in value.items()}
+    return [_with_names(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def convert(values: Node) -> Config:

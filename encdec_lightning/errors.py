@@ -5,8 +5,11 @@ from __future__ import annotations
 import difflib
 import io
 import math
+import os
+import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 from encdec_lightning.signals import TERMINATION, Terminated
 
@@ -17,16 +20,24 @@ TERMINATED = 143
 UNREAD = 141
 FINITE = "it must be a finite number"
 
+LONGEST = 200  # characters of a value, or of a word, in a sentence
+TOO_LARGE = "it must be a number of at most 64 bits"
+
 
 class UserError(ValueError):
-    """One mistake: the field, its value and what would be right. `str()` gives the sentence."""
+    """One mistake: the field, its value and what would be right. `str()` gives the sentence, on one line.
+
+    A long value is shortened there, and its length told; `value` keeps all of it.
+    """
 
     def __init__(self, field: str, value: object, expected: str) -> None:
         super().__init__(field, value, expected)
         self.field, self.value, self.expected = field, value, expected
 
     def __str__(self) -> str:
-        return f"{self.field} is {self.value!r}: {self.expected}."
+        name = self.field if self.field.isprintable() else repr(self.field)[1:-1]
+        expected = " ".join(self.expected.split())
+        return f"{_with_short_words(name)} is {shown(self.value)}: {_with_short_words(expected)}."
 
     def inside(self, node: str) -> UserError:
         """The same mistake, its field named from one level further up: `num_beams` inside `generation`."""
@@ -44,6 +55,24 @@ class UserErrors(ValueError):
         return "\n".join(map(str, self.problems))
 
 
+def shown(value: object) -> str:
+    """A value as Python writes it; of a long one the start, the end and how long it is."""
+    is_text = isinstance(value, str)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, lists inside thousands of lists
+        return f"a value of the type {type(value).__name__} that is too large to be shown"
+    if len(text) <= LONGEST:
+        return text
+    length = len(value) if isinstance(value, str) else len(text)
+    return f"{text[: LONGEST // 2]} ... {text[-LONGEST // 4 :]} ({length:,} characters{'' if is_text else ' as text'})"
+
+
+def _with_short_words(text: str) -> str:
+    """The text, its words without spaces shortened as values are."""
+    return re.sub(rf"\S{{{LONGEST},}}", lambda word: f"{word[0][: LONGEST // 2]} ... {word[0][-LONGEST // 4 :]}", text)
+
+
 def reason(error: BaseException) -> str:
     """An exception in one line: a user's mistakes in their own sentences, else the exception's type and text."""
     text = str(error) if isinstance(error, UserError | UserErrors) else f"{type(error).__name__}: {error}"
@@ -58,13 +87,16 @@ def is_finite(value: object) -> bool:
 def require(*rules: tuple[str, object, bool, str]) -> None:
     """Raise `UserErrors` naming every rule that does not hold; a rule is (field, value, holds, what would be right).
 
-    Numbers must be finite, whatever their rule says.
+    A number that is not finite is never right, and no whole number that 64 bits do not hold.
     """
-    problems = [
-        UserError(field, value, expected if is_finite(value) else FINITE)
-        for field, value, holds, expected in rules
-        if not holds or not is_finite(value)
-    ]
+    problems: list[UserError] = []
+    for field, value, holds, expected in rules:
+        if not is_finite(value):
+            problems.append(UserError(field, value, FINITE))
+        elif holds and isinstance(value, int) and abs(value) >= 2**63:
+            problems.append(UserError(field, value, TOO_LARGE))
+        elif not holds:
+            problems.append(UserError(field, value, expected))
     if problems:
         raise UserErrors(problems)
 
@@ -85,6 +117,37 @@ class ReaderGone(Exception):
     """Nobody reads stdout any more."""
 
 
+@contextmanager
+def writing_stdout() -> Iterator[None]:
+    """Raise `ReaderGone` or `UserError` where stdout takes no more of what the block writes, as on a full disk."""
+    try:
+        yield
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        refusal = _refusal_of_stdout()
+        if refusal is None:
+            raise
+        if isinstance(refusal, BrokenPipeError):
+            raise ReaderGone from None
+        expected = f"what is said there cannot be written ({refusal.strerror}); make room, or give another place"
+        raise UserError("stdout", getattr(sys.stdout, "name", None), expected) from error
+
+
+def _refusal_of_stdout() -> OSError | None:
+    """Why stdout takes nothing, or None if it does. What is left in its buffer is given up, for Python's own end."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        with suppress(OSError, ValueError):  # it may be no file of the system
+            os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        return error
+    return None
+
+
 class JobFailed(Exception):
     """A job failed in a process of its own, which has shown its traceback; `str()` says what failed, where and why."""
 
@@ -99,7 +162,7 @@ def exit_code(work: Callable[[], object], silent: bool = False) -> int:
         if isinstance(stream, io.TextIOWrapper):  # what an ASCII terminal cannot show stops no work
             stream.reconfigure(errors="backslashreplace")
     try:
-        with TERMINATION.handled():
+        with TERMINATION.handled(), writing_stdout():
             work()
     except (UserError, UserErrors) as error:
         if not silent and str(error):

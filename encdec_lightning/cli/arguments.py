@@ -12,8 +12,9 @@ from typing import Any, NoReturn, get_type_hints
 
 from encdec_lightning.config import Config, convert, unknown_option
 from encdec_lightning.errors import UserError, UserErrors, did_you_mean, exit_code, nearest
+from encdec_lightning.files import kind_of
 from encdec_lightning.launch.overrides import with_options
-from encdec_lightning.launch.presets import choices
+from encdec_lightning.launch.presets import check_yaml, choices
 from encdec_lightning.run import Run
 
 RUN_FLAGS = {
@@ -84,7 +85,7 @@ def parse_overrides(
     found = parser.parse_intermixed_args(argv)
     folders = [Path(folder) for folder in found.config_dir]
     for folder in folders:
-        if not folder.is_dir():
+        if kind_of(folder) != "folder":
             raise UserError("--config-dir", str(folder), "there is no such folder")
     given = {flag for flag in flags or RUN_FLAGS if getattr(found, flag.removeprefix("--").replace("-", "_"))}
     return Arguments(found.overrides, folders, "--multirun" in given, "--cfg" in given, frozenset(given))
@@ -136,6 +137,10 @@ def parse_named(
         name, equals, value = line.partition("=")
         if not equals:
             mistakes.append(UserError("argument", line, "it must have the form name=value"))
+        elif "\0" in value:
+            mistakes.append(UserError(name, value, "it must not hold a zero byte"))
+        elif name in given:
+            mistakes.append(UserError(name, value, f"it is given twice, {name}={given[name]} too"))
         elif name in named and "*" not in name:
             given[name] = value
         elif name.partition(".")[0] in nodes and "." in name:
@@ -160,7 +165,7 @@ def open_run(given: Mapping[str, str], options: Mapping[str, str], mistakes: lis
     found = list(mistakes)
     try:
         if "run" in given:
-            run = Run.open(given["run"])
+            run = opened_run(given["run"])
             values = run.config()
     except UserError as mistake:
         raise UserErrors([mistake, *found]) from None
@@ -178,6 +183,15 @@ def open_run(given: Mapping[str, str], options: Mapping[str, str], mistakes: lis
     if found:
         raise UserErrors(found)
     return run
+
+
+def opened_run(folder: str) -> Run:
+    """The run of a folder; raises `UserError` where there is none, or its config cannot be read in a moment."""
+    config = Path(folder, "config.yaml")
+    if kind_of(config) is None:
+        raise UserError("run", folder, "it is not the folder of a run (it has no config.yaml)")
+    check_yaml("run", config)
+    return Run.open(folder)
 
 
 def run_argument(arguments: Arguments) -> str | None:

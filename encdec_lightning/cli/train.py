@@ -8,7 +8,14 @@ from dataclasses import asdict
 
 import yaml
 
-from encdec_lightning.cli.arguments import command, parse_overrides, refuse, refuse_nothing, run_argument
+from encdec_lightning.cli.arguments import (
+    command,
+    opened_run,
+    parse_overrides,
+    refuse,
+    refuse_nothing,
+    run_argument,
+)
 from encdec_lightning.errors import JobFailed, UserError
 from encdec_lightning.launch.overrides import compose_config, compose_draft
 from encdec_lightning.run import Run
@@ -40,7 +47,7 @@ def _train(argv: Sequence[str] | None) -> None:
     if arguments.show:
         from encdec_lightning.launch.settle import settle
 
-        values = asdict(settle(compose_config(*arguments.given))) if folder is None else Run.open(folder).config()
+        values = asdict(settle(compose_config(*arguments.given))) if folder is None else opened_run(folder).config()
         yaml.safe_dump(values, sys.stdout, sort_keys=False)
         return
     if folder is None:
@@ -50,7 +57,7 @@ def _train(argv: Sequence[str] | None) -> None:
         refuse(mistakes(made, "train"))
         run = prepare(made.config, checked=True)
     else:
-        run = Run.open(folder)
+        run = opened_run(folder)
     from encdec_lightning.launch.processes import start
 
     start(run)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
+from encdec_lightning.data.building import LONGEST_TEXT
 from encdec_lightning.data.locations import FORMATS, File, Location, locate
 from encdec_lightning.data.options import Task
 from encdec_lightning.data.pairs import applied, functions, identity_of, text_of
@@ -16,6 +17,7 @@ from encdec_lightning.data.pydoc import DATA_SETS
 from encdec_lightning.data.readers import Row, stream_rows
 from encdec_lightning.data.sources import Rows, source_at
 from encdec_lightning.errors import UserError
+from encdec_lightning.files import kind_of
 from encdec_lightning.records import Pair
 
 GIVEN_FORMATS = {"text": ".txt", "jsonl": ".jsonl", "csv": ".csv", "tsv": ".tsv"}
@@ -46,7 +48,7 @@ def find_input(text: str, task: Task, cache: Path, given: str | None = None) -> 
 
 def is_pipe(text: str) -> bool:
     """Whether an input is a pipe or the like, which can be read only once."""
-    return text not in DATA_SETS and Path(text).exists() and not (Path(text).is_file() or Path(text).is_dir())
+    return text not in DATA_SETS and kind_of(text) == "other"
 
 
 def input_rows(stream: IO[bytes] | Iterable[bytes], task: Task, given: str | None = None) -> Rows:
@@ -64,6 +66,15 @@ def _no_objects(rows: Rows, side: str) -> Iterator[Row | tuple[int, Pair]]:
                 expected = "it is a JSON object in a text: give format=jsonl, or format=text if that is the source"
                 raise UserError(row.place, line[:60], expected)
         yield row
+
+
+def _bounded(row: Row | tuple[int, Pair], pair: Pair) -> Pair:
+    """The pair; raises `UserError` for a source that is longer than what training tokenizes."""
+    if len(pair.source) > LONGEST_TEXT:
+        place = row.place if isinstance(row, Row) else f"input row {row[0]}"
+        expected = f"the source has {len(pair.source):,} characters, and at most {LONGEST_TEXT:,} are tokenized"
+        raise UserError(place, f"{pair.source[:60]}...", expected)
+    return pair
 
 
 def _is_object(line: str) -> bool:
@@ -93,7 +104,7 @@ class InputReader:
         """A pair for each row. Raises `UserError` for a row without a source, unless such are skipped."""
         for row in rows:
             try:
-                pair = self._made(row)
+                pair = _bounded(row, self._made(row))
             except UserError as problem:
                 if not self._skips:
                     raise

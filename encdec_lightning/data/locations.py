@@ -9,7 +9,7 @@ import lzma
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
@@ -19,6 +19,7 @@ import pyarrow
 from encdec_lightning.data.download import download
 from encdec_lightning.data.pydoc import DATA_SETS
 from encdec_lightning.errors import UserError
+from encdec_lightning.files import kind_of
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 FORMATS = (".jsonl", ".csv", ".tsv", ".parquet")
@@ -27,6 +28,7 @@ KINDS = (
     f" `hub:<id>:<configuration>:<split>`, or {' or '.join(DATA_SETS)}"
 )
 DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError)
+UNOPENED = (*DAMAGED, ValueError)  # names of members that are no text, for example
 
 
 @dataclass(frozen=True)
@@ -68,18 +70,30 @@ class File:
     @contextmanager
     def open(self, field: str) -> Iterator[IO[bytes]]:
         """The content, unpacked as it is read; raises `UserError` for a file that is broken off or damaged."""
-        try:
-            if self.member is None:
-                with self.path.open("rb") as packed, self._unpacked(packed) as stream:
-                    yield stream
-            else:
-                with zipfile.ZipFile(self.path) as archive, self._unpacked(archive.open(self.member)) as stream:
-                    yield stream
-        except DAMAGED as error:
-            if isinstance(error, OSError) and error.strerror:
-                raise UserError(field, str(self.path), f"it cannot be read ({error.strerror})") from error
-            kind = self.compression.removeprefix(".") or "zip"
-            raise UserError(field, str(self.path), f"the {kind} file is broken off or damaged") from error
+        with ExitStack() as held:
+            try:
+                stream = self._opened(held)
+            except UNOPENED as error:
+                raise self._unread(field, error) from error
+            try:
+                yield stream
+            except DAMAGED as error:
+                raise self._unread(field, error) from error
+
+    def _opened(self, held: ExitStack) -> IO[bytes]:
+        if self.member is None:
+            packed: IO[bytes] = held.enter_context(self.path.open("rb"))
+        else:
+            packed = held.enter_context(zipfile.ZipFile(self.path)).open(self.member)
+        return held.enter_context(self._unpacked(packed))
+
+    def _unread(self, field: str, error: BaseException) -> UserError:
+        if isinstance(error, OSError) and error.strerror:
+            return UserError(field, str(self.path), f"it cannot be read ({error.strerror})")
+        if isinstance(error, RuntimeError) and self.member is not None:  # a password, a method of its own
+            return UserError(field, str(self.path), f"its part {self.member} cannot be unpacked ({error})")
+        kind = self.compression.removeprefix(".") or "zip"
+        return UserError(field, str(self.path), f"the {kind} file is broken off or damaged")
 
     def _unpacked(self, packed: IO[bytes]) -> IO[bytes]:
         if self.compression == ".zst":
@@ -106,7 +120,7 @@ def locate(field: str, text: str, cache: Path, plain: bool = False) -> Location:
             raise UserError(
                 field, text, "it must have the form hub:<id or folder>[@<revision>]:<configuration>:<split>"
             )
-        dataset, _, revision = (parts[1], "", "") if Path(parts[1]).is_dir() else parts[1].partition("@")
+        dataset, _, revision = (parts[1], "", "") if kind_of(parts[1]) == "folder" else parts[1].partition("@")
         return HubSplit(dataset, revision or None, parts[2] or None, parts[3])
     parallel = "+" in text and not _exists(text)  # a plus in a URL is written %2B
     sides = text.split("+") if parallel else [text]
@@ -132,7 +146,7 @@ def _file(field: str, text: str, cache: Path, kinds: str) -> File:
     try:
         with zipfile.ZipFile(path) as archive:
             members = [name for name in archive.namelist() if not name.endswith("/")]
-    except (zipfile.BadZipFile, OSError) as error:
+    except UNOPENED as error:
         raise UserError(field, text, "the zip file is broken off or damaged") from error
     if member is None and len(members) == 1:
         member = members[0]
@@ -144,15 +158,12 @@ def _file(field: str, text: str, cache: Path, kinds: str) -> File:
 def _exists(text: str) -> bool:
     """Whether a path, or the archive of `archive.zip/member`, is a file."""
     archive, member = _at_archive(text)
-    try:
-        return Path(archive).is_file() and "+" not in (member or "")
-    except (OSError, ValueError):  # too long, or with a zero byte
-        return False
+    return kind_of(archive) == "file" and "+" not in (member or "")
 
 
 def _at_archive(text: str) -> tuple[str, str | None]:
     """A path or URL, and what follows `.zip/` in it."""
     archive, separator, member = text.partition(".zip/")
-    if not separator or ("://" not in text and Path(text).is_file()):
+    if not separator or ("://" not in text and kind_of(text) == "file"):
         return text, None
     return f"{archive}.zip", member

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ROWS = 1000  # of a parquet file, read at once
 LONGEST_FIELD = 1 << 30  # characters of a csv field
+LONGEST_LINE = 1 << 28  # bytes: several times the longest text that is tokenized, and no file of one endless line
 
 _UNDECODED = re.compile("[\udc80-\udcff]")
 
@@ -81,7 +82,7 @@ def _plain(name: str, stream: Iterable[bytes], side: str) -> Iterator[Row]:
 
 def _lines(name: str, stream: Iterable[bytes]) -> Iterator[tuple[Row, str]]:
     """Each line as an empty row and its text, ended by LF or CR LF alone: no other sign ends a line."""
-    for number, line in enumerate(stream, start=1):
+    for number, line in enumerate(_bounded(name, stream), start=1):
         place = f"{name} line {number}"
         if number == 1:
             line = line.removeprefix(codecs.BOM_UTF8)
@@ -90,6 +91,20 @@ def _lines(name: str, stream: Iterable[bytes]) -> Iterator[tuple[Row, str]]:
             yield Row(number, place), line.decode()
         except UnicodeDecodeError:
             yield Row(number, place, problem=UserError(place, excerpt(line), "it must be UTF-8")), ""
+
+
+def _bounded(name: str, stream: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines of a stream; raises `UserError` for one that is longer than any text, before all of it is read."""
+    read = getattr(stream, "readline", None)
+    for line in stream if read is None else iter(lambda: read(LONGEST_LINE + 1), b""):
+        if len(line) > LONGEST_LINE:
+            raise line_too_long(name)
+        yield line
+
+
+def line_too_long(name: str) -> UserError:
+    """The mistake of an input with a line that is longer than any text."""
+    return UserError(name, f"a line of more than {LONGEST_LINE:,} bytes", "it must have line ends between its texts")
 
 
 def _jsonl(name: str, stream: Iterable[bytes]) -> Iterator[Row]:
@@ -102,7 +117,7 @@ def _jsonl(name: str, stream: Iterable[bytes]) -> Iterator[Row]:
         except json.JSONDecodeError as error:
             yield _no_object(row, line, f" ({error.msg})")
             continue
-        except (ValueError, RecursionError):  # a number of thousands of digits, thousands of brackets
+        except (ValueError, RecursionError, MemoryError):  # a number of thousands of digits, thousands of brackets
             yield _no_object(row, line, " that Python can read")
             continue
         yield Row(row.number, row.place, values) if isinstance(values, dict) else _no_object(row, line)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from io import UnsupportedOperation
 from typing import IO, Any, NamedTuple
 
+from encdec_lightning.data.readers import LONGEST_LINE, line_too_long
 from encdec_lightning.records import Pair
 
 PAUSE = 0.1  # seconds without input
@@ -65,7 +66,8 @@ class Live:
     def __init__(self, descriptor: int) -> None:
         self._descriptor, self._ended = descriptor, False
         self._lines: deque[bytes] = deque()
-        self._rest = b""  # the start of a line
+        self._rest: list[bytes] = []  # the start of a line
+        self._size = 0  # of that
 
     @classmethod
     def of_standard_input(cls) -> Live | None:
@@ -94,7 +96,14 @@ class Live:
     def _read(self) -> None:
         block = os.read(self._descriptor, 1 << 16)
         self._ended = not block
-        *whole, self._rest = (self._rest + block).split(b"\n")
-        self._lines += [line + b"\n" for line in whole]
-        if self._ended and self._rest:
-            self._lines.append(self._rest)
+        first, *more = block.split(b"\n")
+        self._rest.append(first)
+        self._size += len(first)
+        if self._size > LONGEST_LINE:
+            raise line_too_long("input")
+        for part in more:
+            self._lines.append(b"".join(self._rest) + b"\n")
+            self._rest, self._size = [part], len(part)
+        if self._ended and self._size:
+            self._lines.append(b"".join(self._rest))
+            self._rest, self._size = [], 0

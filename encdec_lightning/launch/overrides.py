@@ -24,7 +24,7 @@ from encdec_lightning.config import (
 from encdec_lightning.errors import UserError, UserErrors, did_you_mean
 from encdec_lightning.launch.draft import Draft, doubted, draft, set_by
 from encdec_lightning.launch.hydra_nodes import check_hydra
-from encdec_lightning.launch.presets import ROOT, choices, conf_folder, roles
+from encdec_lightning.launch.presets import ROOT, check_presets, choices, conf_folder, roles
 from encdec_lightning.launch.reading import Argument, is_text, quoted, read_argument, read_value
 
 Mistakes = list[UserError]
@@ -96,6 +96,7 @@ def check_overrides(
 
     An override of an argument in an open slot comes back with `++`: nobody has to know which arguments a preset lists.
     """
+    check_presets(config_dirs)
     known, names = choices(config_dirs), roles(config_dirs)
     mistakes: Mistakes = []
     usable: list[str] = []
@@ -192,20 +193,20 @@ def search_path(config_dirs: Sequence[Path]) -> list[str]:
 def compose_raw(overrides: Sequence[str], config_dirs: Sequence[Path], with_hydra: bool = False) -> Any:
     """What Hydra makes of checked overrides, with its own node if that is wanted; raises `UserErrors`."""
     from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
     from yaml import MarkedYAMLError
 
     register_defaults()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         try:
             return compose(ROOT, overrides=[*overrides, *search_path(config_dirs)], return_hydra_config=with_hydra)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise UserErrors([restated(error)]) from None
         except MarkedYAMLError as error:
             mark = error.problem_mark
             where = (mark.name, f" (line {mark.line + 1})") if mark else ("", "")
             raise UserErrors([UserError("preset", where[0], f"it is not YAML{where[1]}")]) from None
+        except RecursionError:
+            raise UserErrors([UserError("preset", ", ".join(overrides), "one of them includes itself")]) from None
+        except Exception as error:  # whatever Hydra says: nothing of this project runs inside it
+            raise UserErrors([restated(error)]) from None
 
 
 def restated(error: Exception) -> UserError:
@@ -249,6 +250,8 @@ def _resolved(composed: Any, prefix: str = "") -> tuple[Node, dict[str, UserErro
                 unresolved |= inner
             else:
                 values[key] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        except RecursionError:
+            unresolved[option] = UserError(option, "${...}", "its interpolation leads back to itself")
         except OmegaConfBaseException as error:
             unresolved[option] = restated(error)
     return values, unresolved

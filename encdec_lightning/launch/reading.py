@@ -18,6 +18,8 @@ from encdec_lightning.config import NOT_GIVEN, kind_of, unknown_option
 from encdec_lightning.errors import UserError
 
 FORM = "it must have the form option=value"
+LONGEST = 20_000  # characters of a value: Hydra's grammar takes milliseconds for each hundred
+DEEPEST = 30  # brackets inside brackets
 PATHS = {
     *("folder", "init_from", "checkpoint", "data.cache"),
     *(f"task.{split}" for split in ("train", "validation", "test")),
@@ -68,6 +70,7 @@ def read_argument(line: str, sweeps: bool = False) -> Argument:
     name, equals, text = line.removeprefix(prefix).partition("=")
     if not name or prefix not in ("", "+", "++", "~") or not (equals or prefix == "~"):
         raise UserError("argument", line, FORM)
+    check_size(name, text)
     if _parsed(f"{name}=1") is None:
         letters = "a name may hold letters from a to z, digits, _ and -"
         raise unknown_option(name, text) or UserError(name, text, letters)
@@ -81,6 +84,18 @@ def read_argument(line: str, sweeps: bool = False) -> Argument:
     if NOT_GIVEN in (value, *choices):
         raise UserError(name, NOT_GIVEN, "a value must be given; ??? stands for none")
     return Argument(prefix, name, text, value, choices, several)
+
+
+def check_size(name: str, text: str) -> None:
+    """Raise `UserError` for a name or a value that is too long, or nested too deeply, to be meant."""
+    if max(len(name), len(text)) > LONGEST:
+        raise UserError(name, text, f"it must have at most {LONGEST:,} characters")
+    depth = deepest = 0
+    for sign in text:
+        depth += (sign in "[{(") - (sign in "]})")
+        deepest = max(deepest, depth)
+    if deepest > DEEPEST:
+        raise UserError(name, text, f"it must have at most {DEEPEST} brackets inside each other, not {deepest}")
 
 
 def read_value(name: str, text: str) -> Any:
@@ -174,11 +189,11 @@ def _choices(override: Any) -> tuple[Any, ...]:
 
 
 def _parsed(line: str) -> Any:
-    """Hydra's override, or None where its grammar has no such line."""
+    """Hydra's override, or None where its grammar has no such line, or Python cannot hold its value."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     try:
         return OverridesParser.create().parse_override(line)
-    except HydraException:
+    except (HydraException, ValueError, RecursionError):  # a number of thousands of digits
         return None

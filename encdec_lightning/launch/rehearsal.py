@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.strategies import StrategyRegistry
 
@@ -132,6 +133,8 @@ def _trainer(config: Config, callbacks: list[Any], here: bool) -> list[UserError
     if not here and (accelerator == "auto" or not _is_here(accelerator)):
         elsewhere = ("devices", "num_nodes", *(["strategy"] if isinstance(node.get("strategy"), str) else []))
         node = {name: value for name, value in node.items() if name not in elsewhere} | {"accelerator": "cpu"}
+    if not node.get("enable_progress_bar", True):  # a run leaves them away too
+        callbacks = [each for each in callbacks if not isinstance(each, ProgressBar)]
     every = config.validate_every
     _, problems = _made(
         "trainer",
