@@ -95,7 +95,7 @@ def _excess(text: str) -> str | None:
             elif isinstance(event, yaml.AliasEvent):
                 if any(anchor == event.anchor for anchor, _ in open_nodes):
                     return f"its part &{event.anchor} holds itself"
-                nodes += sizes.get(event.anchor, 1)
+                nodes += sizes.get(str(event.anchor), 1)
             if len(open_nodes) > DEEPEST:
                 return f"it has more than {DEEPEST} mappings or lists inside each other"
             if nodes > MOST_NODES:
