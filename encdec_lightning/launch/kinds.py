@@ -40,10 +40,15 @@ def wrong_kind(target: type, name: str, value: Any) -> str | None:
 
 @functools.cache
 def _hints(target: type) -> dict[str, Any]:
-    try:
-        return get_type_hints(target.__init__)  # type: ignore[misc]  # of this very class
-    except (NameError, TypeError, AttributeError):  # annotations that name what is not there
-        return {}
+    """The annotations of a class's arguments; where they say anything goes, those of a class that it is made from."""
+    found: dict[str, Any] = {}
+    for kind in reversed(target.__mro__):
+        try:
+            hints = get_type_hints(kind.__init__)  # type: ignore[misc]  # of this very class
+        except (NameError, TypeError, AttributeError):  # annotations that name what is not there
+            continue
+        found |= {name: hint for name, hint in hints.items() if hint is not Any or name not in found}
+    return found
 
 
 def _adapter(hint: Any) -> TypeAdapter[Any] | None:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 from encdec_lightning.config import OPEN_SLOTS, Config, concerned, not_given, problems
 from encdec_lightning.errors import UserError, UserErrors
-from encdec_lightning.files import kind_of
+from encdec_lightning.files import is_file_name, kind_of
 from encdec_lightning.launch.draft import Draft
-from encdec_lightning.launch.places import leaving
 from encdec_lightning.launch.precision import with_precision
 from encdec_lightning.launch.processes import recover
 from encdec_lightning.launch.settle import contradictions, say_what_is_tested, settle
@@ -71,6 +70,7 @@ def check_all(config: Config) -> list[UserError]:
 def _check(config: Config, doubtful: set[str], here: bool) -> Iterator[UserError]:
     """The problems, each check leaving out what reads an option that is doubtful, or found wrong by one before."""
     from encdec_lightning.launch.job import quiet
+    from encdec_lightning.launch.places import leaving
     from encdec_lightning.launch.rehearsal import rehearse
     from encdec_lightning.launch.watched import check_monitors
 
@@ -202,7 +202,7 @@ def _check_places(config: Config, doubtful: set[str]) -> Iterator[UserError]:
     places: dict[str, Callable[[str], object]] = {
         "checkpoint": _check_checkpoint,
         "init_from": lambda folder: Run.open(folder, "init_from").best_or_last(),
-        "folder": Run.check_place,
+        "folder": _check_folder,
     }
     for option, check in places.items():
         value = getattr(config, option)
@@ -212,6 +212,12 @@ def _check_places(config: Config, doubtful: set[str]) -> Iterator[UserError]:
             yield problem
         except OSError as error:
             yield UserError(option, value, f"there can be no such place ({error.strerror})")
+
+
+def _check_folder(folder: str) -> None:
+    if not all(is_file_name(part) or part in ("/", "..") for part in Path(folder).parts):
+        raise UserError("folder", folder, "it must be a path of printable names, of 200 bytes at most each")
+    Run.check_place(folder)
 
 
 def _check_checkpoint(choice: str) -> None:
