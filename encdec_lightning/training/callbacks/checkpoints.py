@@ -136,7 +136,7 @@ def best_keeper(trainer: lightning.Trainer) -> ModelCheckpoint | None:
 
 def name_best(trainer: lightning.Trainer, keeper: ModelCheckpoint, folder: Path) -> None:
     """Let `best.ckpt` in a folder be the best checkpoint of a callback; on all ranks, once its file exists."""
-    if trainer.is_global_zero:
+    if trainer.is_global_zero and Path(keeper.best_model_path).exists():  # else someone has deleted it
         give_name(Path(keeper.best_model_path), folder / f"{BEST}.ckpt")
     trainer.strategy.barrier("name_best")
 
