@@ -49,8 +49,10 @@ def place(files: Files, tmp_path_factory: pytest.TempPathFactory):
         patch.setattr("encdec_lightning.reporting.table.show", lambda run: None)
         command = [*files.overrides("variant=bertshare", "validate_every=2"), "folder=run"]
         with pytest.MonkeyPatch.context() as stop:
+
             def asked(*_: object) -> None:
                 raise Terminated
+
             stop.setattr("encdec_lightning.launch.job.training_metrics", asked)
             assert train(command) == 143
         shutil.copytree("run", "stopped")
@@ -164,7 +166,8 @@ def test_a_kill_at_each_operation_of_the_creation(files: Files, in_tmp: Path):
         for chosen in (config, other):
             run = prepare(chosen)
             assert (run.identity(), run.config()["seed"]) == (convert(run.config()).identity(), chosen.seed)
-            names = {path.name for path in run.folder.iterdir()}
+            with run.lock():  # as every start does, which clears what killed processes have left
+                names = {path.name for path in run.folder.iterdir()}
             assert names == {"config.yaml", "status.json", ".lock"}
             shutil.rmtree("run")
             Path("copy").rename("run") if chosen is config else None

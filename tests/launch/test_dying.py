@@ -25,6 +25,8 @@ class Mine(lightning.Callback):
 
     def on_train_batch_start(self, trainer, module, batch, index):
         accident = os.environ.get("ACCIDENT") if trainer.global_step == 8 else None
+        if accident:
+            open("accident", "a").close()
         if accident == "not finite" and trainer.global_rank == trainer.world_size - 1:
             parameter = next(module.parameters())
             hook = parameter.register_hook(lambda gradient: hook.remove() or gradient * math.inf)
@@ -52,9 +54,8 @@ def options(files: Files, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> list
 def told(options: list[str], accident: str, *more: str) -> tuple[int, str]:
     """The exit code of a training in which the accident happens, and stderr."""
     command = [str(Path(sys.executable).with_name("encdec-train")), *options, *more, "folder=run"]
-    began = time.monotonic()
     done = subprocess.run(command, env={**os.environ, "ACCIDENT": accident}, capture_output=True, text=True, check=False)  # fmt: skip
-    assert time.monotonic() - began < 60
+    assert not accident or time.time() - Path("accident").stat().st_mtime < 60
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stderr
 
