@@ -181,9 +181,7 @@ def build_trainer(config: Config, run: Run) -> lightning.Trainer:
     every = config.validate_every
     if every is not None:
         callbacks.append(ValidateEvery(every))
-    if (
-        isinstance(node.get("profiler"), str) and node["profiler"] in PROFILERS
-    ):  # their reports would go to a log that is silent
+    if str(node.get("profiler")) in PROFILERS:  # their reports would go to a log that is silent
         target = {"_target_": f"lightning.pytorch.profilers.{PROFILERS[node['profiler']]}"}
         node["profiler"] = {**target, "dirpath": run.logs.name, "filename": "profile"}
     trainer: lightning.Trainer = built(
