@@ -105,6 +105,11 @@ class Config:
             ("name", self.name, bool(self.name.strip("./")), "it must be a name that a folder can have"),
             ("seed", self.seed, 0 <= self.seed < 2**32, "it must lie in [0, 2^32)"),
             ("validate_every", every, every is None or every >= 1, "it must be at least 1"),
+            *(
+                (name, value, value != "", "it must not be empty")
+                for name in ("folder", "init_from", "checkpoint")
+                for value in [getattr(self, name)]
+            ),
             *_sound(vars(self)),
         )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -85,8 +85,6 @@ def from_schema() -> list[Case]:
 
 def from_signatures() -> list[Case]:
     """Each argument of what fills the open slots with values of every kind."""
-    import importlib
-
     found = []
     for slot, path in SLOTS.items():
         module, _, name = path.rpartition(".")
