@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from types import NoneType
-from typing import Any, ClassVar, get_args, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -39,8 +39,25 @@ OWNED_ELSEWHERE = {  # {slot: {argument: the option that sets it}}
     },
 }
 STEPS = ("trainer.max_steps", "trainer.max_epochs")  # what ends a training by itself
+STEPS_AND_EPOCHS = ("max_steps", "max_epochs")
+LEAST = {
+    **dict.fromkeys((*STEPS_AND_EPOCHS, "min_steps", "min_epochs", "gradient_clip_val", "log_every_n_steps"), 0),
+    "num_nodes": 1,
+}
+"""The least values of Trainer's arguments that Lightning does not check, or only when it is too late."""
 GIVE = "a value must be given"
-KINDS = {int: "a whole number", list[int]: "a list of whole numbers", NoneType: "null"}
+KINDS = {int: "a whole number", list[int]: "a list of whole numbers", bool: "true or false", NoneType: "null"}
+WORDS = {
+    "dataclass_type": "it must be a mapping of options",
+    "dict_type": "it must be a mapping of options",
+    "list_type": "it must be a list, such as [a,b]",
+    "string_type": "it must be a text",
+    "int_type": "it must be a whole number",
+    "int_from_float": "it must be a whole number",
+    "bool_type": "it must be true or false",
+    "float_type": "it must be a number",
+}
+"""What is said for pydantic's kinds of mistakes."""
 NOT_OF_THE_RESULT = ("name", "folder", "logger", "export")
 
 
@@ -89,6 +106,11 @@ class Config:
             ("name", self.name, is_file_name(self.name), "it must be a name that a folder can have, without a slash"),
             ("seed", self.seed, 0 <= self.seed < 2**32, "it must lie in [0, 2^32)"),
             ("validate_every", every, every is None or every >= 1, "it must be at least 1"),
+            *(
+                (name, value, value != "", "it must not be empty")
+                for name in ("folder", "init_from", "checkpoint")
+                for value in [getattr(self, name)]
+            ),
             *_sound(vars(self)),
         )
 
@@ -188,6 +210,17 @@ def _owned_elsewhere(config: Config) -> Iterator[UserError]:
             yield UserError(f"{slot}.{argument}", node[argument], expected)
 
 
+@_reads("trainer")
+def _trainer_counts(config: Config) -> Iterator[UserError]:
+    for name, least in LEAST.items():
+        value = config.trainer.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and value < least and value != -1:
+            endless = ", or -1 for no end" if name in STEPS_AND_EPOCHS else ""
+            yield UserError(f"trainer.{name}", value, f"it must be at least {least}{endless}")
+        elif value == -1 and name not in STEPS_AND_EPOCHS:
+            yield UserError(f"trainer.{name}", value, f"it must be at least {least}")
+
+
 @_reads("task.max_source_length", "task.max_target_length", "data.batch_tokens", "data.evaluation_batch_tokens")
 def _a_pair_fits(config: Config) -> Iterator[UserError]:
     longest = config.task.max_source_length + config.task.max_target_length
@@ -283,7 +316,7 @@ def _problems_of(error: ValidationError, values: Node) -> list[UserError]:
         value = each["input"]
         if kinds:  # pydantic complains once for each
             if not any(problem.field == name for problem in found):
-                expected = " or ".join(KINDS[kind] for kind in kinds)
+                expected = " or ".join(KINDS.get(kind) or ", ".join(map(str, get_args(kind))) for kind in kinds)
                 found.append(UserError(name, _at(values, path), f"it must be {expected}"))
             continue
         inner = each.get("ctx", {}).get("error")
@@ -298,7 +331,8 @@ def _problems_of(error: ValidationError, values: Node) -> list[UserError]:
             hint = did_you_mean(str(value), choices)
             found.append(UserError(name, value, f"it must be one of {', '.join(choices)}{hint}"))
         elif not any(problem.field == name for problem in found):
-            found.append(UserError(name, value, each["msg"].replace("Input should be", "it must be")))
+            expected = WORDS.get(each["type"]) or each["msg"].replace("Input should be", "it must be")
+            found.append(UserError(name, value, expected))
     return found
 
 
@@ -308,7 +342,9 @@ def _option(location: tuple[int | str, ...]) -> tuple[list[int | str], tuple[Any
     for depth, name in enumerate(location):
         at = get_type_hints(at).get(str(name)) if is_dataclass(at) else None
         kinds = () if at is None else get_args(at)
-        if sum(kind is not NoneType for kind in kinds) > 1 and all(kind in KINDS for kind in kinds):
+        if sum(kind is not NoneType for kind in kinds) > 1 and all(
+            kind in KINDS or get_origin(kind) is Literal for kind in kinds
+        ):
             return list(location[: depth + 1]), kinds
     kept = (part for part in location if isinstance(part, int) or not part.startswith(("dict[", "list[")))
     return list(kept), ()

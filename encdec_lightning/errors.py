@@ -119,33 +119,39 @@ class ReaderGone(Exception):
 
 @contextmanager
 def writing_stdout() -> Iterator[None]:
-    """Raise `ReaderGone` or `UserError` where stdout takes no more of what the block writes, as on a full disk."""
+    """Raise `ReaderGone` or `UserError` where stdout takes no more of what the block writes, as on a full disk.
+
+    The block does nothing else that may raise an `OSError`.
+    """
     try:
         yield
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:
-        refusal = _refusal_of_stdout()
-        if refusal is None:
-            raise
-        if isinstance(refusal, BrokenPipeError):
-            raise ReaderGone from None
-        expected = f"what is said there cannot be written ({refusal.strerror}); make room, or give another place"
-        raise UserError("stdout", getattr(sys.stdout, "name", None), expected) from error
-
-
-def _refusal_of_stdout() -> OSError | None:
-    """Why stdout takes nothing, or None if it does. What is left in its buffer is given up, for Python's own end."""
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError as error:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
+        nowhere = os.open(os.devnull, os.O_WRONLY)  # for what is left in the buffer, which is flushed at the end
         with suppress(OSError, ValueError):  # it may be no file of the system
             os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
-        return error
-    return None
+        if isinstance(error, BrokenPipeError):
+            raise ReaderGone from None
+        expected = f"what is said there cannot be written ({error.strerror}); make room, or give another place"
+        raise UserError("stdout", getattr(sys.stdout, "name", None), expected) from error
+
+
+def _done(work: Callable[[], object]) -> None:
+    """Do the work; what rich cannot print to stdout, or is left in its buffer, ends as in `writing_stdout`."""
+    try:
+        work()
+    except OSError as error:
+        at = error.__traceback__
+        while at is not None and at.tb_next is not None:
+            at = at.tb_next
+        if at is None or not str(at.tb_frame.f_globals.get("__name__")).startswith("rich."):
+            raise
+        with writing_stdout():
+            raise
+    with writing_stdout():
+        pass
 
 
 class JobFailed(Exception):
@@ -162,8 +168,8 @@ def exit_code(work: Callable[[], object], silent: bool = False) -> int:
         if isinstance(stream, io.TextIOWrapper):  # what an ASCII terminal cannot show stops no work
             stream.reconfigure(errors="backslashreplace")
     try:
-        with TERMINATION.handled(), writing_stdout():
-            work()
+        with TERMINATION.handled():
+            _done(work)
     except (UserError, UserErrors) as error:
         if not silent and str(error):
             print(error, file=sys.stderr)

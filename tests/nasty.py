@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
@@ -89,8 +90,6 @@ def from_schema() -> list[Case]:
 
 def from_signatures() -> list[Case]:
     """Each argument of what fills the open slots with values of every kind."""
-    import importlib
-
     found = []
     for slot, path in SLOTS.items():
         module, _, name = path.rpartition(".")

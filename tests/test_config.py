@@ -51,7 +51,7 @@ def test_every_mistake_is_said_at_once():
     assert sorted(found) == [
         "generation.num_beam is 4: there is no such option in generation (did you mean 'num_beams'?).",
         "sede is 3: there is no such option (did you mean 'seed'?).",
-        "seed is 'x': it must be a valid integer.",
+        "seed is 'x': it must be a whole number.",
         "training.learning_rate is -1.0: it must be above 0.",
     ]
 

@@ -18,7 +18,6 @@ from encdec_lightning.cli.train import main as train
 from encdec_lightning.config import convert
 from encdec_lightning.launch.overrides import compose_config
 from encdec_lightning.launch.prepare import prepare
-from encdec_lightning.run import Run
 from encdec_lightning.signals import Terminated
 
 FILES = [

@@ -51,7 +51,7 @@ def said(capsys, *argv: str) -> list[str]:
         ("hydra/luncher=basic", "hydra/luncher is 'basic': Hydra has no such option (did you mean 'launcher'?)."),
         ("seed", "argument is 'seed': it must have the form option=value."),
         ("=3", "argument is '=3': it must have the form option=value."),
-        ("seed=[1", "seed is '[1': it must be a valid integer."),
+        ("seed=[1", "seed is '[1': it must be a whole number."),
         ("run=x", "run is 'x': a run continues with its own frozen config, without task=jsonl, "),
         ("seed=1,2", "seed is '1,2': several values need --multirun."),
         ("encoder=bert,roberta", "encoder is 'bert,roberta': several values need --multirun."),

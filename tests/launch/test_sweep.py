@@ -120,7 +120,7 @@ def test_a_search_preset_is_checked_and_overridden_like_what_is_typed(files, in_
     (line,) = refused(capsys, in_tmp, *options)
     assert line.startswith("sed is '1,2'")
     preset.write_text(f"{head}      seed: 1,x\n")
-    assert refused(capsys, in_tmp, *options) == ["seed is 'x': it must be a valid integer."]
+    assert refused(capsys, in_tmp, *options) == ["seed is 'x': it must be a whole number."]
 
 
 def test_the_shipped_search_is_a_grid_of_nine(files, in_tmp, monkeypatch):
