@@ -81,6 +81,12 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[Stream]:
             temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole, in UTF-8; raises `UserError` as `replacing`."""
+    with replacing(path) as stream:
+        stream.write(text.encode("utf-8"))
+
+
 def _give_second_name(path: Path, name: Path) -> None:
     try:
         os.link(path, name)

@@ -20,7 +20,7 @@ from typing import IO, Any, Literal
 import yaml
 
 from encdec_lightning.errors import UserError, is_finite
-from encdec_lightning.files import clear_leftovers, damage, is_leftover, kind_of, replacing, sync_folder, sync_tree
+from encdec_lightning.files import clear_leftovers, damage, is_leftover, kind_of, sync_folder, sync_tree, write_text
 from encdec_lightning.records import Prediction
 
 State = Literal["running", "preempted", "failed", "finished"]
@@ -83,7 +83,7 @@ class Run:
             elif known:
                 print(f"{run.config_file} was gone, it is written anew.", file=sys.stderr)
             if not there or run.identity() != identity:
-                _write(run.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+                write_text(run.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
             if run.identity() != identity:
                 run.identify(identity)
         return run
@@ -154,7 +154,7 @@ class Run:
         self._write_status(**kept, state=state, **({"error": error} if error else {}))
 
     def _write_status(self, **status: Any) -> None:
-        _write(self.status_file, json.dumps(status, indent=2, allow_nan=False) + "\n")
+        write_text(self.status_file, json.dumps(status, indent=2, allow_nan=False) + "\n")
 
     def keep_traceback(self, error: BaseException, rank: int = 0) -> Path:
         """Append an exception's traceback and the time to the file of a rank's errors in the logs; returns the file."""
@@ -198,7 +198,7 @@ class Run:
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Replace the metrics. What is no finite number becomes null, for JSON has no other."""
         finite = {name: value if is_finite(value) else None for name, value in metrics.items()}
-        _write(self.folder / "metrics.json", json.dumps(finite, indent=2, allow_nan=False) + "\n")
+        write_text(self.folder / "metrics.json", json.dumps(finite, indent=2, allow_nan=False) + "\n")
 
     def put_damaged_metrics_aside(self) -> Path | None:
         """Rename a `metrics.json` that cannot be read, and give its new place; None where there is nothing wrong."""
@@ -222,7 +222,7 @@ class Run:
     def write_predictions(self, predictions: Iterable[Prediction], split: str = "test") -> Path:
         """Replace a split's predictions: a line each, with id, source, reference, prediction."""
         lines = (json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in predictions)
-        _write(self._predictions(split), "".join(lines))
+        write_text(self._predictions(split), "".join(lines))
         return self._predictions(split)
 
     def _predictions(self, split: str) -> Path:
@@ -284,12 +284,6 @@ class Run:
                 self.model.rename(Path(name) / "before")
             fresh.rename(self.model)
             sync_folder(self.folder)
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole: a reader, or a killed process, never leaves half of it."""
-    with replacing(path) as stream:
-        stream.write(text.encode("utf-8"))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

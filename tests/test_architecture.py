@@ -19,7 +19,7 @@ HOUSE = Path(encdec_lightning.__file__).parent
 ROOMS = [
     *("records", "signals", "errors", "progress", "files", "cache", "run", "evaluation", "kernels", "composition"),
     *("data", "generation", "training"),
-    *("reporting", "config", "launch", "cli"),
+    *("reporting", "config", "rules", "launch", "cli"),
 ]
 FILES = sorted(file.relative_to(HOUSE).as_posix() for file in HOUSE.rglob("*.py"))
 MODULES = [file for file in FILES if not file.endswith("__init__.py")]

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encdec_lightning.config import NOT_GIVEN, Config, convert, defaults, problems, unknown_option
+from encdec_lightning.config import NOT_GIVEN, Config, defaults, unknown_option
 from encdec_lightning.errors import UserErrors
+from encdec_lightning.rules import convert, problems
 from encdec_lightning.training.options import Training
 
 

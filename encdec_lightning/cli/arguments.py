@@ -10,11 +10,12 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
-from encdec_lightning.config import Config, convert, unknown_option
+from encdec_lightning.config import Config, unknown_option
 from encdec_lightning.errors import UserError, UserErrors, did_you_mean, exit_code, nearest
 from encdec_lightning.files import kind_of
 from encdec_lightning.launch.overrides import with_options
 from encdec_lightning.launch.presets import check_yaml, choices
+from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 
 RUN_FLAGS = {

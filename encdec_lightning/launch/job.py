@@ -23,7 +23,7 @@ from lightning.pytorch.loggers import Logger
 from encdec_lightning.composition.compose import compose
 from encdec_lightning.composition.parameters import count_parameters
 from encdec_lightning.composition.tokenizers import Tokenizers
-from encdec_lightning.config import Config, Node, convert
+from encdec_lightning.config import Config, Node
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.data.options import Loading
 from encdec_lightning.data.pairs import Split
@@ -38,6 +38,7 @@ from encdec_lightning.reporting.card import write_card
 from encdec_lightning.reporting.curves import draw_curves
 from encdec_lightning.reporting.opening import opening
 from encdec_lightning.reporting.results import write_results
+from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 from encdec_lightning.signals import TERMINATION
 from encdec_lightning.training.callbacks.checkpoints import LastCheckpoint, best_keeper, name_best

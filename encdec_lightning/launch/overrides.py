@@ -10,22 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from encdec_lightning.composition.local_checkpoints import local_or_hub
-from encdec_lightning.config import (
-    NOT_GIVEN,
-    OPEN_SLOTS,
-    Config,
-    Node,
-    concerned,
-    defaults,
-    not_given,
-    problems,
-    unknown_option,
-)
+from encdec_lightning.config import NOT_GIVEN, OPEN_SLOTS, Config, Node, defaults, not_given, unknown_option
 from encdec_lightning.errors import UserError, UserErrors, did_you_mean
 from encdec_lightning.launch.draft import Draft, doubted, draft, set_by
 from encdec_lightning.launch.hydra_nodes import check_hydra
 from encdec_lightning.launch.presets import ROOT, check_presets, choices, conf_folder, roles
 from encdec_lightning.launch.reading import Argument, is_text, quoted, read_argument, read_value
+from encdec_lightning.rules import concerned, problems
 
 Mistakes = list[UserError]
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from encdec_lightning.cache import cache_folder
-from encdec_lightning.config import Config, convert
+from encdec_lightning.config import Config
 from encdec_lightning.data.inputs import InputReader, find_input, input_rows, is_pipe
 from encdec_lightning.errors import UserError
 from encdec_lightning.generation.generate import Streamer, rows_that_fit, streamer
@@ -30,6 +30,7 @@ from encdec_lightning.launch.lines import Answer, Live, standard_input, windows,
 from encdec_lightning.launch.overrides import with_options
 from encdec_lightning.launch.partial import Done, Output, check_output, opened_output
 from encdec_lightning.records import Pair
+from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 from encdec_lightning.training.module import Seq2SeqModule
 

@@ -14,8 +14,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from encdec_lightning.config import Config, convert
+from encdec_lightning.config import Config
 from encdec_lightning.errors import EXIT_CODE, INTERRUPTED, TERMINATED, JobFailed, UserError, UserErrors, reason
+from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 from encdec_lightning.signals import GRACE, PARENT, TERMINATION, Terminated
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
-from encdec_lightning.config import Config, Node, concerned
+from encdec_lightning.config import Config, Node
 from encdec_lightning.errors import UserError
 from encdec_lightning.evaluation.metric import direction, load_metric
+from encdec_lightning.rules import concerned
 from encdec_lightning.training.options import NO_FP16_WEIGHTS
 
 Mode = Literal["min", "max"]

@@ -82,9 +82,9 @@ def sweep(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Points:
 
 def _point(composed: Any, points: Points, searched: bool) -> float | None:
     """One point: freeze, train in a process of its own, and return what the task monitors, for searching sweepers."""
-    from encdec_lightning.config import convert
     from encdec_lightning.launch.prepare import prepare
     from encdec_lightning.launch.processes import start
+    from encdec_lightning.rules import convert
 
     config: Config = convert(plain(composed))
     try:

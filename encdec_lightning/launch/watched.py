@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from encdec_lightning.config import Config, concerned
+from encdec_lightning.config import Config
 from encdec_lightning.errors import UserError, did_you_mean
 from encdec_lightning.launch.build import is_known, target_of
+from encdec_lightning.rules import concerned
 from encdec_lightning.training.callbacks.throughput import Throughput
 
 ALWAYS = ("val/loss", "train/loss")

@@ -15,9 +15,9 @@ from tiny import Files
 from encdec_lightning.cli.evaluate import main as evaluate
 from encdec_lightning.cli.predict import main as predict
 from encdec_lightning.cli.train import main as train
-from encdec_lightning.config import convert
 from encdec_lightning.launch.overrides import compose_config
 from encdec_lightning.launch.prepare import prepare
+from encdec_lightning.rules import convert
 from encdec_lightning.signals import Terminated
 
 FILES = [

@@ -14,11 +14,11 @@ import torch
 from tiny import Files
 
 from encdec_lightning.cli.train import main
-from encdec_lightning.config import convert
 from encdec_lightning.errors import JobFailed, UserError, UserErrors
 from encdec_lightning.launch import processes, worker
 from encdec_lightning.launch.overrides import compose_config
 from encdec_lightning.launch.prepare import prepare
+from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 from encdec_lightning.signals import Terminated
 

@@ -12,11 +12,11 @@ import torch
 import yaml
 
 from encdec_lightning.cli.train import main
-from encdec_lightning.config import convert
 from encdec_lightning.errors import UserErrors
 from encdec_lightning.launch.overrides import compose_config
 from encdec_lightning.launch.prepare import prepare
 from encdec_lightning.launch.settle import contradictions, settle, why_no_best
+from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 
 MINE = """
