@@ -77,8 +77,11 @@ def test_a_run_then_the_same_command_shows_it(options, in_tmp, capsys):
     assert capsys.readouterr().out.count("Test scores") == 2
     (line,) = refused(capsys, *options, "seed=1")
     assert line.startswith("folder is 'run': the folder holds a run with another configuration")
-    with Run.open("run").lock():
+    with run.lock():
+        assert main(options) == 0  # a finished run is shown, whoever works in it
+        run.set_state("preempted")
         (line,) = refused(capsys, *options)
+        run.set_state("finished")
     assert "another process is working in this run" in line
     assert contents(in_tmp) == before
 

@@ -12,6 +12,7 @@ from tiny import pairs, write_rows
 from encdec_lightning.cli.check import main as check
 from encdec_lightning.cli.train import main as train
 from encdec_lightning.errors import UserError, UserErrors
+from encdec_lightning.files import is_file_name
 from encdec_lightning.launch.overrides import compose_config
 from encdec_lightning.launch.reading import read_argument, read_value
 from encdec_lightning.run import Run
@@ -126,7 +127,7 @@ def test_any_text_arrives_in_the_config_or_is_refused(text):
     except UserErrors as errors:
         (problem,) = errors.problems
         assert problem.field == "name" and "\n" not in str(problem)
-        assert reads_with_a_meaning(text) or not text.strip("./")
+        assert reads_with_a_meaning(text) or not is_file_name(text)
         return
     assert found == text or reads_with_a_meaning(text)
 

@@ -150,7 +150,7 @@ def test_a_point_that_fails_is_told_at_the_end_and_the_others_run(files, in_tmp,
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(in_tmp), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.syspath_prepend(in_tmp)
     options = files.overrides("debug=step", "callbacks.picky._target_=picky.Picky")
-    first, second = (compose_config([*options, f"seed={seed}"]).identity()[:12] for seed in (1, 2))
+    first, second = (settle(compose_config([*options, f"seed={seed}"])).identity()[:12] for seed in (1, 2))
     monkeypatch.setenv("FAILS", first)
     assert main(["--multirun", *options, "seed=1,2"]) == 1
     bad, good = (Run.open(in_tmp / "runs/run" / name) for name in (first, second))

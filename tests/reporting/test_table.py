@@ -149,7 +149,7 @@ def test_texts_are_shown_as_they_are_but_short(run):
     write_results(run, PREDICTIONS, SCORES, ["rouge"], [])
     text = shown(run)
     assert "[bold]red[/bold]" in text and "dog [/] runs" in text
-    assert "…" in text and "a dog ran " * 20 not in text.replace("\n", " ")
+    assert "..." in text and "a dog ran " * 20 not in text.replace("\n", " ")
 
 
 def test_files_and_speed_only_where_there_are_any(run):
