@@ -59,6 +59,8 @@ def run(command: str, arguments: list[str], place: Path) -> subprocess.Completed
 )  # fmt: skip
 def test_every_command_in_ascii(command, arguments, finished):
     options = json.loads((finished / "options.json").read_text())
+    if "--variants" in arguments:  # it counts them all
+        options = [each for each in options if not each.startswith("variant=")]
     named = command == "evaluate" or "run=run" in arguments or "--help" in arguments
     done = run(command, arguments if named else [*options, *arguments], finished)
     assert done.returncode == 0, done.stderr.decode()
