@@ -26,6 +26,7 @@ from encdec_lightning.training.options import Training
 Node = dict[str, Any]
 NOT_GIVEN = "???"  # OmegaConf's sign for a value that must be given
 OPEN_SLOTS = ("trainer", "optimizer", "callbacks", "logger")
+NO_TEXT = "it must be a text in UTF-8 without zero bytes"
 GIVE = "a value must be given"
 KINDS = {int: "a whole number", list[int]: "a list of whole numbers", bool: "true or false", NoneType: "null"}
 WORDS = {
@@ -111,8 +112,7 @@ def _sound(values: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, obj
         if isinstance(inner, dict):
             yield from _sound(inner, f"{option}.")
         elif isinstance(inner, str):
-            broken = re.search("[\0\ud800-\udfff]", inner)
-            yield option, inner, broken is None, "it must be a text in UTF-8 without zero bytes"
+            yield option, inner, not _is_broken(inner), NO_TEXT
         elif isinstance(inner, float | int):
             yield option, inner, True, ""
 
@@ -125,6 +125,7 @@ def defaults() -> Node:
 def validated(values: Node) -> tuple[Config | None, list[UserError]]:
     """The config of composed plain values, or what is wrong with single ones."""
     wrong = [UserError(path, value, FINITE) for path, value in _leaves(values) if not is_finite(value)]
+    wrong += [UserError(path, value, NO_TEXT) for path, value in _leaves(values) if _is_broken(value)]
     if wrong:
         return None, wrong
     try:
@@ -132,6 +133,11 @@ def validated(values: Node) -> tuple[Config | None, list[UserError]]:
         return _adapter().validate_json(json.dumps(_with_names(values), default=str), strict=True), []
     except ValidationError as error:
         return None, _problems_of(error, values)
+
+
+def _is_broken(value: object) -> bool:
+    """Whether a value is a text that no file can hold, or no path."""
+    return isinstance(value, str) and re.search("[\0\ud800-\udfff]", value) is not None
 
 
 def _with_names(value: Any) -> Any:

@@ -33,7 +33,7 @@ class Run:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder).resolve()
+        self.folder = Path(os.path.realpath(folder))  # unlike `resolve`, it takes a link to itself
         self.config_file, self.status_file = self.folder / "config.yaml", self.folder / "status.json"
         self.checkpoints = self.folder / "checkpoints"
         self.last = self.checkpoints / "last.ckpt"
@@ -235,7 +235,7 @@ class Run:
         """
         path = self.checkpoints / f"{choice}.ckpt" if choice in ("best", "last") else Path(choice)
         kind = kind_of(path)
-        if kind is None and (self.checkpoints / choice).exists():
+        if kind is None and kind_of(self.checkpoints / choice) is not None:
             path = self.checkpoints / choice
             kind = kind_of(path)
         wrong = None if kind == "folder" else damage(path)  # a folder is a sharded one

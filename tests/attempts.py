@@ -20,6 +20,7 @@ from encdec_lightning.cli import check, evaluate, predict, prepare, train
 from encdec_lightning.config import Config
 from encdec_lightning.launch import processes
 from encdec_lightning.launch.overrides import compose_config
+from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 
 COMMANDS = {
@@ -131,7 +132,8 @@ def _limited() -> Iterator[None]:
     def late(*_: object) -> None:
         raise TooSlow
 
-    def started(*_: object, **__: object) -> None:
+    def started(run: Run, **_: object) -> None:
+        convert(run.config())  # what a start reads first
         raise Started
 
     start, before = processes.start, signal.signal(signal.SIGALRM, late)

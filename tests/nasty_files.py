@@ -33,7 +33,7 @@ YAMLS: dict[str, bytes] = {
     "half a surrogate pair": f'{HEAD}name: "\\ud800"\n'.encode(),
     "a zero byte in a text": f'{HEAD}folder: "a\\0b"\n'.encode(),
     "an option that there is not": f"{HEAD}generation:\n  num_beam: 2\n".encode(),
-    "a node that is a number": f"{HEAD}generation: 5\n".encode(),
+    "a node that is a number": f"{HEAD}training: 5\n".encode(),
     "an interpolation of itself": f"{HEAD}name: ${{name}}\n".encode(),
     "defaults that are none": b"defaults: 5\n",
     "a default that is none": b"defaults:\n  - [a, b]\n",

@@ -85,9 +85,9 @@ def parse_overrides(
         parser.add_argument(flag, *(["-m"] if flag == "--multirun" else []), action="store_true", help=text)
     found = parser.parse_intermixed_args(argv)
     folders = [Path(folder) for folder in found.config_dir]
-    for folder in folders:
-        if kind_of(folder) != "folder":
-            raise UserError("--config-dir", str(folder), "there is no such folder")
+    for given, folder in zip(found.config_dir, folders, strict=True):
+        if not given or kind_of(folder) != "folder":
+            raise UserError("--config-dir", given, "there is no such folder")
     given = {flag for flag in flags or RUN_FLAGS if getattr(found, flag.removeprefix("--").replace("-", "_"))}
     return Arguments(found.overrides, folders, "--multirun" in given, "--cfg" in given, frozenset(given))
 

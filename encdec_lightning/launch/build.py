@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -153,10 +154,26 @@ def lightnings_refusals() -> Iterator[None]:
     except MisconfigurationException as error:
         raise UserError("trainer", "lightning.Trainer", first_line(error)) from error
     except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker (pid"):  # torch has no class of its own for it
+        if not _is_worker_death(error):
             raise
+        _silence_further_deaths()
         expected = (
             "a process that prepares batches has died, often because the memory is short; fewer of them, or"
             " data.workers=0, need less, and the same command goes on from the last checkpoint"
         )
         raise UserError("data.workers", first_line(error), expected) from error
+
+
+def _is_worker_death(error: BaseException | None) -> bool:
+    return str(error).startswith("DataLoader worker (pid")  # torch has no class of its own for it
+
+
+def _silence_further_deaths() -> None:
+    """Keep torch's clean-up of the other workers from printing tracebacks: it meets the same death once more."""
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if not _is_worker_death(unraisable.exc_value):
+            before(unraisable)
+
+    sys.unraisablehook = hook

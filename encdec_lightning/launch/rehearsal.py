@@ -116,7 +116,7 @@ def _hardware(node: Node, here: bool) -> Iterator[UserError]:
         yield UserError("trainer.accelerator", accelerator, expected)
     strategies = ["auto", *StrategyRegistry.available_strategies()]
     if isinstance(strategy, str) and strategy.lower() not in strategies:
-        expected = f"it must be one of {', '.join(strategies)}{did_you_mean(strategy, strategies)}"
+        expected = f"it must be one of {', '.join(strategies[:12])}, ...{did_you_mean(strategy, strategies)}"
         yield UserError("trainer.strategy", strategy, expected)
 
 
