@@ -149,6 +149,7 @@ def first_line(error: BaseException) -> str:
 @contextmanager
 def lightnings_refusals() -> Iterator[None]:
     """What Lightning's Trainer refuses when it sees the data, and a data worker that dies, as a `UserError`."""
+    _silence_further_deaths()
     try:
         yield
     except MisconfigurationException as error:
@@ -156,12 +157,11 @@ def lightnings_refusals() -> Iterator[None]:
     except RuntimeError as error:
         if not _is_worker_death(error):
             raise
-        _silence_further_deaths()
         expected = (
             "a process that prepares batches has died, often because the memory is short; fewer of them, or"
             " data.workers=0, need less, and the same command goes on from the last checkpoint"
         )
-        raise UserError("data.workers", first_line(error), expected) from error
+        raise UserError("data.workers", str(error).splitlines()[0].rstrip(". "), expected) from error
 
 
 def _is_worker_death(error: BaseException | None) -> bool:
@@ -169,7 +169,7 @@ def _is_worker_death(error: BaseException | None) -> bool:
 
 
 def _silence_further_deaths() -> None:
-    """Keep torch's clean-up of the other workers from printing tracebacks: it meets the same death once more."""
+    """Keep torch's clean-up from printing the traceback of a worker's death, which it meets once more."""
     before = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:
