@@ -12,6 +12,7 @@ from io import UnsupportedOperation
 from typing import IO, Any, NamedTuple
 
 from encdec_lightning.data.readers import LONGEST_LINE, line_too_long
+from encdec_lightning.errors import is_finite
 from encdec_lightning.records import Pair
 
 PAUSE = 0.1  # seconds without input
@@ -48,7 +49,7 @@ def written(pair: Pair, answers: list[Answer], text: bool, scores: bool, several
         rows = [[*name, *([f"{each.score:.6f}"] if scores else []), each.text.translate(SPACES)] for each in answers]
         return "".join("\t".join(row) + "\n" for row in rows)
     found: list[dict[str, Any]] = [
-        {"prediction": each.text, **({"score": round(each.score, 6)} if scores else {})} for each in answers
+        {"prediction": each.text, **({"score": _score(each.score)} if scores else {})} for each in answers
     ]
     answer = {"predictions": found} if several else found[0]
     return json.dumps({"id": pair.id, "source": pair.source, **answer}, ensure_ascii=False) + "\n"
@@ -107,3 +108,8 @@ class Live:
         if self._ended and self._size:
             self._lines.append(b"".join(self._rest))
             self._rest, self._size = [], 0
+
+
+def _score(score: float) -> float | None:
+    """A score for JSON, which has no number that is not finite."""
+    return round(score, 6) if is_finite(score) else None
