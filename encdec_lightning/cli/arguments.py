@@ -188,10 +188,9 @@ def open_run(given: Mapping[str, str], options: Mapping[str, str], mistakes: lis
 
 def opened_run(folder: str) -> Run:
     """The run of a folder; raises `UserError` where there is none, or its config cannot be read in a moment."""
-    config = Path(folder, "config.yaml")
-    if kind_of(config) is None:
-        raise UserError("run", folder, "it is not the folder of a run (it has no config.yaml)")
-    check_yaml("run", config)
+    config = Run(folder).config_file
+    if kind_of(config) is not None:
+        check_yaml("run", config)
     return Run.open(folder)
 
 

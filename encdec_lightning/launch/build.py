@@ -6,7 +6,7 @@ import functools
 import importlib
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -169,11 +169,21 @@ def _is_worker_death(error: BaseException | None) -> bool:
 
 
 def _silence_further_deaths() -> None:
-    """Keep torch's clean-up from printing the traceback of a worker's death, which it meets once more."""
-    before = sys.unraisablehook
+    """Keep torch's clean-up from printing the traceback of a worker's death, which it meets once more.
 
-    def hook(unraisable: Any) -> None:
+    For the rest of the process: the clean-up may come after the fit.
+    """
+    if isinstance(sys.unraisablehook, _Hook):
+        return
+    sys.unraisablehook = _Hook(sys.unraisablehook)
+
+
+class _Hook:
+    """`sys.unraisablehook` as it was, except for a worker's death."""
+
+    def __init__(self, before: Callable[[Any], object]) -> None:
+        self._before = before
+
+    def __call__(self, unraisable: Any) -> None:
         if not _is_worker_death(unraisable.exc_value):
-            before(unraisable)
-
-    sys.unraisablehook = hook
+            self._before(unraisable)
