@@ -5,7 +5,8 @@ The map, from left to right; each room imports only from rooms to its left:
     records.py, signals.py     Pair and Prediction; the request to end
     errors.py, progress.py     a user's mistake, one sentence, exit code 2; how far long work is
     files.py                   files written whole, archives read whole
-    cache.py, run.py           where derived data lie; a run's folder
+    cache/                     derived data on disk: folder.py, entries.py, fingerprints.py
+    run.py                     a run's folder
     evaluation/                texts in, scores out: metric.py, rouge.py, exact_match.py, sari.py, bleu.py,
                                references.py, significance.py, baselines.py
     kernels/                   what torch and transformers compute slowly: attention.py, packing.py, dropout.py,
@@ -14,10 +15,11 @@ The map, from left to right; each room imports only from rooms to its left:
     composition/               two checkpoints in, one model out: compose.py, compatibility.py, model.py, prefix.py,
                                labels.py, sharing.py, architectures.py, initialization.py, checkpoints.py, foreign.py,
                                parameters.py, paper.py, tokenizers.py, encoding.py, local_checkpoints.py, convert.py
-    data/                      text in, batches out: entries.py, fingerprints.py, locations.py, download.py, hub.py,
-                               readers.py, pairs.py, preprocessing.py, sources.py, inputs.py, pydoc.py, docstrings.py,
-                               splitting.py, tokenization.py, prepared.py, building.py, store.py, inspection.py,
-                               plan.py, updates.py, batch.py, loader.py, datamodule.py
+    data/                      text in, batches out: preprocessing.py, inspection.py, datamodule.py
+    data/sources/              rows in, pairs out: locations.py, download.py, hub.py, readers.py, pairs.py, source.py,
+                               pydoc.py, docstrings.py, splitting.py
+    data/examples/             pairs in, tokenized examples out: examples.py, building.py, store.py, prepared.py
+    data/batches/              examples in, batches out: plan.py, updates.py, batch.py, loader.py
     generation/                batches in, predictions out: predict.py, generate.py, engine.py, decoder.py, cache.py,
                                candidates.py, constraints.py, search.py, beam_search.py, sampling.py, tokens.py,
                                support.py, stock.py
@@ -29,7 +31,8 @@ The map, from left to right; each room imports only from rooms to its left:
     launch/                    processes for run folders: presets.py, reading.py, hydra_nodes.py, draft.py,
                                overrides.py, kinds.py, build.py, settle.py, watched.py, rehearsal.py, precision.py,
                                places.py, prepare.py, processes.py, worker.py, job.py, fetching.py, evaluation.py,
-                               prediction.py, lines.py, partial.py, sweep.py
+                               sweep.py
+    prediction/                files of sources in, files of texts out: inputs.py, predict_file.py, lines.py, partial.py
     cli/                       the commands: train.py, evaluate.py, predict.py, check.py, prepare.py, arguments.py
 
 Each room's options are dataclasses in its options.py. The names below are stable, and loaded when first used.

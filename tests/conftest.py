@@ -16,7 +16,7 @@ os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", WANDB_SILENT="true",
 
 import tiny
 
-from encdec_lightning.cache import cache_folder
+from encdec_lightning.cache.folder import cache_folder
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -22,12 +22,12 @@ from encdec_lightning import (
     Tokenizers,
     compose,
 )
-from encdec_lightning.data.batch import Batch
-from encdec_lightning.data.locations import locate
-from encdec_lightning.data.pairs import PairReader
-from encdec_lightning.data.plan import Update, training_plan
-from encdec_lightning.data.readers import read_rows
-from encdec_lightning.data.store import OnDisk
+from encdec_lightning.data.batches.batch import Batch
+from encdec_lightning.data.batches.plan import Update, training_plan
+from encdec_lightning.data.examples.store import OnDisk
+from encdec_lightning.data.sources.locations import locate
+from encdec_lightning.data.sources.pairs import PairReader
+from encdec_lightning.data.sources.readers import read_rows
 from encdec_lightning.evaluation.metric import load_metric, score
 from encdec_lightning.reporting.results import write_results
 from encdec_lightning.reporting.table import score_table

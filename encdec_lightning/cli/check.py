@@ -81,8 +81,8 @@ def _report(arguments: Arguments) -> None:
 
 def _data(config: Config, plain: bool) -> None:
     """The task's data as the model will see them; they are in the cache afterwards."""
-    from encdec_lightning.cache import cache_folder
-    from encdec_lightning.data.fingerprints import hash_of
+    from encdec_lightning.cache.fingerprints import hash_of
+    from encdec_lightning.cache.folder import cache_folder
     from encdec_lightning.data.inspection import inspect
     from encdec_lightning.launch.fetching import fetch
     from encdec_lightning.reporting.data import describe_data, draw_lengths, show_data

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from encdec_lightning.cli.arguments import command, open_run, parse_named
 from encdec_lightning.errors import UserError
-from encdec_lightning.launch.partial import check_output
+from encdec_lightning.prediction.partial import check_output
 
 DESCRIPTION = """Generate texts for each source of a file, in its order, with a run's checkpoint. 1024 sources are read,
 sorted by length and written at a time; from stdin to stdout fewer where the input pauses.
@@ -47,7 +47,7 @@ def _predict(argv: Sequence[str] | None) -> None:
     except UserError as mistake:
         mistakes.append(mistake)
     run = open_run(given, options, mistakes)
-    from encdec_lightning.launch.prediction import predict_file
+    from encdec_lightning.prediction.predict_file import predict_file
 
     checkpoint, kind = given.get("checkpoint"), given.get("format")
     predict_file(run, given["input"], output, checkpoint, options, scores == "true", kind)

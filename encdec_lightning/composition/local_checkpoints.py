@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from encdec_lightning.cache import cache_folder
+from encdec_lightning.cache.folder import cache_folder
 from encdec_lightning.errors import UserError, exit_code
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"

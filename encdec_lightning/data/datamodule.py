@@ -12,15 +12,15 @@ import lightning
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
+from encdec_lightning.cache.entries import say
 from encdec_lightning.composition.tokenizers import Tokenizers
-from encdec_lightning.data.entries import say
-from encdec_lightning.data.loader import Origin, PlanLoader
+from encdec_lightning.data.batches.loader import Origin, PlanLoader
+from encdec_lightning.data.batches.plan import Plan, evaluation_plan, training_plan
+from encdec_lightning.data.batches.updates import UpdatePlanner, examples_for
+from encdec_lightning.data.examples.prepared import prepared
+from encdec_lightning.data.examples.store import OnDisk
 from encdec_lightning.data.options import Loading, Task
-from encdec_lightning.data.pairs import SPLITS, Split
-from encdec_lightning.data.plan import Plan, evaluation_plan, training_plan
-from encdec_lightning.data.prepared import prepared
-from encdec_lightning.data.store import OnDisk
-from encdec_lightning.data.updates import UpdatePlanner, examples_for
+from encdec_lightning.data.sources.pairs import SPLITS, Split
 from encdec_lightning.errors import UserError
 
 EVALUATED: tuple[Split, ...] = ("validation", "test")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from encdec_lightning.data.store import OnDisk
+from encdec_lightning.data.examples.store import OnDisk
 
 PERCENTILES = (50, 95, 99)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from encdec_lightning.composition.architectures import architecture_of
-from encdec_lightning.data.batch import Batch
+from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.generation.engine import Engine
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.search import Hypothesis

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from encdec_lightning.composition.tokenizers import Tokenizers
-from encdec_lightning.data.batch import Batch
+from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.generation.generate import stream
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.records import Prediction

@@ -8,8 +8,8 @@ from encdec_lightning.composition.compose import compose
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.config import Config
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
-from encdec_lightning.data.pairs import SPLITS
-from encdec_lightning.data.store import OnDisk
+from encdec_lightning.data.examples.store import OnDisk
+from encdec_lightning.data.sources.pairs import SPLITS
 from encdec_lightning.launch.job import check_targets, loading
 
 

@@ -25,9 +25,9 @@ from encdec_lightning.composition.parameters import count_parameters
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.config import Config, Node
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
+from encdec_lightning.data.examples.store import OnDisk
 from encdec_lightning.data.options import Loading
-from encdec_lightning.data.pairs import Split
-from encdec_lightning.data.store import OnDisk
+from encdec_lightning.data.sources.pairs import Split
 from encdec_lightning.errors import UserError, UserErrors
 from encdec_lightning.evaluation.references import check_references
 from encdec_lightning.files import damage, kind_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-from encdec_lightning.cache import cache_folder
+from encdec_lightning.cache.folder import cache_folder
 from encdec_lightning.config import Config
 
 AUTO = "auto"

@@ -155,9 +155,9 @@ def _check_freeze(config: Config, model: ComposedModel) -> list[UserError]:
 
 def _check_files(config: Config, doubtful: set[str]) -> Iterator[UserError]:
     """Problems of each data file as far as its first row shows them."""
-    from encdec_lightning.cache import cache_folder
-    from encdec_lightning.data.pairs import SPLITS
-    from encdec_lightning.data.sources import check_source
+    from encdec_lightning.cache.folder import cache_folder
+    from encdec_lightning.data.sources.pairs import SPLITS
+    from encdec_lightning.data.sources.source import check_source
 
     task = config.task
     if concerned(["task.preprocess", "task.test_preprocess"], doubtful):

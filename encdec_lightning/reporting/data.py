@@ -13,9 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from encdec_lightning.composition.tokenizers import Tokenizers
-from encdec_lightning.data.building import SKIPPED
+from encdec_lightning.data.examples.building import SKIPPED
+from encdec_lightning.data.examples.store import SIDES, OnDisk
 from encdec_lightning.data.inspection import PERCENTILES, SideStatistics, SplitStatistics, edges, histogram
-from encdec_lightning.data.store import SIDES, OnDisk
 
 EXAMPLES = 5
 BINS, PICTURE_BINS = 12, 40  # of the histograms

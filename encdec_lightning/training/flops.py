@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from encdec_lightning.composition.architectures import CROSS_ATTENTION, architecture_of
 from encdec_lightning.composition.compatibility import ComposedModel
-from encdec_lightning.data.batch import Batch
+from encdec_lightning.data.batches.batch import Batch
 
 FROM_THE_SOURCE = (".key.", ".value.", ".k_proj.", ".v_proj.", ".c_attn.")  # the parts of cross-attention that read it
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
 
 from encdec_lightning.composition.architectures import architecture_of, position_ids
-from encdec_lightning.data.batch import Batch
+from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.kernels.attention import all_use_attention
 from encdec_lightning.kernels.cross_entropy import linear_cross_entropy
 from encdec_lightning.kernels.dropout import FastDropout

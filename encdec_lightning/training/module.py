@@ -17,7 +17,7 @@ from encdec_lightning.composition.compatibility import ComposedModel
 from encdec_lightning.composition.compose import rebuild
 from encdec_lightning.composition.foreign import check_values
 from encdec_lightning.composition.tokenizers import Tokenizers
-from encdec_lightning.data.batch import Batch
+from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.data.options import Task
 from encdec_lightning.errors import UserError
 from encdec_lightning.evaluation.metric import Score, score_all

@@ -22,7 +22,7 @@ import numpy as np
 
 from encdec_lightning import Loading, Seq2SeqDataModule, Task, Tokenizers
 from encdec_lightning.composition.local_checkpoints import MINILM, local_or_hub
-from encdec_lightning.data.plan import Plan
+from encdec_lightning.data.batches.plan import Plan
 
 DIRECT_BATCH = 1000  # texts in a call; larger and smaller ones were slower
 

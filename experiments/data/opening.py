@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from encdec_lightning.data import entries
-from encdec_lightning.data.store import COLUMNS, OnDisk, StoreWriter
+from encdec_lightning.cache import entries
+from encdec_lightning.data.examples.store import COLUMNS, OnDisk, StoreWriter
 
 TOKENS, TEXT = (26, 8), 200
 

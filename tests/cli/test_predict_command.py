@@ -11,7 +11,7 @@ import pytest
 from tiny import pairs
 
 from encdec_lightning.cli.predict import main
-from encdec_lightning.launch import prediction
+from encdec_lightning.prediction import predict_file as prediction
 
 SOURCES = [row["document"] for row in pairs(9, seed=6)]
 

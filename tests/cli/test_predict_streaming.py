@@ -16,14 +16,15 @@ from tiny import pairs, write_rows
 from encdec_lightning.cli.predict import main
 from encdec_lightning.generation.generate import rows_that_fit, streamer, working_dtype
 from encdec_lightning.generation.options import Generation
-from encdec_lightning.launch import prediction
+from encdec_lightning.prediction import predict_file as prediction
 
 SOURCES = [row["document"] for row in pairs(9, seed=6)]
 BEAMS = ("generation.num_beams=3", "generation.num_return_sequences=3")
 KILLED = """
 import os, signal, sys
 from encdec_lightning.cli.predict import main
-from encdec_lightning.launch import partial, prediction
+from encdec_lightning.prediction import partial
+from encdec_lightning.prediction import predict_file as prediction
 
 prediction.CHUNK, left, sync = 2, int(sys.argv[1]), os.fsync
 

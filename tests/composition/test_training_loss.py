@@ -10,7 +10,7 @@ from families import LENGTHS, batch
 from test_families import every_family
 from torch.nn import functional
 
-from encdec_lightning.data.batch import Batch
+from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.kernels.attention import use_attention
 from encdec_lightning.training.loss import TrainingLoss, token_losses
 

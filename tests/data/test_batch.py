@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from encdec_lightning.composition.tokenizers import Tokenizers
-from encdec_lightning.data.batch import collate
-from encdec_lightning.data.tokenization import InMemory, tokenize
+from encdec_lightning.data.batches.batch import collate
+from encdec_lightning.data.examples.examples import InMemory, tokenize
 from encdec_lightning.records import Pair
 
 START, PAD, SOURCE_PAD = 7, 3, 0

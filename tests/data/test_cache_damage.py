@@ -12,10 +12,11 @@ import pytest
 import tiny
 
 from encdec_lightning import Loading, Pair, Task, Tokenizers
-from encdec_lightning.data import entries, fingerprints, pydoc
-from encdec_lightning.data.prepared import prepared
-from encdec_lightning.data.sources import find_source
-from encdec_lightning.data.store import COLUMNS
+from encdec_lightning.cache import entries, fingerprints
+from encdec_lightning.data.examples.prepared import prepared
+from encdec_lightning.data.examples.store import COLUMNS
+from encdec_lightning.data.sources import pydoc
+from encdec_lightning.data.sources.source import find_source
 from encdec_lightning.errors import UserError
 
 BERT = Tokenizers(tiny.wordpiece())

@@ -21,8 +21,8 @@ import pytest
 import tiny
 
 from encdec_lightning import Loading, Task, Tokenizers
-from encdec_lightning.data import entries, fingerprints
-from encdec_lightning.data.prepared import prepared
+from encdec_lightning.cache import entries, fingerprints
+from encdec_lightning.data.examples.prepared import prepared
 from encdec_lightning.errors import UserError
 
 OPERATIONS = ("fsync", "rename", "replace", "mkdir", "unlink", "rmdir")

@@ -14,7 +14,7 @@ import pytest
 import tiny
 
 from encdec_lightning import Loading, Task, Tokenizers
-from encdec_lightning.data.prepared import prepared
+from encdec_lightning.data.examples.prepared import prepared
 
 BERT = Tokenizers(tiny.wordpiece())
 
@@ -40,8 +40,8 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import tiny
 from encdec_lightning import Loading, Task, Tokenizers
-from encdec_lightning.data import building
-from encdec_lightning.data import prepared as module
+from encdec_lightning.data.examples import building
+from encdec_lightning.data.examples import prepared as module
 
 chunks, build = building._chunks, module.build
 def slow(*arguments):

@@ -11,9 +11,9 @@ import pytest
 import tiny
 
 from encdec_lightning import Loading, Pair, Task, Tokenizers
-from encdec_lightning.data import fingerprints
-from encdec_lightning.data import prepared as module
-from encdec_lightning.data.prepared import prepared
+from encdec_lightning.cache import fingerprints
+from encdec_lightning.data.examples import prepared as module
+from encdec_lightning.data.examples.prepared import prepared
 from encdec_lightning.errors import UserError
 
 BERT = Tokenizers(tiny.wordpiece())

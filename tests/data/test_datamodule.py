@@ -18,8 +18,8 @@ from encdec_lightning import Seq2SeqModule, Training, compose
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.data import datamodule
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
+from encdec_lightning.data.examples.store import OnDisk, StoreWriter
 from encdec_lightning.data.options import Loading, Task
-from encdec_lightning.data.store import OnDisk, StoreWriter
 from encdec_lightning.errors import UserError
 from encdec_lightning.records import Pair
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from encdec_lightning.data.docstrings import BODY_WORDS, SUMMARY_WORDS, pair_of, plain, text_and_name
+from encdec_lightning.data.sources.docstrings import BODY_WORDS, SUMMARY_WORDS, pair_of, plain, text_and_name
 
 SUMMARY = "Return the sum of both numbers."
 BODY = (

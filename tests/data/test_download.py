@@ -13,9 +13,9 @@ import pytest
 import tiny
 
 from encdec_lightning import Task
-from encdec_lightning.data.download import download
-from encdec_lightning.data.pairs import PairReader
-from encdec_lightning.data.sources import check_source, find_source
+from encdec_lightning.data.sources.download import download
+from encdec_lightning.data.sources.pairs import PairReader
+from encdec_lightning.data.sources.source import check_source, find_source
 from encdec_lightning.errors import UserError
 
 

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from encdec_lightning.data.options import Task
-from encdec_lightning.data.pairs import PairReader
-from encdec_lightning.data.sources import find_source
+from encdec_lightning.data.sources.pairs import PairReader
+from encdec_lightning.data.sources.source import find_source
 from encdec_lightning.errors import UserError
 from encdec_lightning.records import Pair
 

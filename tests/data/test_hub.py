@@ -9,8 +9,8 @@ import pytest
 import tiny
 
 from encdec_lightning import Loading, Pair, Task, Tokenizers
-from encdec_lightning.data.locations import HubSplit, locate
-from encdec_lightning.data.prepared import prepared
+from encdec_lightning.data.examples.prepared import prepared
+from encdec_lightning.data.sources.locations import HubSplit, locate
 from encdec_lightning.errors import UserError
 
 ROWS = [{"source": f"text {number}", "target": "t"} for number in range(7)]

@@ -7,8 +7,8 @@ import pytest
 import tiny
 
 from encdec_lightning import Loading, Task, Tokenizers
+from encdec_lightning.data.examples.prepared import prepared
 from encdec_lightning.data.inspection import edges, histogram, inspect
-from encdec_lightning.data.prepared import prepared
 
 TOKENIZERS = Tokenizers(tiny.wordpiece())
 TRAIN = [("graph a list", "one"), ("Graph  A list", "two"), ("file", "one"), ("file", "one"), ("path 文 file", "x")]

@@ -8,9 +8,9 @@ import tiny
 import torch
 
 from encdec_lightning.composition.tokenizers import Tokenizers
-from encdec_lightning.data.loader import Origin, PlanLoader
-from encdec_lightning.data.plan import training_plan
-from encdec_lightning.data.tokenization import tokenize
+from encdec_lightning.data.batches.loader import Origin, PlanLoader
+from encdec_lightning.data.batches.plan import training_plan
+from encdec_lightning.data.examples.examples import tokenize
 from encdec_lightning.errors import UserError
 from encdec_lightning.records import Pair
 

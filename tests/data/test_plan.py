@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encdec_lightning.data.plan import SOURCE_BIN, TARGET_BIN, evaluation_plan, training_plan
+from encdec_lightning.data.batches.plan import SOURCE_BIN, TARGET_BIN, evaluation_plan, training_plan
 from encdec_lightning.errors import UserError
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 20)), min_size=1, max_size=60).map(

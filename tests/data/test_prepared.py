@@ -14,10 +14,11 @@ import tiny
 from tokenizers import normalizers
 
 from encdec_lightning import Loading, Seq2SeqDataModule, Task, Tokenizers
+from encdec_lightning.cache import fingerprints
 from encdec_lightning.composition.encoding import Encoder
-from encdec_lightning.data import building, fingerprints
-from encdec_lightning.data import prepared as module
-from encdec_lightning.data.prepared import prepared
+from encdec_lightning.data.examples import building
+from encdec_lightning.data.examples import prepared as module
+from encdec_lightning.data.examples.prepared import prepared
 from encdec_lightning.errors import UserError
 
 BERT, ROBERTA = Tokenizers(tiny.wordpiece()), Tokenizers(tiny.byte_pairs(roberta=True))

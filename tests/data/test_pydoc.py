@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from encdec_lightning.data import pydoc
-from encdec_lightning.data.splitting import split
+from encdec_lightning.data.sources import pydoc
+from encdec_lightning.data.sources.splitting import split
 from encdec_lightning.errors import UserError
 
 NOUNS = [
@@ -22,11 +22,11 @@ NOUNS = [
 MODULES = 70
 FILES = [f"{data_set}/{part}.jsonl" for data_set in pydoc.DATA_SETS for part in pydoc.PARTS]
 
-# What `python -m encdec_lightning.data.pydoc FOLDER` does, or `pydoc(FOLDER)`, but over the test's package.
+# What `python -m encdec_lightning.data.sources.pydoc FOLDER` does, or `pydoc(FOLDER)`, but over the test's package.
 DRIVER = """
 import sys, time, types
 from pathlib import Path
-from encdec_lightning.data import pydoc
+from encdec_lightning.data.sources import pydoc
 mode, site, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 sys.path.insert(0, site)
 pydoc.DISTRIBUTIONS = {"small": "small-package"}
@@ -122,7 +122,7 @@ def small(site, monkeypatch):
 
     def run(args, check):
         calls.append(args)
-        assert args[1:3] == ["-m", "encdec_lightning.data.pydoc"]
+        assert args[1:3] == ["-m", "encdec_lightning.data.sources.pydoc"]
         return subprocess.run(command(site, mode[0], args[-1]), check=check, stdout=subprocess.DEVNULL)
 
     mode = ["plain"]

@@ -10,8 +10,8 @@ import pytest
 import tiny
 
 from encdec_lightning.composition.tokenizers import Tokenizers
+from encdec_lightning.data.examples.prepared import prepared
 from encdec_lightning.data.options import Loading, Task
-from encdec_lightning.data.prepared import prepared
 from encdec_lightning.errors import UserError
 from encdec_lightning.records import Pair
 
@@ -240,7 +240,7 @@ def test_preprocessing_that_drops_everything(refused):
 def test_embedded_data_come_from_the_chosen_cache(monkeypatch, tmp_path, name):
     asked = []
     parts = {split: [Pair(split, "source", "target")] for split in ("train", "validation", "test")}
-    monkeypatch.setattr("encdec_lightning.data.sources.pydoc", lambda *args: asked.append(args) or parts)
+    monkeypatch.setattr("encdec_lightning.data.sources.source.pydoc", lambda *args: asked.append(args) or parts)
     task = Task(train=name, validation=name, test=name)
     for split, members in parts.items():
         assert read_split(task, Loading(cache=str(tmp_path)), split) == members

@@ -7,7 +7,7 @@ from fractions import Fraction
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from encdec_lightning.data.splitting import GRAM, NEAR, part_of, split, without_near_duplicates
+from encdec_lightning.data.sources.splitting import GRAM, NEAR, part_of, split, without_near_duplicates
 from encdec_lightning.records import Pair
 
 GROUPS = [f"group{number}" for number in range(60)]

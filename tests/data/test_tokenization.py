@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from encdec_lightning.composition.tokenizers import Tokenizers
-from encdec_lightning.data.tokenization import InMemory, tokenize
+from encdec_lightning.data.examples.examples import InMemory, tokenize
 from encdec_lightning.records import Pair
 
 WORDPIECE, ROBERTA, GPT2 = tiny.wordpiece(), tiny.byte_pairs(roberta=True), tiny.byte_pairs(roberta=False)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encdec_lightning.data.updates import UpdatePlanner, examples_for
+from encdec_lightning.data.batches.updates import UpdatePlanner, examples_for
 
 SHAPES = st.sampled_from(["even", "long tail", "two kinds", "one length"])
 

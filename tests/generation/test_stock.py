@@ -19,7 +19,7 @@ from encdec_lightning import (
     Training,
     compose,
 )
-from encdec_lightning.data.batch import collate
+from encdec_lightning.data.batches.batch import collate
 
 OPTIONS = [
     Generation(),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from encdec_lightning.errors import UserError
-from encdec_lightning.launch.partial import Done, check_output, opened_output
+from encdec_lightning.prediction.partial import Done, check_output, opened_output
 
 JOB = {"seed": 1}
 LINE = "x" * 400 + "\n"

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from encdec_lightning import compose
 from encdec_lightning.composition.compatibility import ComposedModel
-from encdec_lightning.data.batch import Batch
+from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.kernels import gradients as gradients_module
 from encdec_lightning.kernels import working_copy
 from encdec_lightning.kernels.attention import use_attention

@@ -7,7 +7,7 @@ from torch.nn import functional
 from transformers import EncoderDecoderModel
 
 from encdec_lightning import Loading, Seq2SeqDataModule, Task, Tokenizers, compose
-from encdec_lightning.data.batch import Batch, collate
+from encdec_lightning.data.batches.batch import Batch, collate
 from encdec_lightning.training.loss import token_losses
 
 PAIRS = [

@@ -11,7 +11,7 @@ import tiny
 import torch
 
 from encdec_lightning import Loading, Seq2SeqDataModule, Seq2SeqModule, Task, Tokenizers, Training, compose
-from encdec_lightning.data.batch import collate
+from encdec_lightning.data.batches.batch import collate
 from encdec_lightning.training.callbacks.random_state import RandomState
 from encdec_lightning.training.loss import token_losses
 from encdec_lightning.training.optimizers import default_optimizer, parameter_groups

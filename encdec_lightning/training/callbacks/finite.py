@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, distributed
 from torch.nn.utils import get_total_norm
 
-from encdec_lightning.data.batch import Batch
-from encdec_lightning.data.loader import PlanLoader
+from encdec_lightning.data.batches.batch import Batch
+from encdec_lightning.data.batches.loader import PlanLoader
 from encdec_lightning.errors import UserError
 from encdec_lightning.evaluation.metric import Score
 

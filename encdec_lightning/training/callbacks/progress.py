@@ -9,7 +9,7 @@ import lightning
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
-from encdec_lightning.data.batch import Batch
+from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.progress import Progress
 
 WATCHED = {"train/loss": "loss {:.3f}", "tokens/s": "{:,.0f} tokens/s"}

@@ -12,7 +12,7 @@ import lightning
 import torch
 from torch import distributed
 
-from encdec_lightning.data.batch import Batch
+from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.training.flops import TrainingFlops, matrix_product_peak, training_flops
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from encdec_lightning.data.plan import SOURCE_BIN, Indices, Lengths, Plan, binned
+from encdec_lightning.data.batches.plan import SOURCE_BIN, Indices, Lengths, Plan, binned
 
 
 class UpdatePlanner:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from encdec_lightning.data.tokenization import Examples
+from encdec_lightning.data.examples.examples import Examples
 from encdec_lightning.records import Pair, same_may_be_set
 
 

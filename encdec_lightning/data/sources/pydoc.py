@@ -3,7 +3,7 @@
 `pydoc` is docstring body -> summary line, `pydoc_names` is docstring -> name of what it describes, in words.
 
 Nothing is downloaded, imported or redistributed: sources are read with `ast`, in processes of their own
-(`python -m encdec_lightning.data.pydoc FOLDER`), and the pairs are cached on disk under the packages' versions.
+(`python -m encdec_lightning.data.sources.pydoc FOLDER`), and the pairs are cached on disk under the packages' versions.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from encdec_lightning.data.docstrings import pair_of, text_and_name
-from encdec_lightning.data.entries import entry
-from encdec_lightning.data.splitting import split
+from encdec_lightning.cache.entries import entry
+from encdec_lightning.data.sources.docstrings import pair_of, text_and_name
+from encdec_lightning.data.sources.splitting import split
 from encdec_lightning.errors import UserError
 from encdec_lightning.records import Pair
 
@@ -82,7 +82,7 @@ def pydoc_key() -> str:
 
 def _build_in_a_process(folder: Path) -> None:
     """Build in a process of its own: forking here could inherit locks of threads that torch has started."""
-    result = subprocess.run([sys.executable, "-m", "encdec_lightning.data.pydoc", str(folder)], check=False)
+    result = subprocess.run([sys.executable, "-m", "encdec_lightning.data.sources.pydoc", str(folder)], check=False)
     if result.returncode == UNWRITTEN:
         raise OSError(None, "see the line before")
     result.check_returncode()

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
-from encdec_lightning.data.batch import Batch, SpecialTokens, collate
-from encdec_lightning.data.plan import Plan
-from encdec_lightning.data.tokenization import Examples
+from encdec_lightning.data.batches.batch import Batch, SpecialTokens, collate
+from encdec_lightning.data.batches.plan import Plan
+from encdec_lightning.data.examples.examples import Examples
 from encdec_lightning.errors import UserError
 
 

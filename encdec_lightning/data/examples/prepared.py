@@ -6,16 +6,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from encdec_lightning.cache import cache_folder
+from encdec_lightning.cache.entries import clear, damage, entry
+from encdec_lightning.cache.fingerprints import hash_of
+from encdec_lightning.cache.folder import cache_folder
 from encdec_lightning.composition.tokenizers import Tokenizers
-from encdec_lightning.data.building import build
-from encdec_lightning.data.entries import clear, damage, entry
-from encdec_lightning.data.fingerprints import hash_of
+from encdec_lightning.data.examples.building import build
+from encdec_lightning.data.examples.store import OnDisk
 from encdec_lightning.data.options import Loading, Task
-from encdec_lightning.data.pairs import PairReader, Split
 from encdec_lightning.data.preprocessing import code_hash
-from encdec_lightning.data.sources import Source, find_source
-from encdec_lightning.data.store import OnDisk
+from encdec_lightning.data.sources.pairs import PairReader, Split
+from encdec_lightning.data.sources.source import Source, find_source
 from encdec_lightning.errors import UserError
 
 VERSION = 3  # of what a row becomes and of the store's files: part of every fingerprint

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import pyarrow
 from pyarrow import parquet
 
-from encdec_lightning.data.locations import File
+from encdec_lightning.data.sources.locations import File
 from encdec_lightning.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:

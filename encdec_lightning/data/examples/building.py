@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from encdec_lightning.composition.encoding import Ids
 from encdec_lightning.composition.tokenizers import Tokenizers
+from encdec_lightning.data.examples.store import SIDES, OnDisk, StoreWriter
 from encdec_lightning.data.options import Task
-from encdec_lightning.data.pairs import PairReader, Split
-from encdec_lightning.data.sources import Rows
-from encdec_lightning.data.store import SIDES, OnDisk, StoreWriter
+from encdec_lightning.data.sources.pairs import PairReader, Split
+from encdec_lightning.data.sources.source import Rows
 from encdec_lightning.errors import UserError
 from encdec_lightning.progress import Progress
 from encdec_lightning.records import Pair

@@ -17,18 +17,18 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from encdec_lightning.cache import cache_folder
+from encdec_lightning.cache.folder import cache_folder
 from encdec_lightning.config import Config
-from encdec_lightning.data.inputs import InputReader, find_input, input_rows, is_pipe
 from encdec_lightning.errors import UserError
 from encdec_lightning.generation.generate import Streamer, rows_that_fit, streamer
 from encdec_lightning.generation.search import Hypothesis
 from encdec_lightning.generation.support import target_limit
 from encdec_lightning.launch.evaluation import load
 from encdec_lightning.launch.job import quiet
-from encdec_lightning.launch.lines import Answer, Live, standard_input, windows, written
 from encdec_lightning.launch.overrides import with_options
-from encdec_lightning.launch.partial import Done, Output, check_output, opened_output
+from encdec_lightning.prediction.inputs import InputReader, find_input, input_rows, is_pipe
+from encdec_lightning.prediction.lines import Answer, Live, standard_input, windows, written
+from encdec_lightning.prediction.partial import Done, Output, check_output, opened_output
 from encdec_lightning.records import Pair
 from encdec_lightning.rules import convert
 from encdec_lightning.run import Run

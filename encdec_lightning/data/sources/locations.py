@@ -16,8 +16,8 @@ from typing import IO, Any, cast
 
 import pyarrow
 
-from encdec_lightning.data.download import download
-from encdec_lightning.data.pydoc import DATA_SETS
+from encdec_lightning.data.sources.download import download
+from encdec_lightning.data.sources.pydoc import DATA_SETS
 from encdec_lightning.errors import UserError
 from encdec_lightning.files import kind_of
 

@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from encdec_lightning.data.building import LONGEST_TEXT
-from encdec_lightning.data.locations import FORMATS, File, Location, locate
+from encdec_lightning.data.examples.building import LONGEST_TEXT
 from encdec_lightning.data.options import Task
-from encdec_lightning.data.pairs import applied, functions, identity_of, text_of
 from encdec_lightning.data.preprocessing import Preprocess
-from encdec_lightning.data.pydoc import DATA_SETS
-from encdec_lightning.data.readers import Row, stream_rows
-from encdec_lightning.data.sources import Rows, source_at
+from encdec_lightning.data.sources.locations import FORMATS, File, Location, locate
+from encdec_lightning.data.sources.pairs import applied, functions, identity_of, text_of
+from encdec_lightning.data.sources.pydoc import DATA_SETS
+from encdec_lightning.data.sources.readers import Row, stream_rows
+from encdec_lightning.data.sources.source import Rows, source_at
 from encdec_lightning.errors import UserError
 from encdec_lightning.files import kind_of
 from encdec_lightning.records import Pair

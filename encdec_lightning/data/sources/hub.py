@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from encdec_lightning.data.entries import read_note, say, write_note
-from encdec_lightning.data.fingerprints import file_hash, state
-from encdec_lightning.data.locations import HubSplit
+from encdec_lightning.cache.entries import read_note, say, write_note
+from encdec_lightning.cache.fingerprints import file_hash, state
+from encdec_lightning.data.sources.locations import HubSplit
 from encdec_lightning.errors import UserError
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_formats import ROWS, TEXT, WRITERS, read
 
-from encdec_lightning.data.inputs import InputReader, find_input, input_rows
 from encdec_lightning.data.options import Task
 from encdec_lightning.errors import UserError
+from encdec_lightning.prediction.inputs import InputReader, find_input, input_rows
 from encdec_lightning.records import Pair
 
 TASK = Task(train="-", validation="-")

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from encdec_lightning.data.entries import read_note, say, write_note
+from encdec_lightning.cache.entries import read_note, say, write_note
 
 SETTLED = 2.0  # seconds since a file's last change, within which another change may leave its times as they are
 

@@ -14,8 +14,8 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
-from encdec_lightning.data.entries import read_note, remove, say, write_note
-from encdec_lightning.data.fingerprints import file_hash
+from encdec_lightning.cache.entries import read_note, remove, say, write_note
+from encdec_lightning.cache.fingerprints import file_hash
 from encdec_lightning.errors import UserError
 
 CHUNK = 1 << 20  # bytes

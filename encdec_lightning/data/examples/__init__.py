@@ -1,0 +1,1 @@
+"""Pairs in, tokenized examples out, kept on disk."""

@@ -1,0 +1,1 @@
+"""Rows in, pairs out: where they lie, how they are read."""

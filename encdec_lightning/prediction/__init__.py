@@ -1,0 +1,1 @@
+"""Files of sources in, files of texts out."""
