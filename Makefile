@@ -21,7 +21,7 @@ test-lowest: $(VENV)/.installed
 	$(BIN)/uv pip install --quiet --python $(VENV)-lowest/bin/python --requirement $(VENV)-lowest/lowest.txt
 	$(BIN)/uv pip install --quiet --python $(VENV)-lowest/bin/python --no-deps --editable .
 	@$(VENV)-lowest/bin/python -m encdec_lightning.composition.local_checkpoints
-	$(VENV)-lowest/bin/python -m pytest
+	$(VENV)-lowest/bin/python -m pytest -W ignore::DeprecationWarning -W ignore::FutureWarning
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
