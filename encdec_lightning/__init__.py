@@ -37,7 +37,8 @@ The map, from left to right; each room imports only from rooms to its left:
                                places.py, prepare.py, processes.py, worker.py, job.py, fetching.py, evaluation.py,
                                sweep.py
     prediction/                files of sources in, files of texts out: inputs.py, predict_file.py, lines.py, partial.py
-    cli/                       the commands: train.py, evaluate.py, predict.py, check.py, prepare.py, arguments.py
+    cli/                       the commands: train.py, evaluate.py, predict.py, check.py, prepare.py, arguments.py,
+                               help.py
 
 Each room's options are dataclasses in its options.py. The names below are stable, and loaded when first used.
 """
