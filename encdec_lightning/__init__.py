@@ -3,6 +3,7 @@
 The map, from left to right; each room imports only from rooms to its left:
 
     records.py, signals.py     Pair and Prediction; the request to end
+    dotted.py                  objects of a user's own by their dotted path
     errors.py, progress.py     a user's mistake, one sentence, exit code 2; how far long work is
     files.py                   files written whole, archives read whole
     cache/                     derived data on disk: folder.py, entries.py, fingerprints.py
@@ -24,12 +25,13 @@ The map, from left to right; each room imports only from rooms to its left:
                                candidates.py, constraints.py, search.py, beam_search.py, sampling.py, tokens.py,
                                support.py, stock.py
     training/                  batches in, checkpoints out: module.py, loss.py, flops.py, freezing.py,
-                               optimizers.py, schedules.py, precision.py, checkpoint.py, checkpoint_io.py, callbacks/
+                               optimizers.py, schedules.py, precision.py, product_speeds.py, checkpoint.py,
+                               checkpoint_io.py, callbacks/
     reporting/                 runs in, tables and plots out: opening.py, results.py, table.py, curves.py, card.py,
                                card_code.py, composition.py, data.py
     config.py, rules.py        the tree of options; composed values in, checked objects out
     launch/                    processes for run folders: presets.py, reading.py, hydra_nodes.py, draft.py,
-                               overrides.py, kinds.py, build.py, settle.py, watched.py, rehearsal.py, precision.py,
+                               overrides.py, kinds.py, build.py, settle.py, watched.py, rehearsal.py, auto_precision.py,
                                places.py, prepare.py, processes.py, worker.py, job.py, fetching.py, evaluation.py,
                                sweep.py
     prediction/                files of sources in, files of texts out: inputs.py, predict_file.py, lines.py, partial.py

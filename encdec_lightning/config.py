@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from types import NoneType
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
@@ -95,6 +95,11 @@ class Config:
             ),
             *_sound(vars(self)),
         )
+
+    @property
+    def loading(self) -> Loading:
+        """The loading options with the run's seed in the order of the examples."""
+        return replace(self.data, seed=self.data.seed + self.seed)
 
     def identity(self) -> str:
         """A hash of all that changes the results: equal for two runs that would end equal."""

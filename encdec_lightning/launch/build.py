@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from encdec_lightning.config import Node
+from encdec_lightning.dotted import NotImported, imported
 from encdec_lightning.errors import UserError, UserErrors, did_you_mean, nearest
 from encdec_lightning.launch.kinds import wrong_kind
 
@@ -118,11 +118,11 @@ def _target(field: str, node: Node, base: type) -> type:
     path = node.get("_target_")
     if not isinstance(path, str):
         raise UserError(f"{field}._target_", path, "it must be the dotted path of a class")
-    module, _, name = path.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
-    except (Exception, SystemExit) as error:  # a module of the user's own may raise anything
-        raise UserError(f"{field}._target_", path, f"it cannot be imported ({first_line(error)})") from error
+        found = imported(path)
+    except NotImported as error:
+        expected = f"it cannot be imported ({first_line(error.cause)})"
+        raise UserError(f"{field}._target_", path, expected) from error.cause
     if not (isinstance(found, type) and issubclass(found, base)):
         raise UserError(f"{field}._target_", path, f"it must be a {base.__module__}.{base.__qualname__}")
     return found

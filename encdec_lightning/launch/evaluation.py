@@ -14,7 +14,7 @@ from encdec_lightning.composition.compatibility import length_problems
 from encdec_lightning.config import Config
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.errors import UserError
-from encdec_lightning.launch.job import build_evaluator, loading, quiet, test
+from encdec_lightning.launch.job import build_evaluator, quiet, test
 from encdec_lightning.launch.overrides import with_options
 from encdec_lightning.launch.processes import recover, refusals_of_the_disk
 from encdec_lightning.rules import convert
@@ -33,7 +33,7 @@ def evaluate(run: Run, checkpoint: str | None, options: dict[str, str]) -> Run:
     frozen = convert(run.config())
     config = with_options(frozen, options, checkpoint)
     module = load(run, config)
-    data = Seq2SeqDataModule(config.task, module.tokenizers, loading(config))
+    data = Seq2SeqDataModule(config.task, module.tokenizers, config.loading)
     began, now = None, data.fingerprint("test")
     with suppress(UserError):  # metrics that cannot be read are put aside below
         began = run.metrics().get("data/test_fingerprint")

@@ -10,7 +10,7 @@ from encdec_lightning.config import Config
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.data.examples.store import OnDisk
 from encdec_lightning.data.sources.pairs import SPLITS
-from encdec_lightning.launch.job import check_targets, loading
+from encdec_lightning.launch.job import check_targets
 
 
 def fetch(config: Config, with_model: bool = True) -> tuple[Tokenizers, dict[str, OnDisk]]:
@@ -21,6 +21,6 @@ def fetch(config: Config, with_model: bool = True) -> tuple[Tokenizers, dict[str
     tokenizers = Tokenizers.from_pretrained(*config.model.vocabularies)
     if with_model:
         compose(**asdict(config.model), tokenizers=tokenizers)
-    data = Seq2SeqDataModule(config.task, tokenizers, loading(config))
+    data = Seq2SeqDataModule(config.task, tokenizers, config.loading)
     check_targets(config, data)
     return tokenizers, {split: data.examples(split) for split in SPLITS}

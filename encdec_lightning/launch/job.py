@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +26,6 @@ from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.config import Config, Node
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.data.examples.store import OnDisk
-from encdec_lightning.data.options import Loading
 from encdec_lightning.data.sources.pairs import Split
 from encdec_lightning.errors import UserError, UserErrors
 from encdec_lightning.evaluation.references import check_references
@@ -61,7 +60,7 @@ def train(run: Run) -> None:
     quiet()
     lightning.seed_everything(config.seed, verbose=False)
     tokenizers = Tokenizers.from_pretrained(*config.model.vocabularies)
-    data = Seq2SeqDataModule(config.task, tokenizers, loading(config))
+    data = Seq2SeqDataModule(config.task, tokenizers, config.loading)
     module = Seq2SeqModule(
         compose(**asdict(config.model), tokenizers=tokenizers),
         tokenizers,
@@ -116,7 +115,7 @@ def test(run: Run, config: Config, trainer: lightning.Trainer, data: Seq2SeqData
     with lightnings_refusals(), ranks_watched(run, further_ranks(trainer)), interruptible(trainer):
         trainer.test(module, data, verbose=False)
     if trainer.is_global_zero:
-        metrics, baselines = config.task.metrics or ["rouge"], config.task.baselines or []
+        metrics, baselines = config.task.scored_with, config.task.baselines or []
         write_results(run, module.predictions, module.scores, metrics, baselines, module.failed_scores)
         meta = data.examples("test").meta
         told = {f"data/test_{name}": meta[name] for name in ("fingerprint", *DATA_COUNTS)}
@@ -135,7 +134,7 @@ def check_targets(config: Config, data: Seq2SeqDataModule) -> None:
     found: list[UserError] = []
     for split in splits:
         targets = partial(_targets, data.examples(split))
-        found += check_references(config.task.metrics or ["rouge"], split, targets)
+        found += check_references(config.task.scored_with, split, targets)
     if found:
         raise UserErrors(found)
 
@@ -206,7 +205,7 @@ def build_evaluator(config: Config) -> lightning.Trainer:
     return lightning.Trainer(
         accelerator="auto",
         devices=1,
-        precision=config.trainer.get("precision", "32-true"),
+        precision=config.trainer.get("precision"),
         callbacks=[FitProgress()],
         logger=False,
         enable_checkpointing=False,
@@ -230,11 +229,6 @@ def _opened(
     devices = "" if trainer.world_size == 1 else f"{trainer.world_size} x "
     where = f"{devices}{trainer.strategy.root_device.type} in {trainer.precision}"
     print(opening(run, config.model, counts, trained, pairs, f"{length}{done} on {where}"), file=sys.stderr)
-
-
-def loading(config: Config) -> Loading:
-    """The loading options with the run's seed in the order of the examples."""
-    return replace(config.data, seed=config.data.seed + config.seed)
 
 
 def training_metrics(trainer: lightning.Trainer, module: Seq2SeqModule, data: Seq2SeqDataModule) -> dict[str, Any]:

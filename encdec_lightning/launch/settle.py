@@ -149,7 +149,7 @@ def _computed(config: Config) -> list[str]:
 
 def _directions(config: Config) -> Iterator[tuple[str, Mode | None]]:
     """The names under which the task's metrics are logged in validation, with their directions."""
-    for name in config.task.metrics or ["rouge"]:
+    for name in config.task.scored_with:
         try:
             metric = load_metric(name)
             yield from [(f"val/{each}", direction(metric, each)) for each in metric.names]

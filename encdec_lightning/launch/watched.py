@@ -41,7 +41,7 @@ def metric_names(config: Config) -> list[str]:
     """The names under which validation would log the scores of the texts it generates."""
     from encdec_lightning.evaluation.metric import load_metric
 
-    return [f"val/{name}" for metric in config.task.metrics or ["rouge"] for name in load_metric(metric).names]
+    return [f"val/{name}" for metric in config.task.scored_with for name in load_metric(metric).names]
 
 
 def _check_callbacks(config: Config, doubtful: set[str], metrics: list[str]) -> Iterator[UserError]:

@@ -206,7 +206,7 @@ class TaskModule(lightning.LightningModule, ABC):
         return parts
 
     def _score(self, predictions: list[Prediction]) -> tuple[dict[str, Score], dict[str, str]]:
-        return score_all(predictions, self.task.metrics or ["rouge"])
+        return score_all(predictions, self.task.scored_with)
 
 
 class Seq2SeqModule(TaskModule):
