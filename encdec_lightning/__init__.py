@@ -30,7 +30,8 @@ The map, from left to right; each room imports only from rooms to its left:
     reporting/                 runs in, tables and plots out: opening.py, results.py, table.py, curves.py, card.py,
                                card_code.py, composition.py, data.py
     config.py, rules.py        the tree of options; composed values in, checked objects out
-    launch/                    processes for run folders: presets.py, reading.py, hydra_nodes.py, draft.py,
+    launch/                    processes for run folders: presets.py, reading.py, names.py, hydra_nodes.py,
+                               hydra_errors.py, hydra_compose.py, hydra_values.py, draft.py,
                                overrides.py, kinds.py, build.py, settle.py, watched.py, rehearsal.py, auto_precision.py,
                                places.py, prepare.py, processes.py, worker.py, job.py, fetching.py, evaluation.py,
                                sweep.py

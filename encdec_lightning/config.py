@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from encdec_lightning.composition.options import Composition
 from encdec_lightning.data.options import Loading, Task
-from encdec_lightning.errors import FINITE, UserError, UserErrors, did_you_mean, is_finite, require
+from encdec_lightning.errors import FINITE, UserError, UserErrors, did_you_mean, is_finite, one_of, require
 from encdec_lightning.files import is_file_name
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.training.options import Training
@@ -229,7 +229,7 @@ def _problems_of(error: ValidationError, values: Node) -> list[UserError]:
         elif each["type"] == "literal_error":
             choices = _choices(path)
             hint = did_you_mean(str(value), choices)
-            found.append(UserError(name, value, f"it must be one of {', '.join(choices)}{hint}"))
+            found.append(UserError(name, value, f"{one_of(choices)}{hint}"))
         elif not any(problem.field == name for problem in found):
             expected = WORDS.get(each["type"]) or each["msg"].replace("Input should be", "it must be")
             found.append(UserError(name, value, expected))

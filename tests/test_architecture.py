@@ -17,7 +17,19 @@ import encdec_lightning
 
 HOUSE = Path(encdec_lightning.__file__).parent
 ROOMS = [
-    *("records", "signals", "dotted", "errors", "progress", "files", "cache", "run", "evaluation", "kernels", "composition"),
+    *(
+        "records",
+        "signals",
+        "dotted",
+        "errors",
+        "progress",
+        "files",
+        "cache",
+        "run",
+        "evaluation",
+        "kernels",
+        "composition",
+    ),
     *("data", "generation", "training"),
     *("reporting", "config", "rules", "launch", "prediction", "cli"),
 ]

@@ -37,9 +37,7 @@ def test_a_module_without_the_name() -> None:
 
 
 @pytest.mark.parametrize(("code", "cause"), [("1 / 0", ZeroDivisionError), ("raise SystemExit(3)", SystemExit)])
-def test_whatever_a_module_raises(
-    code: str, cause: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whatever_a_module_raises(code: str, cause: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / f"raising_{cause.__name__}.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(NotImported) as caught:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 from encdec_lightning.config import OPEN_SLOTS, Config, not_given
 from encdec_lightning.errors import UserError, UserErrors
 from encdec_lightning.files import is_file_name, kind_of
-from encdec_lightning.launch.draft import Draft
 from encdec_lightning.launch.auto_precision import with_precision
+from encdec_lightning.launch.draft import Draft
 from encdec_lightning.launch.processes import recover
 from encdec_lightning.launch.settle import contradictions, say_what_is_tested, settle
 from encdec_lightning.rules import concerned, problems

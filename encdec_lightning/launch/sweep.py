@@ -10,16 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from encdec_lightning.errors import JobFailed, UserError, UserErrors, reason
-from encdec_lightning.launch.overrides import (
-    check_overrides,
-    compose_config,
-    compose_raw,
-    is_sweep,
-    plain,
-    register_defaults,
-    restated,
-    search_path,
-)
+from encdec_lightning.launch.hydra_compose import compose_raw, register_defaults, search_path
+from encdec_lightning.launch.hydra_errors import restated
+from encdec_lightning.launch.hydra_values import plain
+from encdec_lightning.launch.names import check_overrides, is_sweep
+from encdec_lightning.launch.overrides import compose_config
 from encdec_lightning.launch.presets import ROOT, conf_folder
 
 if TYPE_CHECKING:

@@ -100,4 +100,7 @@ def test_each_of_our_options_is_read():
     own = {path.rpartition(".")[2] for path in leaves(Config)}
     sides = {f"{side}_{name}" for side in ("encoder", "decoder") for name in Side.__dataclass_fields__}
     assert own - read_somewhere() - BY_PATH <= sides  # getattr(self, f"{role}_layers")
-    assert 'f"{split}_examples"' in Path(encdec_lightning.__file__).with_name("data").joinpath("sources", "pairs.py").read_text()
+    assert (
+        'f"{split}_examples"'
+        in Path(encdec_lightning.__file__).with_name("data").joinpath("sources", "pairs.py").read_text()
+    )

@@ -74,6 +74,8 @@ def test_what_a_schedule_needs_is_what_it_is_not_defined_without(name: str) -> N
         assert kind.factor(1, 0, 10, 64) > 0
     task = Task(train="a.jsonl", validation="a.jsonl")
     config = Config(
-        model=Composition(encoder="a", decoder="b"), task=task, training=Training(schedule=name, warmup_steps=1)  # type: ignore[arg-type]
+        model=Composition(encoder="a", decoder="b"),
+        task=task,
+        training=Training(schedule=name, warmup_steps=1),  # type: ignore[arg-type]
     )
     assert [each.value for each in problems(config)] == ([name] if kind.needs_steps else [])
