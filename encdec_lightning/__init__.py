@@ -30,10 +30,13 @@ The map, from left to right; each room imports only from rooms to its left:
     reporting/                 runs in, tables and plots out: opening.py, results.py, table.py, curves.py, card.py,
                                card_code.py, composition.py, data.py
     config.py, rules.py        the tree of options; composed values in, checked objects out
-    launch/                    processes for run folders: presets.py, reading.py, names.py, hydra_nodes.py,
-                               hydra_errors.py, hydra_compose.py, hydra_values.py, draft.py,
-                               overrides.py, kinds.py, build.py, settle.py, watched.py, rehearsal.py, auto_precision.py,
-                               places.py, prepare.py, processes.py, worker.py, job.py, fetching.py, evaluation.py,
+    launch/                    command lines in, runs out. A config from overrides: presets.py, reading.py, names.py,
+                               hydra_nodes.py, hydra_errors.py, hydra_compose.py, hydra_values.py, draft.py,
+                               overrides.py; its open slots: kinds.py, build.py, places.py; what it leaves open:
+                               settle.py, auto_precision.py; what is checked before a run: checks.py, model_checks.py,
+                               path_checks.py, watched.py, rehearsal.py; the run: run_folder.py, processes.py,
+                               ranks.py, worker.py, job.py, quiet.py, trainer.py, at_work.py, refusals.py, weights.py,
+                               targets.py, training_metrics.py, testing.py; other work: prepare.py, evaluation.py,
                                sweep.py
     prediction/                files of sources in, files of texts out: inputs.py, predict_file.py, lines.py, partial.py
     cli/                       the commands: train.py, evaluate.py, predict.py, check.py, prepare.py, arguments.py

@@ -14,9 +14,12 @@ from encdec_lightning.composition.compatibility import length_problems
 from encdec_lightning.config import Config
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.errors import UserError
-from encdec_lightning.launch.job import build_evaluator, quiet, test
 from encdec_lightning.launch.overrides import with_options
-from encdec_lightning.launch.processes import recover, refusals_of_the_disk
+from encdec_lightning.launch.processes import recover
+from encdec_lightning.launch.quiet import quiet
+from encdec_lightning.launch.refusals import refusals_of_the_disk
+from encdec_lightning.launch.testing import test
+from encdec_lightning.launch.trainer import build_evaluator
 from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 from encdec_lightning.training.module import Seq2SeqModule

@@ -18,8 +18,17 @@ from lightning.pytorch.strategies import StrategyRegistry
 
 from encdec_lightning.config import Config, Node
 from encdec_lightning.errors import UserError, UserErrors, did_you_mean, one_of
-from encdec_lightning.launch.build import build, build_partial, check_call, is_known, is_node, target_of
-from encdec_lightning.launch.job import CALLBACK, OPTIMIZER, TRAINER
+from encdec_lightning.launch.build import (
+    CALLBACK,
+    OPTIMIZER,
+    TRAINER,
+    build,
+    build_partial,
+    check_call,
+    is_known,
+    is_node,
+    target_of,
+)
 from encdec_lightning.rules import concerned
 
 PACKAGES = {

@@ -77,13 +77,13 @@ def sweep(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Points:
 
 def _point(composed: Any, points: Points, searched: bool) -> float | None:
     """One point: freeze, train in a process of its own, and return what the task monitors, for searching sweepers."""
-    from encdec_lightning.launch.prepare import prepare
     from encdec_lightning.launch.processes import start
+    from encdec_lightning.launch.run_folder import make_run
     from encdec_lightning.rules import convert
 
     config: Config = convert(plain(composed))
     try:
-        run = prepare(config, in_sweep=True)
+        run = make_run(config, in_sweep=True)
     except (UserError, UserErrors) as error:
         points.failed.append(f"{config.folder or config.name}: {reason(error)}")
         if searched:
@@ -115,7 +115,7 @@ def _check_points(overrides: Sequence[str], config_dirs: Sequence[Path]) -> None
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    from encdec_lightning.launch.prepare import check_all
+    from encdec_lightning.launch.checks import check_all
 
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     try:

@@ -8,7 +8,7 @@ import pytest
 
 from encdec_lightning.launch import auto_precision
 from encdec_lightning.launch.overrides import compose_config
-from encdec_lightning.launch.prepare import prepare
+from encdec_lightning.launch.run_folder import make_run
 from encdec_lightning.training.product_speeds import ProductSpeeds
 
 
@@ -23,7 +23,7 @@ def test_the_decision_is_said_and_frozen(config, monkeypatch, capsys, bf16: floa
         "encdec_lightning.training.product_speeds.product_speeds", lambda hidden, rows: ProductSpeeds(314e9, bf16)
     )
     monkeypatch.setenv("ENCDEC_LIGHTNING_CACHE", "cache")
-    run = prepare(config)
+    run = make_run(config)
     assert run.config()["trainer"]["precision"] == expected
     said = capsys.readouterr().err
     assert said == (
@@ -31,7 +31,7 @@ def test_the_decision_is_said_and_frozen(config, monkeypatch, capsys, bf16: floa
         " and 314 in fp32.\n"
     )
     chosen = replace(config, trainer={**config.trainer, "precision": expected})
-    assert run.identity() == prepare(replace(chosen, folder="other")).identity()
+    assert run.identity() == make_run(replace(chosen, folder="other")).identity()
     assert capsys.readouterr().err == ""
 
 

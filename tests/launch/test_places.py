@@ -9,7 +9,7 @@ from tiny import Files
 
 from encdec_lightning.cli.train import main
 from encdec_lightning.errors import UserErrors
-from encdec_lightning.launch.job import CALLBACK
+from encdec_lightning.launch.build import CALLBACK
 from encdec_lightning.launch.places import build_inside
 from encdec_lightning.run import Run
 

@@ -12,9 +12,9 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
 from encdec_lightning.cli.train import main
+from encdec_lightning.launch.checks import check_all
 from encdec_lightning.launch.kinds import wrong_kind
 from encdec_lightning.launch.overrides import compose_config
-from encdec_lightning.launch.prepare import check_all
 from encdec_lightning.launch.rehearsal import PACKAGES
 from encdec_lightning.launch.watched import ALWAYS, COUNTERS, SPEED, metric_names
 

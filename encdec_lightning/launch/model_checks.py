@@ -1,0 +1,68 @@
+"""Whether a model can be built as a config says, and its positions hold the task's texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from encdec_lightning.config import Config
+from encdec_lightning.errors import UserError, UserErrors
+from encdec_lightning.rules import concerned
+
+if TYPE_CHECKING:
+    from encdec_lightning.composition.compatibility import ComposedModel
+
+
+def check_model(config: Config, doubtful: set[str]) -> Iterator[UserError]:
+    """What keeps the two checkpoints from being a model, and the model from reading and writing texts so long."""
+    from encdec_lightning.composition.compatibility import length_problems, skeleton
+    from encdec_lightning.composition.initialization import side_config
+
+    if concerned(["model"], doubtful):
+        return
+    try:
+        model = skeleton(config.model)
+    except UserError as problem:
+        yield problem.inside("model")
+        return
+    except UserErrors as errors:
+        yield from (problem.inside("model") for problem in errors.problems)
+        return
+    task, generated = config.task, config.generation.max_length
+    sides = [side_config(side) for side in config.model.sides]
+    alone = len(sides) == 1
+    yield from _check_tokenizers(config, model)
+    if not concerned(["training.freeze"], doubtful):
+        yield from _check_freeze(config, model)
+    lengths = ["task.max_source_length", "task.max_target_length"]
+    if not concerned(lengths, doubtful):
+        longer = length_problems(config.model, sides, task.max_source_length, task.max_target_length)
+        yield from (UserError(f"task.max_{side}_length", length, expected) for side, length, expected in longer)
+    if generated is not None and not concerned(["generation.max_length", *lengths[: int(alone)]], doubtful):
+        for side, _, expected in length_problems(config.model, sides, task.max_source_length, generated):
+            if alone or side == "target":
+                yield UserError("generation.max_length", generated, expected)
+
+
+def _check_tokenizers(config: Config, model: ComposedModel) -> list[UserError]:
+    """Whether the tokenizers fit the vocabularies, where both are folders; others are checked once they are loaded."""
+    from encdec_lightning.composition.tokenizers import Tokenizers
+
+    if not all(Path(each).is_dir() for each in config.model.vocabularies):
+        return []
+    try:
+        found = Tokenizers.from_pretrained(*config.model.vocabularies).problems(model)
+    except UserError as problem:
+        found = [problem]
+    return [problem.inside("model") for problem in found]
+
+
+def _check_freeze(config: Config, model: ComposedModel) -> list[UserError]:
+    from encdec_lightning.training.freezing import freeze
+
+    try:
+        freeze(model, config.training.freeze)
+    except UserError as problem:
+        return [problem]
+    return []
