@@ -37,7 +37,7 @@ The map, from left to right; each room imports only from rooms to its left:
                                path_checks.py, watched.py, rehearsal.py; the run: run_folder.py, processes.py,
                                ranks.py, worker.py, job.py, quiet.py, trainer.py, at_work.py, refusals.py, weights.py,
                                targets.py, training_metrics.py, testing.py; other work: prepare.py, evaluation.py,
-                               sweep.py
+                               points.py, sweep.py
     prediction/                files of sources in, files of texts out: inputs.py, predict_file.py, lines.py, partial.py
     cli/                       the commands: train.py, evaluate.py, predict.py, check.py, prepare.py, arguments.py
 

@@ -125,7 +125,12 @@ def test_a_search_preset_is_checked_and_overridden_like_what_is_typed(files, in_
 
 def test_the_shipped_search_is_a_grid_of_nine(files, in_tmp, monkeypatch):
     started = []
-    monkeypatch.setattr(processes, "start", lambda run, own_process: started.append((run.config(), own_process)))
+
+    def start(run: Run, own_process: bool) -> None:
+        started.append((run.config(), own_process))
+        run.set_state("finished")
+
+    monkeypatch.setattr(processes, "start", start)
     paths = sweep.sweep(files.overrides("hparams_search=learning_rate"), []).finished
     rates = {(each["training"]["learning_rate"], each["training"]["fresh_learning_rate"]) for each, _ in started}
     assert len(paths) == len(rates) == 9
