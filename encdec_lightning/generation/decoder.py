@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedModel
 
-from encdec_lightning.composition.architectures import architecture_of, position_ids
+from encdec_lightning.composition.architectures import architecture_of, depth, position_ids
+from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.generation.cache import SharedCache
 from encdec_lightning.generation.candidates import Head, pieces_of
 from encdec_lightning.kernels.attention import all_use_attention, use_attention
@@ -31,7 +31,7 @@ class Decoder:
     """
 
     def __init__(
-        self, model: PreTrainedModel, sources: int, beams: int, max_length: int, start: int,
+        self, model: ComposedModel, sources: int, beams: int, max_length: int, start: int,
         dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         self.model = copy_in(dtype, model).eval()
@@ -47,21 +47,16 @@ class Decoder:
             (embed,) = (each for name, each in self.model.decoder.named_modules() if name.endswith("embed_positions"))
             embed.register_forward_pre_hook(self._give_positions, with_kwargs=True)
             embed.register_forward_hook(self._shape_positions)
-        self._reads_prefix = not hasattr(model.config, "encoder")
-        self.packs = (
-            not self._reads_prefix
-            and self.device.type == "cpu"
-            and all(architecture_of(side).packs for side in (model.config.encoder, config))
-            and all_use_attention(self.model)
-        )
+        self._reads_prefix = model.reads_prefix
+        self.packs = model.packs and self.device.type == "cpu" and all_use_attention(self.model)
         """Whether sources are read side by side, without padding."""
         self._first_position = architecture.positions_before_first
         self._start = start
         self._padding = getattr(config, "pad_token_id", None)
-        self._source_pad = int(getattr(getattr(model.config, "encoder", config), "pad_token_id", None) or 0)
+        self._source_pad = model.source_pad_id
         self._hidden_from_all = torch.finfo(self.model.dtype).min
         self._head: Head | None = None
-        self._shape = int(getattr(config, architecture.depth)), sources, beams, max_length
+        self._shape = depth(config), sources, beams, max_length
         self.reset()
         head = self.model.get_output_embeddings()
         if type(head) is nn.Linear:
