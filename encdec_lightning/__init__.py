@@ -34,14 +34,14 @@ The map, from left to right; each room imports only from rooms to its left:
     reporting/                 runs in, tables and plots out: opening.py, results.py, table.py, curves.py, card.py,
                                card_code.py, composition.py, data.py
     config.py, rules.py        the tree of options; composed values in, checked objects out
-    launch/                    command lines in, runs out. A config from overrides: presets.py, reading.py, names.py,
-                               hydra_nodes.py, hydra_errors.py, hydra_compose.py, hydra_values.py, draft.py,
-                               overrides.py; its open slots: kinds.py, build.py, places.py; what it leaves open:
-                               settle.py, auto_precision.py; what is checked before a run: checks.py, model_checks.py,
-                               path_checks.py, watched.py, rehearsal.py; the run: run_folder.py, processes.py,
-                               ranks.py, worker.py, job.py, quiet.py, trainer.py, at_work.py, refusals.py, weights.py,
-                               targets.py, training_metrics.py, testing.py; other work: prepare.py, evaluation.py,
-                               points.py, sweep.py
+    launch/                    command lines in, runs out: settle.py, auto_precision.py, processes.py, run_folder.py,
+                               worker.py, prepare.py, evaluation.py, points.py, sweep.py
+    launch/command_line/       overrides in, a config out: presets.py, reading.py, hydra_nodes.py, hydra_errors.py,
+                               hydra_compose.py, hydra_values.py, names.py, draft.py, overrides.py
+    launch/slots/              the open slots' nodes in, objects out: kinds.py, build.py, places.py
+    launch/job/                a run's folder in, its results out: job.py, quiet.py, trainer.py, ranks.py, refusals.py,
+                               at_work.py, targets.py, weights.py, training_metrics.py, testing.py
+    launch/checks/             what is checked before a run: checks.py, model.py, paths.py, monitors.py, rehearsal.py
     prediction/                files of sources in, files of texts out: inputs.py, predict_file.py, lines.py, partial.py
     cli/                       the commands: train.py, evaluate.py, predict.py, check.py, prepare.py, arguments.py,
                                help.py

@@ -50,6 +50,10 @@ INSIDE = {
         *("parameters", "paper", "checks", "compatibility", "compose"),
     ],
     "data": ["options", "preprocessing", "sources", "examples", "batches", "inspection", "datamodule"],
+    "launch": [
+        *("command_line", "slots", "settle", "auto_precision", "job", "checks", "processes", "run_folder", "worker"),
+        *("prepare", "evaluation", "points", "sweep"),
+    ],
 }
 """The order of imports inside a room that has folders."""
 FILES = sorted(file.relative_to(HOUSE).as_posix() for file in HOUSE.rglob("*.py"))

@@ -14,12 +14,12 @@ from encdec_lightning.composition.checks.lengths import generation_problem
 from encdec_lightning.config import Config
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.errors import UserError
-from encdec_lightning.launch.overrides import with_options
+from encdec_lightning.launch.command_line.overrides import with_options
+from encdec_lightning.launch.job.quiet import quiet
+from encdec_lightning.launch.job.refusals import refusals_of_the_disk
+from encdec_lightning.launch.job.testing import test
+from encdec_lightning.launch.job.trainer import build_evaluator
 from encdec_lightning.launch.processes import recover
-from encdec_lightning.launch.quiet import quiet
-from encdec_lightning.launch.refusals import refusals_of_the_disk
-from encdec_lightning.launch.testing import test
-from encdec_lightning.launch.trainer import build_evaluator
 from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 from encdec_lightning.training.module import Seq2SeqModule

@@ -10,7 +10,7 @@ from encdec_lightning.config import Config
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.data.examples.store import OnDisk
 from encdec_lightning.data.sources.pairs import SPLITS
-from encdec_lightning.launch.targets import check_targets
+from encdec_lightning.launch.job.targets import check_targets
 
 
 def prepare(config: Config, with_model: bool = True) -> tuple[Tokenizers, dict[str, OnDisk]]:

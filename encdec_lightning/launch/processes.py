@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 
 from encdec_lightning.config import Config
 from encdec_lightning.errors import EXIT_CODE, INTERRUPTED, TERMINATED, JobFailed, UserError, UserErrors, reason
-from encdec_lightning.launch.ranks import described, end_group
-from encdec_lightning.launch.refusals import refusals_of_the_disk
+from encdec_lightning.launch.job.ranks import described, end_group
+from encdec_lightning.launch.job.refusals import refusals_of_the_disk
 from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 from encdec_lightning.signals import GRACE, PARENT, TERMINATION, Terminated
@@ -37,7 +37,7 @@ def start(run: Run, own_process: bool = False) -> None:
             if own_process or _several_devices(config):
                 _in_worker(run, lock)
             else:
-                from encdec_lightning.launch.job import train
+                from encdec_lightning.launch.job.job import train
 
                 with recorded(run):
                     train(run)

@@ -10,7 +10,7 @@ from encdec_lightning.config import Config
 from encdec_lightning.errors import UserErrors
 from encdec_lightning.files import kind_of
 from encdec_lightning.launch.auto_precision import with_precision
-from encdec_lightning.launch.checks import check_all
+from encdec_lightning.launch.checks.checks import check_all
 from encdec_lightning.launch.processes import recover
 from encdec_lightning.launch.settle import say_what_is_tested, settle
 from encdec_lightning.run import Run

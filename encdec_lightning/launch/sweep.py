@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from encdec_lightning.errors import UserError, UserErrors, reason
-from encdec_lightning.launch.hydra_compose import compose_raw, register_defaults, search_path
-from encdec_lightning.launch.hydra_errors import restated
-from encdec_lightning.launch.hydra_values import plain
-from encdec_lightning.launch.names import check_overrides, is_sweep
-from encdec_lightning.launch.overrides import compose_config
+from encdec_lightning.launch.command_line.hydra_compose import compose_raw, register_defaults, search_path
+from encdec_lightning.launch.command_line.hydra_errors import restated
+from encdec_lightning.launch.command_line.hydra_values import plain
+from encdec_lightning.launch.command_line.names import check_overrides, is_sweep
+from encdec_lightning.launch.command_line.overrides import compose_config
+from encdec_lightning.launch.command_line.presets import ROOT, conf_folder
 from encdec_lightning.launch.points import Point, Points, folder_of_points, points_in
-from encdec_lightning.launch.presets import ROOT, conf_folder
 
 
 def sweep(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Points:
@@ -130,7 +130,7 @@ def _check_points(overrides: Sequence[str], config_dirs: Sequence[Path]) -> None
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    from encdec_lightning.launch.checks import check_all
+    from encdec_lightning.launch.checks.checks import check_all
 
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     try:

@@ -23,9 +23,9 @@ from encdec_lightning.errors import UserError
 from encdec_lightning.generation.generate import Streamer, rows_that_fit, streamer
 from encdec_lightning.generation.search import Hypothesis
 from encdec_lightning.generation.support import target_limit
+from encdec_lightning.launch.command_line.overrides import with_options
 from encdec_lightning.launch.evaluation import load
-from encdec_lightning.launch.overrides import with_options
-from encdec_lightning.launch.quiet import quiet
+from encdec_lightning.launch.job.quiet import quiet
 from encdec_lightning.prediction.inputs import InputReader, find_input, input_rows, is_pipe
 from encdec_lightning.prediction.lines import Answer, Live, standard_input, windows, written
 from encdec_lightning.prediction.partial import Done, Output, check_output, opened_output

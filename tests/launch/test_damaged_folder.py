@@ -15,7 +15,7 @@ from tiny import Files
 from encdec_lightning.cli.evaluate import main as evaluate
 from encdec_lightning.cli.predict import main as predict
 from encdec_lightning.cli.train import main as train
-from encdec_lightning.launch.overrides import compose_config
+from encdec_lightning.launch.command_line.overrides import compose_config
 from encdec_lightning.launch.run_folder import make_run
 from encdec_lightning.rules import convert
 from encdec_lightning.signals import Terminated
@@ -52,7 +52,7 @@ def place(files: Files, tmp_path_factory: pytest.TempPathFactory):
             def asked(*_: object) -> None:
                 raise Terminated
 
-            stop.setattr("encdec_lightning.launch.job.training_metrics", asked)
+            stop.setattr("encdec_lightning.launch.job.job.training_metrics", asked)
             assert train(command) == 143
         shutil.copytree("run", "stopped")
         assert train(command) == 0

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from encdec_lightning.launch import auto_precision
-from encdec_lightning.launch.overrides import compose_config
+from encdec_lightning.launch.command_line.overrides import compose_config
 from encdec_lightning.launch.run_folder import make_run
 from encdec_lightning.training.product_speeds import ProductSpeeds
 

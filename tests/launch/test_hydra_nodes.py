@@ -16,8 +16,8 @@ import encdec_lightning
 from encdec_lightning.cli.train import main
 from encdec_lightning.composition.options import Side
 from encdec_lightning.config import Config
-from encdec_lightning.launch.hydra_nodes import IN_SWEEPS, INSTEAD, check_hydra
-from encdec_lightning.launch.presets import conf_folder
+from encdec_lightning.launch.command_line.hydra_nodes import IN_SWEEPS, INSTEAD, check_hydra
+from encdec_lightning.launch.command_line.presets import conf_folder
 from encdec_lightning.run import Run
 
 

@@ -14,8 +14,8 @@ from tiny import Files
 
 from encdec_lightning import files as our_files
 from encdec_lightning.errors import UserError
-from encdec_lightning.launch import job as _imported_once_for_all_children  # noqa: F401
-from encdec_lightning.launch.overrides import compose_config
+from encdec_lightning.launch.command_line.overrides import compose_config
+from encdec_lightning.launch.job import job as _imported_once_for_all_children  # noqa: F401
 from encdec_lightning.launch.prepare import prepare
 from encdec_lightning.launch.processes import start
 from encdec_lightning.launch.run_folder import make_run

@@ -16,7 +16,7 @@ from tiny import Files
 from encdec_lightning.cli.train import main
 from encdec_lightning.errors import JobFailed, UserError, UserErrors
 from encdec_lightning.launch import processes, worker
-from encdec_lightning.launch.overrides import compose_config
+from encdec_lightning.launch.command_line.overrides import compose_config
 from encdec_lightning.launch.run_folder import make_run
 from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
@@ -174,7 +174,7 @@ def test_what_a_rank_reports(rank, error, code, state, options, monkeypatch):
     def ends(run: Run) -> None:
         raise error
 
-    monkeypatch.setattr("encdec_lightning.launch.job.train", ends)
+    monkeypatch.setattr("encdec_lightning.launch.job.job.train", ends)
     monkeypatch.setattr(worker, "follow_parent", lambda: None)
     monkeypatch.setattr(sys, "argv", ["worker", str(run.folder)])
     monkeypatch.setenv("LOCAL_RANK", rank)

@@ -13,7 +13,7 @@ import yaml
 
 from encdec_lightning.cli.train import main
 from encdec_lightning.errors import UserErrors
-from encdec_lightning.launch.overrides import compose_config
+from encdec_lightning.launch.command_line.overrides import compose_config
 from encdec_lightning.launch.run_folder import make_run
 from encdec_lightning.launch.settle import contradictions, settle, why_no_best
 from encdec_lightning.rules import convert

@@ -10,7 +10,7 @@ import pytest
 
 from encdec_lightning.cli.train import main
 from encdec_lightning.launch import processes, sweep
-from encdec_lightning.launch.overrides import compose_config
+from encdec_lightning.launch.command_line.overrides import compose_config
 from encdec_lightning.launch.settle import settle
 from encdec_lightning.run import Run
 
@@ -18,7 +18,7 @@ from encdec_lightning.run import Run
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Points train in this process, which is what a worker does; gives the folders that were trained."""
-    from encdec_lightning.launch.job import train
+    from encdec_lightning.launch.job.job import train
 
     trained: list[str] = []
 

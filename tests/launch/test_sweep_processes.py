@@ -11,7 +11,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
 from encdec_lightning.cli.train import main
-from encdec_lightning.launch.overrides import compose_config
+from encdec_lightning.launch.command_line.overrides import compose_config
 from encdec_lightning.launch.points import Point, folder_of_points, points_in
 from encdec_lightning.launch.settle import settle
 from encdec_lightning.run import Run

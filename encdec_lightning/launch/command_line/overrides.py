@@ -9,12 +9,12 @@ from pathlib import Path
 
 from encdec_lightning.config import Config, Node, not_given, unknown_option
 from encdec_lightning.errors import UserError, UserErrors
-from encdec_lightning.launch.draft import Draft, doubted, draft, set_by
-from encdec_lightning.launch.hydra_compose import compose_raw
-from encdec_lightning.launch.hydra_values import resolved
-from encdec_lightning.launch.names import check_overrides
-from encdec_lightning.launch.presets import choices
-from encdec_lightning.launch.reading import read_value
+from encdec_lightning.launch.command_line.draft import Draft, doubted, draft, set_by
+from encdec_lightning.launch.command_line.hydra_compose import compose_raw
+from encdec_lightning.launch.command_line.hydra_values import resolved
+from encdec_lightning.launch.command_line.names import check_overrides
+from encdec_lightning.launch.command_line.presets import choices
+from encdec_lightning.launch.command_line.reading import read_value
 from encdec_lightning.rules import concerned, problems
 
 

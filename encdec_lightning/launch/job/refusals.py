@@ -33,7 +33,7 @@ def lightnings_refusals() -> Iterator[None]:
     """What Lightning's Trainer refuses when it sees the data, and a data worker that dies, as a `UserError`."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    from encdec_lightning.launch.build import first_line
+    from encdec_lightning.launch.slots.build import first_line
 
     _silence_further_deaths()
     try:

@@ -18,7 +18,7 @@ from lightning.pytorch.strategies import StrategyRegistry
 
 from encdec_lightning.config import Config, Node
 from encdec_lightning.errors import UserError, UserErrors, did_you_mean, one_of
-from encdec_lightning.launch.build import (
+from encdec_lightning.launch.slots.build import (
     CALLBACK,
     OPTIMIZER,
     TRAINER,

@@ -13,14 +13,14 @@ from encdec_lightning.composition.parameters import count_parameters
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.config import Config
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
-from encdec_lightning.launch.at_work import at_work
-from encdec_lightning.launch.build import OPTIMIZER, build_partial
-from encdec_lightning.launch.quiet import quiet
-from encdec_lightning.launch.targets import check_targets
-from encdec_lightning.launch.testing import test
-from encdec_lightning.launch.trainer import build_trainer
-from encdec_lightning.launch.training_metrics import training_metrics
-from encdec_lightning.launch.weights import chosen_checkpoint, start_from
+from encdec_lightning.launch.job.at_work import at_work
+from encdec_lightning.launch.job.quiet import quiet
+from encdec_lightning.launch.job.targets import check_targets
+from encdec_lightning.launch.job.testing import test
+from encdec_lightning.launch.job.trainer import build_trainer
+from encdec_lightning.launch.job.training_metrics import training_metrics
+from encdec_lightning.launch.job.weights import chosen_checkpoint, start_from
+from encdec_lightning.launch.slots.build import OPTIMIZER, build_partial
 from encdec_lightning.reporting.curves import draw_curves
 from encdec_lightning.reporting.opening import opening
 from encdec_lightning.rules import convert

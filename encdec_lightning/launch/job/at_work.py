@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import lightning
 
-from encdec_lightning.launch.ranks import further_ranks, ranks_watched
-from encdec_lightning.launch.refusals import lightnings_refusals
+from encdec_lightning.launch.job.ranks import further_ranks, ranks_watched
+from encdec_lightning.launch.job.refusals import lightnings_refusals
 from encdec_lightning.run import Run
 from encdec_lightning.signals import TERMINATION
 

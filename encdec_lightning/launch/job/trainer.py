@@ -8,8 +8,8 @@ from functools import partial
 import lightning
 
 from encdec_lightning.config import Config, Node
-from encdec_lightning.launch.build import CALLBACK, LOGGER, TRAINER
-from encdec_lightning.launch.places import build_inside
+from encdec_lightning.launch.slots.build import CALLBACK, LOGGER, TRAINER
+from encdec_lightning.launch.slots.places import build_inside
 from encdec_lightning.run import Run
 from encdec_lightning.training.callbacks.checkpoints import LastCheckpoint
 from encdec_lightning.training.callbacks.ending import EndTogether

@@ -9,9 +9,9 @@ from typing import Any
 from encdec_lightning.composition.local_checkpoints import local_or_hub
 from encdec_lightning.config import defaults
 from encdec_lightning.errors import UserError, UserErrors
-from encdec_lightning.launch.hydra_errors import restated
-from encdec_lightning.launch.presets import ROOT, conf_folder
-from encdec_lightning.launch.reading import quoted
+from encdec_lightning.launch.command_line.hydra_errors import restated
+from encdec_lightning.launch.command_line.presets import ROOT, conf_folder
+from encdec_lightning.launch.command_line.reading import quoted
 
 
 def register_defaults() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from encdec_lightning.config import Node
 from encdec_lightning.errors import UserError, UserErrors
-from encdec_lightning.launch.hydra_errors import restated
+from encdec_lightning.launch.command_line.hydra_errors import restated
 
 
 def plain(composed: Any) -> Node:

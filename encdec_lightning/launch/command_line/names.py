@@ -8,9 +8,9 @@ from pathlib import Path
 
 from encdec_lightning.config import OPEN_SLOTS, Config, unknown_option
 from encdec_lightning.errors import UserError, did_you_mean, one_of
-from encdec_lightning.launch.hydra_nodes import check_hydra
-from encdec_lightning.launch.presets import check_presets, choices, roles
-from encdec_lightning.launch.reading import Argument, is_text, quoted, read_argument
+from encdec_lightning.launch.command_line.hydra_nodes import check_hydra
+from encdec_lightning.launch.command_line.presets import check_presets, choices, roles
+from encdec_lightning.launch.command_line.reading import Argument, is_text, quoted, read_argument
 
 OPEN_IN_HYDRA = ("hydra.job.env_set.", "hydra.callbacks.")
 """Options of Hydra's below which names are the user's own."""

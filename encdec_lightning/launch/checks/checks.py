@@ -8,9 +8,9 @@ from typing import Literal
 
 from encdec_lightning.config import OPEN_SLOTS, Config, not_given
 from encdec_lightning.errors import UserError
-from encdec_lightning.launch.draft import Draft
-from encdec_lightning.launch.model_checks import check_model
-from encdec_lightning.launch.path_checks import check_files, check_names, check_places
+from encdec_lightning.launch.checks.model import check_model
+from encdec_lightning.launch.checks.paths import check_files, check_names, check_places
+from encdec_lightning.launch.command_line.draft import Draft
 from encdec_lightning.launch.settle import contradictions, settle
 from encdec_lightning.rules import concerned, problems
 
@@ -43,10 +43,10 @@ def check_all(config: Config) -> list[UserError]:
 
 def _check(config: Config, doubtful: set[str], here: bool) -> Iterator[UserError]:
     """The problems, each check leaving out what reads an option that is doubtful, or found wrong by one before."""
-    from encdec_lightning.launch.places import leaving
-    from encdec_lightning.launch.quiet import quiet
-    from encdec_lightning.launch.rehearsal import rehearse
-    from encdec_lightning.launch.watched import check_monitors
+    from encdec_lightning.launch.checks.monitors import check_monitors
+    from encdec_lightning.launch.checks.rehearsal import rehearse
+    from encdec_lightning.launch.job.quiet import quiet
+    from encdec_lightning.launch.slots.places import leaving
 
     quiet()
     checks: tuple[Callable[[Config, set[str]], Iterable[UserError]], ...] = (
@@ -61,7 +61,7 @@ def _check(config: Config, doubtful: set[str], here: bool) -> Iterator[UserError
 
 
 def _check_slots(config: Config, doubtful: set[str]) -> Iterator[UserError]:
-    from encdec_lightning.launch.build import CALLBACK, LOGGER, OPTIMIZER, TRAINER, argument_meant, check_slot
+    from encdec_lightning.launch.slots.build import CALLBACK, LOGGER, OPTIMIZER, TRAINER, argument_meant, check_slot
 
     for slot, base in zip(OPEN_SLOTS, (TRAINER, OPTIMIZER, CALLBACK, LOGGER), strict=True):
         node = getattr(config, slot)

@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from encdec_lightning.config import Config
 from encdec_lightning.errors import UserError, did_you_mean, one_of
-from encdec_lightning.launch.build import is_known, target_of
+from encdec_lightning.launch.slots.build import is_known, target_of
 from encdec_lightning.rules import concerned
 from encdec_lightning.training.callbacks.throughput import Throughput
 
