@@ -3,6 +3,7 @@
 The map, from left to right; each room imports only from rooms to its left:
 
     records.py, signals.py     Pair and Prediction; the request to end
+    dotted.py                  objects of a user's own by their dotted path
     errors.py, progress.py     a user's mistake, one sentence, exit code 2; how far long work is
     files.py                   files written whole, archives read whole
     cache/                     derived data on disk: folder.py, entries.py, fingerprints.py
@@ -28,14 +29,19 @@ The map, from left to right; each room imports only from rooms to its left:
                                candidates.py, constraints.py, search.py, beam_search.py, sampling.py, tokens.py,
                                support.py, stock.py
     training/                  batches in, checkpoints out: module.py, loss.py, flops.py, freezing.py,
-                               optimizers.py, schedules.py, precision.py, checkpoint.py, checkpoint_io.py, callbacks/
+                               optimizers.py, schedules.py, precision.py, product_speeds.py, checkpoint.py,
+                               checkpoint_io.py, callbacks/
     reporting/                 runs in, tables and plots out: opening.py, results.py, table.py, curves.py, card.py,
                                card_code.py, composition.py, data.py
     config.py, rules.py        the tree of options; composed values in, checked objects out
-    launch/                    processes for run folders: presets.py, reading.py, hydra_nodes.py, draft.py,
-                               overrides.py, kinds.py, build.py, settle.py, watched.py, rehearsal.py, precision.py,
-                               places.py, prepare.py, processes.py, worker.py, job.py, fetching.py, evaluation.py,
-                               sweep.py
+    launch/                    command lines in, runs out: settle.py, auto_precision.py, processes.py, run_folder.py,
+                               worker.py, prepare.py, evaluation.py, points.py, sweep.py
+    launch/command_line/       overrides in, a config out: presets.py, reading.py, hydra_nodes.py, hydra_errors.py,
+                               hydra_compose.py, hydra_values.py, names.py, draft.py, overrides.py
+    launch/slots/              the open slots' nodes in, objects out: kinds.py, build.py, places.py
+    launch/job/                a run's folder in, its results out: job.py, quiet.py, trainer.py, ranks.py, refusals.py,
+                               at_work.py, targets.py, weights.py, training_metrics.py, testing.py
+    launch/checks/             what is checked before a run: checks.py, model.py, paths.py, monitors.py, rehearsal.py
     prediction/                files of sources in, files of texts out: inputs.py, predict_file.py, lines.py, partial.py
     cli/                       the commands: train.py, evaluate.py, predict.py, check.py, prepare.py, arguments.py,
                                help.py

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from types import NoneType
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from encdec_lightning.composition.options import Composition
 from encdec_lightning.data.options import Loading, Task
-from encdec_lightning.errors import FINITE, UserError, UserErrors, did_you_mean, is_finite, require
+from encdec_lightning.errors import FINITE, UserError, UserErrors, did_you_mean, is_finite, one_of, require
 from encdec_lightning.files import is_file_name
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.training.options import Training
@@ -95,6 +95,11 @@ class Config:
             ),
             *_sound(vars(self)),
         )
+
+    @property
+    def loading(self) -> Loading:
+        """The loading options with the run's seed in the order of the examples."""
+        return replace(self.data, seed=self.data.seed + self.seed)
 
     def identity(self) -> str:
         """A hash of all that changes the results: equal for two runs that would end equal."""
@@ -224,7 +229,7 @@ def _problems_of(error: ValidationError, values: Node) -> list[UserError]:
         elif each["type"] == "literal_error":
             choices = _choices(path)
             hint = did_you_mean(str(value), choices)
-            found.append(UserError(name, value, f"it must be one of {', '.join(choices)}{hint}"))
+            found.append(UserError(name, value, f"{one_of(choices)}{hint}"))
         elif not any(problem.field == name for problem in found):
             expected = WORDS.get(each["type"]) or each["msg"].replace("Input should be", "it must be")
             found.append(UserError(name, value, expected))

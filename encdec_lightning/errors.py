@@ -107,6 +107,11 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return close[0] if close else None
 
 
+def one_of(choices: Iterable[str]) -> str:
+    """`it must be one of a, b`."""
+    return f"it must be one of {', '.join(choices)}"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)`, or nothing when no known word is close."""
     near = nearest(word, known)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from encdec_lightning.config import Config, Node, validated
 from encdec_lightning.errors import UserError, UserErrors
+from encdec_lightning.training.schedules import SCHEDULES
 
 OWNED_ELSEWHERE = {  # {slot: {argument: the option that sets it}}
     "optimizer": {"lr": "training.learning_rate", "weight_decay": "training.weight_decay"},
@@ -95,12 +96,11 @@ def _a_pair_fits(config: Config) -> Iterator[UserError]:
 
 
 @_reads(*STEPS, "training.schedule")
-def _linear_ends(config: Config) -> Iterator[UserError]:
-    if config.training.schedule == "linear" and not any(
-        (config.trainer.get(name) or -1) > 0 for name in ("max_steps", "max_epochs")
-    ):
+def _schedule_ends(config: Config) -> Iterator[UserError]:
+    name = config.training.schedule
+    if SCHEDULES[name].needs_steps and not any((config.trainer.get(each) or -1) > 0 for each in STEPS_AND_EPOCHS):
         expected = "it needs a number of steps: set trainer.max_steps or trainer.max_epochs"
-        yield UserError("training.schedule", "linear", expected)
+        yield UserError("training.schedule", name, expected)
 
 
 @_reads("task.monitor", "task.validation_generate")

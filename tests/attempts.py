@@ -19,7 +19,7 @@ from tiny import Files
 from encdec_lightning.cli import check, evaluate, predict, prepare, train
 from encdec_lightning.config import Config
 from encdec_lightning.launch import processes
-from encdec_lightning.launch.overrides import compose_config
+from encdec_lightning.launch.command_line.overrides import compose_config
 from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 

@@ -17,7 +17,19 @@ import encdec_lightning
 
 HOUSE = Path(encdec_lightning.__file__).parent
 ROOMS = [
-    *("records", "signals", "errors", "progress", "files", "cache", "run", "evaluation", "kernels", "composition"),
+    *(
+        "records",
+        "signals",
+        "dotted",
+        "errors",
+        "progress",
+        "files",
+        "cache",
+        "run",
+        "evaluation",
+        "kernels",
+        "composition",
+    ),
     *("data", "generation", "training"),
     *("reporting", "config", "rules", "launch", "prediction", "cli"),
 ]
@@ -38,6 +50,10 @@ INSIDE = {
         *("parameters", "paper", "checks", "compatibility", "compose"),
     ],
     "data": ["options", "preprocessing", "sources", "examples", "batches", "inspection", "datamodule"],
+    "launch": [
+        *("command_line", "slots", "settle", "auto_precision", "job", "checks", "processes", "run_folder", "worker"),
+        *("prepare", "evaluation", "points", "sweep"),
+    ],
 }
 """The order of imports inside a room that has folders."""
 FILES = sorted(file.relative_to(HOUSE).as_posix() for file in HOUSE.rglob("*.py"))

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from encdec_lightning.cli import check, evaluate, predict, prepare, train
 from encdec_lightning.composition.architectures import ARCHITECTURES
-from encdec_lightning.launch.presets import choices
+from encdec_lightning.launch.command_line.presets import choices
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = {

@@ -14,8 +14,8 @@ from encdec_lightning.cli.help import options_help
 from encdec_lightning.config import unknown_option
 from encdec_lightning.errors import UserError, UserErrors, did_you_mean, exit_code, nearest
 from encdec_lightning.files import kind_of
-from encdec_lightning.launch.overrides import with_options
-from encdec_lightning.launch.presets import check_yaml
+from encdec_lightning.launch.command_line.overrides import with_options
+from encdec_lightning.launch.command_line.presets import check_yaml
 from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 

@@ -12,7 +12,7 @@ from encdec_lightning.config import Config
 from encdec_lightning.errors import UserError, UserErrors
 
 if TYPE_CHECKING:
-    from encdec_lightning.launch.prepare import Purpose
+    from encdec_lightning.launch.checks.checks import Purpose
 
 DESCRIPTION = (
     "Check a job from configs alone: its problems, or the model it builds, with numbers of parameters; or its data."
@@ -46,7 +46,7 @@ def _check(argv: Sequence[str] | None) -> None:
 
 
 def _report(arguments: Arguments) -> None:
-    from encdec_lightning.launch.overrides import compose_draft
+    from encdec_lightning.launch.command_line.overrides import compose_draft
 
     if {"--variants", "--data"} <= arguments.flags:
         raise UserError("--data", "--variants", "one of them can be shown, not both")
@@ -55,7 +55,7 @@ def _report(arguments: Arguments) -> None:
         return
     purpose: Purpose = "data" if "--data" in arguments.flags else "model"
     refuse_nothing(arguments, purpose)
-    from encdec_lightning.launch.prepare import mistakes
+    from encdec_lightning.launch.checks.checks import mistakes
 
     plain = "--json" in arguments.flags
     made = compose_draft(*arguments.given)
@@ -84,10 +84,10 @@ def _data(config: Config, plain: bool) -> None:
     from encdec_lightning.cache.fingerprints import hash_of
     from encdec_lightning.cache.folder import cache_folder
     from encdec_lightning.data.inspection import inspect
-    from encdec_lightning.launch.fetching import fetch
+    from encdec_lightning.launch.prepare import prepare
     from encdec_lightning.reporting.data import describe_data, draw_lengths, show_data
 
-    tokenizers, splits = fetch(config, with_model=False)
+    tokenizers, splits = prepare(config, with_model=False)
     statistics = inspect(splits)
     if plain:
         _print(describe_data(statistics))
@@ -103,8 +103,8 @@ def _variants(arguments: Arguments) -> None:
     """All rows of the paper's table that the chosen set of checkpoints can fill."""
     from encdec_lightning.composition.compatibility import check
     from encdec_lightning.composition.paper import ROWS
-    from encdec_lightning.launch.job import quiet
-    from encdec_lightning.launch.overrides import compose_draft
+    from encdec_lightning.launch.command_line.overrides import compose_draft
+    from encdec_lightning.launch.job.quiet import quiet
     from encdec_lightning.reporting.composition import describe, problems, show_variants
 
     for line in arguments.overrides:

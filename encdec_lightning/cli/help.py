@@ -13,7 +13,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, get_type_hints
 
 from encdec_lightning.config import Config
-from encdec_lightning.launch.presets import choices
+from encdec_lightning.launch.command_line.presets import choices
 
 NARROWEST = 60  # columns
 

@@ -17,7 +17,7 @@ from encdec_lightning.cli.arguments import (
     run_argument,
 )
 from encdec_lightning.errors import JobFailed, UserError
-from encdec_lightning.launch.overrides import compose_config, compose_draft
+from encdec_lightning.launch.command_line.overrides import compose_config, compose_draft
 from encdec_lightning.run import Run
 
 DESCRIPTION = "Warm-start, train, test and export a sequence-to-sequence model; run=<folder> continues a run."
@@ -51,11 +51,12 @@ def _train(argv: Sequence[str] | None) -> None:
         yaml.safe_dump(values, sys.stdout, sort_keys=False)
         return
     if folder is None:
-        from encdec_lightning.launch.prepare import mistakes, prepare
+        from encdec_lightning.launch.checks.checks import mistakes
+        from encdec_lightning.launch.run_folder import make_run
 
         made = compose_draft(*arguments.given)
         refuse(mistakes(made, "train"))
-        run = prepare(made.config, checked=True)
+        run = make_run(made.config, checked=True)
     else:
         run = opened_run(folder)
     from encdec_lightning.launch.processes import start

@@ -71,6 +71,11 @@ class Task:
             ),
         )
 
+    @property
+    def scored_with(self) -> list[str]:
+        """The metrics that texts are scored with, by name."""
+        return self.metrics or ["rouge"]
+
     def path(self, split: Literal["train", "validation", "test"]) -> str:
         """Where the pairs of a split are."""
         return {"train": self.train, "validation": self.validation, "test": self.test or self.validation}[split]

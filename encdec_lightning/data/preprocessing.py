@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from encdec_lightning.errors import UserError
+from encdec_lightning.dotted import NotImported, imported
+from encdec_lightning.errors import UserError, reason
 from encdec_lightning.records import Pair
 
 Preprocess = Callable[[Pair], Pair | None]
@@ -45,15 +45,13 @@ def target_of_50_words(pair: Pair) -> Pair | None:
 
 def preprocessing(option: str, path: str) -> Preprocess:
     """The function at a dotted path; raises `UserError` when there is none."""
-    module, _, name = path.rpartition(".")
     try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        expected = f"it must be the dotted path of a function Pair -> Pair | None ({error})"
-        raise UserError(option, path, expected) from error
-    except (Exception, SystemExit) as error:  # a module of the user's own may raise anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(option, path, f"the module {module} cannot be imported ({reason})") from error
+        function = imported(path)
+    except NotImported as error:
+        expected = f"the module {error.module_name} cannot be imported ({reason(error.cause)})"
+        if isinstance(error.cause, ImportError | AttributeError | TypeError | ValueError):
+            expected = f"it must be the dotted path of a function Pair -> Pair | None ({error.cause})"
+        raise UserError(option, path, expected) from error.cause
     if not callable(function):
         raise UserError(option, path, "it is not a function")
     return function  # type: ignore[no-any-return]

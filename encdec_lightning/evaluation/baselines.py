@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
-from encdec_lightning.errors import UserError, did_you_mean
+from encdec_lightning.errors import UserError, did_you_mean, one_of
 from encdec_lightning.records import Prediction
 
 QUOTES = "\"'“”‘’«»„"
@@ -57,7 +57,7 @@ BASELINES: dict[str, Callable[[str], str]] = {
 def baseline(name: str) -> Callable[[str], str]:
     """The baseline of that name, a function source -> prediction; raises `UserError` if it is unknown."""
     if name not in BASELINES:
-        expected = f"it must be one of {', '.join(BASELINES)}{did_you_mean(name, BASELINES)}"
+        expected = f"{one_of(BASELINES)}{did_you_mean(name, BASELINES)}"
         raise UserError("task.baselines", name, expected)
     return BASELINES[name]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from encdec_lightning.dotted import NotImported, imported
 from encdec_lightning.errors import UserError, did_you_mean, reason
 from encdec_lightning.evaluation.bleu import Bleu, uncased_bleu
 from encdec_lightning.evaluation.exact_match import ExactMatch
@@ -94,21 +94,22 @@ def load_metric(name: str) -> Metric:
     if name in METRICS:
         return METRICS[name]()
     known = f"{', '.join(METRICS)} or the dotted path package.module.Class of your own metric"
-    module_name, _, class_name = name.rpartition(".")
-    if not module_name or not all(part.isidentifier() for part in name.split(".")):
+    if "." not in name or not all(part.isidentifier() for part in name.split(".")):
         raise UserError("task.metrics", name, f"expected {known}{did_you_mean(name, METRICS)}")
     try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        reason = f"{module_name} cannot be imported ({error}); is its folder on PYTHONPATH? Expected {known}"
-        raise UserError("task.metrics", name, reason + did_you_mean(name, METRICS)) from error
-    except (Exception, SystemExit) as error:  # a module of the user's own may raise anything
-        expected = f"the module {module_name} cannot be imported ({_in_a_line(error)})"
-        raise UserError("task.metrics", name, expected) from error
-    if not hasattr(module, class_name):
-        near = did_you_mean(class_name, vars(module))
-        raise UserError("task.metrics", name, f"the module {module_name} has no {class_name}{near}")
-    return _made(name, getattr(module, class_name))
+        factory = imported(name)
+    except NotImported as error:
+        module, cause = error.module_name, error.cause
+        if error.module is not None:
+            own = name.removeprefix(f"{module}.")
+            expected = f"the module {module} has no {own}{did_you_mean(own, vars(error.module))}"
+        elif isinstance(cause, ImportError):
+            expected = f"{module} cannot be imported ({cause}); is its folder on PYTHONPATH? Expected {known}"
+            expected += did_you_mean(name, METRICS)
+        else:
+            expected = f"the module {module} cannot be imported ({reason(cause)})"
+        raise UserError("task.metrics", name, expected) from cause
+    return _made(name, factory)
 
 
 def direction(metric: Metric, name: str) -> Literal["min", "max"] | None:
@@ -136,7 +137,7 @@ def _made(name: str, factory: Callable[[], Metric]) -> Metric:
     try:
         metric = factory()
     except Exception as error:
-        raise UserError("task.metrics", name, f"it cannot be made ({_in_a_line(error)})") from error
+        raise UserError("task.metrics", name, f"it cannot be made ({reason(error)})") from error
     lacking = [part for part in ("names", "signature", "statistics", "aggregate") if not hasattr(metric, part)]
     if lacking:
         needs = "a metric has names, signature, statistics(prediction) and aggregate(total, count)"
@@ -145,10 +146,6 @@ def _made(name: str, factory: Callable[[], Metric]) -> Metric:
     if not (isinstance(names, tuple) and names and all(isinstance(value, str) for value in names)):
         raise UserError("task.metrics", name, f"its names must be a tuple of strings, not {names!r}")
     return metric
-
-
-def _in_a_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def score(

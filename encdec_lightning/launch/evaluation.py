@@ -14,9 +14,12 @@ from encdec_lightning.composition.checks.lengths import generation_problem
 from encdec_lightning.config import Config
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.errors import UserError
-from encdec_lightning.launch.job import build_evaluator, loading, quiet, test
-from encdec_lightning.launch.overrides import with_options
-from encdec_lightning.launch.processes import recover, refusals_of_the_disk
+from encdec_lightning.launch.command_line.overrides import with_options
+from encdec_lightning.launch.job.quiet import quiet
+from encdec_lightning.launch.job.refusals import refusals_of_the_disk
+from encdec_lightning.launch.job.testing import test
+from encdec_lightning.launch.job.trainer import build_evaluator
+from encdec_lightning.launch.processes import recover
 from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 from encdec_lightning.training.module import Seq2SeqModule
@@ -33,7 +36,7 @@ def evaluate(run: Run, checkpoint: str | None, options: dict[str, str]) -> Run:
     frozen = convert(run.config())
     config = with_options(frozen, options, checkpoint)
     module = load(run, config)
-    data = Seq2SeqDataModule(config.task, module.tokenizers, loading(config))
+    data = Seq2SeqDataModule(config.task, module.tokenizers, config.loading)
     began, now = None, data.fingerprint("test")
     with suppress(UserError):  # metrics that cannot be read are put aside below
         began = run.metrics().get("data/test_fingerprint")

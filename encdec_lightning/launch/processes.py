@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import signal
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any
 
 from encdec_lightning.config import Config
 from encdec_lightning.errors import EXIT_CODE, INTERRUPTED, TERMINATED, JobFailed, UserError, UserErrors, reason
+from encdec_lightning.launch.job.ranks import described, end_group
+from encdec_lightning.launch.job.refusals import refusals_of_the_disk
 from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 from encdec_lightning.signals import GRACE, PARENT, TERMINATION, Terminated
-
-Ranks = Callable[[], Sequence["subprocess.Popen[bytes]"]]
-LEFT = 2.0  # seconds that further ranks have after rank 0 has ended without being asked to
 
 
 def start(run: Run, own_process: bool = False) -> None:
@@ -44,7 +37,7 @@ def start(run: Run, own_process: bool = False) -> None:
             if own_process or _several_devices(config):
                 _in_worker(run, lock)
             else:
-                from encdec_lightning.launch.job import train
+                from encdec_lightning.launch.job.job import train
 
                 with recorded(run):
                     train(run)
@@ -64,20 +57,6 @@ def recover(run: Run) -> None:
     aside = run.put_damaged_metrics_aside()
     if aside is not None:
         print(f"The run's metrics cannot be read and are made anew; what was there is {aside}.", file=sys.stderr)
-
-
-@contextmanager
-def refusals_of_the_disk(run: Run) -> Iterator[None]:
-    """What the system refuses in a run's folder, as a `UserError`: no room, no permission, a folder for a file."""
-    try:
-        yield
-    except OSError as error:
-        place = None if error.filename is None else Path(os.fsdecode(error.filename)).absolute()
-        inside = place is not None and place.is_relative_to(run.folder)
-        if not inside and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            raise
-        expected = f"the system refuses it ({error.strerror}); mend that, then give the same command again"
-        raise UserError("file", str(place or run.folder), expected) from error
 
 
 @contextmanager
@@ -125,71 +104,18 @@ def _in_worker(run: Run, lock: int) -> None:
             worker.wait(GRACE)
         raise
     finally:
-        _end_group(worker)
+        end_group(worker)
     state = run.status().get("state")
     if code == INTERRUPTED:
         raise KeyboardInterrupt
     if code == TERMINATED or (code and state == "preempted"):  # as it ended, Lightning may have killed it
         raise Terminated
     if code and state != "failed":  # it could not say so itself
-        run.set_state("failed", f"its process ended with {_described(code)}")
+        run.set_state("failed", f"its process ended with {described(code)}")
     if code == EXIT_CODE:
         raise UserErrors([])  # the worker has said it
     if code:
         raise JobFailed(f"The run {run.folder} failed: {run.status()['error']}")
-
-
-def _end_group(worker: subprocess.Popen[bytes]) -> None:
-    """Kill what is left of a worker and its further ranks, which have a moment to end, unless they were asked to."""
-    asked = worker.poll() in (None, INTERRUPTED, TERMINATED)
-    until = time.monotonic() + (0 if asked else LEFT)
-    with suppress(OSError):  # the group is empty
-        while time.monotonic() < until:
-            os.killpg(worker.pid, 0)
-            time.sleep(0.02)
-        os.killpg(worker.pid, signal.SIGKILL)
-    worker.wait()
-
-
-def _described(code: int) -> str:
-    return f"exit code {code}" if code > 0 else f"signal {signal.Signals(-code).name}"
-
-
-def further_ranks(trainer: Any) -> Ranks:
-    """The processes that Lightning starts for a Trainer beside this one, at any moment."""
-    return lambda: list(getattr(trainer.strategy.launcher, "procs", []))
-
-
-@contextmanager
-def ranks_watched(run: Run, ranks: Ranks) -> Iterator[None]:
-    """While rank 0 works in the block, further ranks that die fail the run, and their end is the reason it gives.
-
-    Without them rank 0 fails in a communication or waits in one for ever; after some seconds Lightning kills it. Raises
-    `JobFailed` instead of what follows from another rank's end. `ranks` gives their processes, none before their start.
-    """
-    ended, over = threading.Event(), threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(0.1):
-            codes = [(rank, each.poll()) for rank, each in enumerate(ranks(), start=1)]
-            died = [(rank, code) for rank, code in codes if code not in (None, 0, INTERRUPTED, TERMINATED)]
-            if died:
-                if run.status().get("state") == "running":  # it could not say so itself
-                    run.set_state("failed", f"its rank {died[0][0]} ended with {_described(died[0][1] or 0)}")
-                over.set()
-                return
-
-    watcher = threading.Thread(target=watch, name="ranks", daemon=True)
-    watcher.start()
-    try:
-        yield
-    except Exception as error:
-        if not isinstance(error, UserError | UserErrors) and ranks() and over.wait(LEFT):
-            raise JobFailed(f"The run {run.folder} failed: {run.status().get('error')}") from error
-        raise
-    finally:
-        ended.set()
-        watcher.join()
 
 
 def _several_devices(config: Config) -> bool:

@@ -103,7 +103,7 @@ def _keeps_best(node: Node) -> bool:
         return True
     from lightning.pytorch.callbacks import ModelCheckpoint
 
-    from encdec_lightning.launch.build import target_of
+    from encdec_lightning.launch.slots.build import target_of
 
     target = target_of(node)
     return target is not None and issubclass(target, ModelCheckpoint)
@@ -126,14 +126,14 @@ def _is_bar(node: Node) -> bool:
         return path == PROGRESS
     from lightning.pytorch.callbacks import ProgressBar
 
-    from encdec_lightning.launch.build import target_of
+    from encdec_lightning.launch.slots.build import target_of
 
     target = target_of(node)
     return target is not None and issubclass(target, ProgressBar)
 
 
 def _takes_mode(node: Node) -> bool:
-    from encdec_lightning.launch.build import target_of
+    from encdec_lightning.launch.slots.build import target_of
 
     target = target_of(node)
     return target is not None and "mode" in inspect.signature(target).parameters
@@ -149,7 +149,7 @@ def _computed(config: Config) -> list[str]:
 
 def _directions(config: Config) -> Iterator[tuple[str, Mode | None]]:
     """The names under which the task's metrics are logged in validation, with their directions."""
-    for name in config.task.metrics or ["rouge"]:
+    for name in config.task.scored_with:
         try:
             metric = load_metric(name)
             yield from [(f"val/{each}", direction(metric, each)) for each in metric.names]

@@ -4,36 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from encdec_lightning.errors import JobFailed, UserError, UserErrors, reason
-from encdec_lightning.launch.overrides import (
-    check_overrides,
-    compose_config,
-    compose_raw,
-    is_sweep,
-    plain,
-    register_defaults,
-    restated,
-    search_path,
-)
-from encdec_lightning.launch.presets import ROOT, conf_folder
-
-if TYPE_CHECKING:
-    from encdec_lightning.config import Config
-
-
-@dataclass(frozen=True)
-class Points:
-    """The points of a sweep in the order in which they ran."""
-
-    finished: list[Path] = field(default_factory=list)
-    """Folders of the runs that are whole."""
-    failed: list[str] = field(default_factory=list)
-    """A line on each other point: its folder, and why it failed."""
+from encdec_lightning.errors import UserError, UserErrors, reason
+from encdec_lightning.launch.command_line.hydra_compose import compose_raw, register_defaults, search_path
+from encdec_lightning.launch.command_line.hydra_errors import restated
+from encdec_lightning.launch.command_line.hydra_values import plain
+from encdec_lightning.launch.command_line.names import check_overrides, is_sweep
+from encdec_lightning.launch.command_line.overrides import compose_config
+from encdec_lightning.launch.command_line.presets import ROOT, conf_folder
+from encdec_lightning.launch.points import Point, Points, folder_of_points, points_in
 
 
 def sweep(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Points:
@@ -41,12 +24,9 @@ def sweep(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Points:
 
     A point's folder is named by its identity: repeating a sweep skips what is finished and continues what is not.
     Before the first point starts, all points of the basic sweeper are checked; raises `UserErrors` with every mistake.
-    A point that fails later does not keep the others from running. A sweeper that chooses points as it goes is told
-    of the failure, and decides itself whether it goes on.
+    A point that fails later does not keep the others from running, unless a sweeper that chooses points as it goes
+    decides so.
     """
-    import hydra
-    from hydra.errors import HydraException
-
     usable = _checked(overrides, config_dirs)
     composed = compose_raw([line for line in usable if not is_sweep(line)], config_dirs, with_hydra=True)
     grid_alone = composed.hydra.sweeper._target_.endswith(".BasicSweeper")
@@ -56,55 +36,85 @@ def sweep(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Points:
         usable = [*_checked(grid, config_dirs), *usable]
         _check_points(usable, config_dirs)
         usable.append("hydra.sweeper.params=null")
+    with folder_of_points(_folder_of(composed)) as folder:
+        given_up = _run_hydra(_Launched(folder, searched=not grid_alone), [*usable, *search_path(config_dirs)])
+        points = points_in(folder)
+    if given_up is not None and not points.failed:  # else it is because of a point's failure
+        raise given_up
+    return points
+
+
+def _folder_of(composed: Any) -> Path:
+    """The sweep's own folder; the usual one where its name depends on what Hydra knows only as it runs."""
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return Path(str(composed.hydra.sweep.dir))
+    except OmegaConfBaseException:
+        return Path("runs", "sweeps")
+
+
+def _run_hydra(task: Callable[[Any], float | None], overrides: Sequence[str]) -> Exception | None:
+    """Let Hydra call `task` for each point; what makes a sweeper or a launcher give up is returned."""
+    import hydra
+    from hydra.errors import HydraException
+
     register_defaults()
-    points = Points()
-    arguments = [sys.argv[0], "--multirun", *usable, *search_path(config_dirs)]
-    previous, sys.argv = sys.argv, arguments
+    previous, sys.argv = sys.argv, [sys.argv[0], "--multirun", *overrides]
     full_error = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise what goes wrong instead of printing it and exiting with 1
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=ROOT)(
-            lambda composed: _point(composed, points, searched=not grid_alone)
-        )()
+        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=ROOT)(task)()
     except HydraException as error:
         raise UserErrors([restated(error)]) from None
-    except Exception:
-        if not points.failed:  # else the sweeper gives up after a point's failure
-            raise
+    except Exception as error:
+        return error
     finally:
         sys.argv = previous
         if full_error is None:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = full_error
-    return points
+    return None
 
 
-def _point(composed: Any, points: Points, searched: bool) -> float | None:
-    """One point: freeze, train in a process of its own, and return what the task monitors, for searching sweepers."""
-    from encdec_lightning.launch.prepare import prepare
-    from encdec_lightning.launch.processes import start
-    from encdec_lightning.rules import convert
+@dataclass(frozen=True)
+class _Launched:
+    """What Hydra's launcher calls for a point, wherever it does: it can be pickled, and gives its results by files."""
 
-    config: Config = convert(plain(composed))
-    try:
-        run = prepare(config, in_sweep=True)
-    except (UserError, UserErrors) as error:
-        points.failed.append(f"{config.folder or config.name}: {reason(error)}")
-        if searched:
-            raise
-        return None
-    try:
-        start(run, own_process=True)
-    except Exception as error:
-        said = isinstance(error, JobFailed) or not str(error)  # by the point's own process, in its folder
-        points.failed.append(f"{run.folder}: {run.status().get('error') if said else reason(error)}")
-        if searched:
-            raise
-        return None
-    points.finished.append(run.folder)
-    value = run.metrics().get(f"best/{config.task.monitor}")
-    return None if value is None else float(value)
+    folder: Path
+    """Of the sweep's points."""
+    searched: bool
+    """Whether a sweeper chooses points as it goes: it is told of failures, and decides itself whether it goes on."""
+
+    def __call__(self, composed: Any) -> float | None:
+        """Freeze, train in a process of its own, and give what the task monitors."""
+        from hydra.core.hydra_config import HydraConfig
+
+        from encdec_lightning.launch.processes import start
+        from encdec_lightning.launch.run_folder import make_run
+        from encdec_lightning.rules import convert
+
+        register_defaults()  # this may be another process than the command's
+        point = Point(self.folder, HydraConfig.get().job.num)
+        config = convert(plain(composed))
+        try:
+            run = make_run(config, in_sweep=True)
+        except (UserError, UserErrors) as error:
+            point.is_at(config.folder or config.name, reason(error))
+            if self.searched:
+                raise
+            return None
+        point.is_at(run.folder)
+        try:
+            start(run, own_process=True)
+        except Exception as error:
+            point.has_failed(run, error)
+            if self.searched:
+                raise
+            return None
+        value = run.metrics().get(f"best/{config.task.monitor}")
+        return None if value is None else float(value)
 
 
 def _checked(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[str]:
@@ -120,7 +130,7 @@ def _check_points(overrides: Sequence[str], config_dirs: Sequence[Path]) -> None
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    from encdec_lightning.launch.prepare import check_all
+    from encdec_lightning.launch.checks.checks import check_all
 
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     try:

@@ -27,7 +27,7 @@ def main() -> int:
         run = Run.open(sys.argv[1])
         try:
             with recorded(run, rank):
-                from encdec_lightning.launch.job import train
+                from encdec_lightning.launch.job.job import train
 
                 train(run)
         except JobFailed:  # the parent says it

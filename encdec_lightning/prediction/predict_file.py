@@ -23,9 +23,9 @@ from encdec_lightning.errors import UserError
 from encdec_lightning.generation.generate import Streamer, rows_that_fit, streamer
 from encdec_lightning.generation.search import Hypothesis
 from encdec_lightning.generation.support import target_limit
+from encdec_lightning.launch.command_line.overrides import with_options
 from encdec_lightning.launch.evaluation import load
-from encdec_lightning.launch.job import quiet
-from encdec_lightning.launch.overrides import with_options
+from encdec_lightning.launch.job.quiet import quiet
 from encdec_lightning.prediction.inputs import InputReader, find_input, input_rows, is_pipe
 from encdec_lightning.prediction.lines import Answer, Live, standard_input, windows, written
 from encdec_lightning.prediction.partial import Done, Output, check_output, opened_output
@@ -33,10 +33,10 @@ from encdec_lightning.records import Pair
 from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 from encdec_lightning.training.module import Seq2SeqModule
+from encdec_lightning.training.precision import autocast
 
 CHUNK = 1024  # sources read, sorted by length and written together
 MOST_ROWS = {"cpu": 256, "cuda": 1024}  # targets under way, where the memory holds so many
-DTYPES = {16: torch.float16, "16": torch.float16, "bf16": torch.bfloat16}
 
 
 def predict_file(
@@ -112,8 +112,6 @@ class Predictor:
         self._model, self._tokenizers = module.model, module.tokenizers
         self._device = next(self._model.parameters()).device
         self._generator = torch.Generator(self._device)
-        precision = config.trainer.get("precision", "32-true")
-        self._dtype = DTYPES.get(precision if isinstance(precision, int) else str(precision).partition("-")[0])
         self._engine: Streamer[int] | None = None
         try:
             longest = target_limit(self._model, config.generation, config.task.max_target_length)
@@ -178,7 +176,7 @@ class Predictor:
 
     def _precision(self) -> torch.autocast:
         """The run's, as in its test."""
-        return torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None)
+        return autocast(self._config.trainer.get("precision"), self._device)
 
 
 def free_memory(device: torch.device) -> int:

@@ -33,7 +33,7 @@ from encdec_lightning.training.freezing import freeze
 from encdec_lightning.training.loss import TrainingLoss, token_losses
 from encdec_lightning.training.optimizers import OptimizerFactory, clip, default_optimizer, parameter_groups
 from encdec_lightning.training.options import NO_FP16_WEIGHTS, Training
-from encdec_lightning.training.schedules import schedule
+from encdec_lightning.training.schedules import SCHEDULES, schedule
 
 LOSS_LOADER = 0  # validation has two loaders: all pairs for the loss, and some to generate for
 
@@ -173,11 +173,11 @@ class TaskModule(lightning.LightningModule, ABC):
         epochs = self.trainer.max_epochs
         if epochs and epochs > 0 and hasattr(data, "updates_per_epoch"):
             return int(epochs * data.updates_per_epoch())
-        if self.training_options.schedule != "linear":
+        name = self.training_options.schedule
+        if not SCHEDULES[name].needs_steps:
             return 0
-        raise UserError(
-            "Trainer.max_steps", self.trainer.max_steps, "a linear schedule needs a number of steps or epochs"
-        )
+        expected = f"a {name} schedule needs a number of steps or epochs"
+        raise UserError("Trainer.max_steps", self.trainer.max_steps, expected)
 
     def _predicted(self, stage: str) -> list[Prediction]:
         """Generate for the batches that wait; the predictions of all ranks, each id once, ordered by id."""
@@ -206,7 +206,7 @@ class TaskModule(lightning.LightningModule, ABC):
         return parts
 
     def _score(self, predictions: list[Prediction]) -> tuple[dict[str, Score], dict[str, str]]:
-        return score_all(predictions, self.task.metrics or ["rouge"])
+        return score_all(predictions, self.task.scored_with)
 
 
 class Seq2SeqModule(TaskModule):

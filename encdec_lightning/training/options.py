@@ -9,6 +9,8 @@ from encdec_lightning.errors import require
 
 Freeze = Literal["pretrained", "encoder", "decoder"]
 Schedule = Literal["constant", "linear", "inverse_sqrt", "noam"]
+NEED_WARMUP: tuple[Schedule, ...] = ("inverse_sqrt", "noam")
+"""Schedules that are only defined with a warm-up."""
 NO_FP16_WEIGHTS = (
     "squares of gradients vanish in fp16, so nothing sound is learned; use bf16-true, bf16-mixed or 16-mixed"
 )
@@ -47,7 +49,7 @@ class Training:
             (
                 "schedule",
                 self.schedule,
-                self.warmup_steps > 0 or self.schedule not in ("inverse_sqrt", "noam"),
+                self.warmup_steps > 0 or self.schedule not in NEED_WARMUP,
                 "it needs training.warmup_steps of at least 1",
             ),
         )

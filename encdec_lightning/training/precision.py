@@ -1,95 +1,18 @@
-"""Which precision a processor is faster in: measured for a moment, since the names of its instruction sets do not tell.
-
-A processor may know bf16 and still multiply it at half the speed of fp32, or at twice, or at eight times.
-"""
+"""What a Trainer's `precision` means: the format in which its matrix products are computed."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import time
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Literal
-
 import torch
-from torch.nn import functional
 
-MixedOrFull = Literal["bf16-mixed", "32-true"]
-GAIN = 1.1
-"""So many times faster products must be in bf16 before it is chosen: fp32 is the more exact one."""
-SECONDS, LEAST = 0.6, 3
-"""Of the measurement, and the rounds it takes at least."""
-TOKENS = 1024
-"""Rows of the products that are measured, at most: more are no faster."""
+LOW = {"bf16": torch.bfloat16, "16": torch.float16}
 
 
-@dataclass(frozen=True)
-class ProductSpeeds:
-    """FLOP/s of a feed-forward block's products, forward and backward, in either format."""
-
-    fp32: float
-    bf16: float
-
-    @property
-    def faster(self) -> MixedOrFull:
-        """The precision for a Trainer."""
-        return "bf16-mixed" if self.bf16 > GAIN * self.fp32 else "32-true"
+def low_dtype(precision: str | int | None) -> torch.dtype | None:
+    """The dtype of 16 bits that a precision (`bf16-mixed`, 16, `16-true`) computes in; None for all others."""
+    return LOW.get(str(precision).partition("-")[0])
 
 
-def faster_precision(hidden: int, tokens: int, folder: Path) -> tuple[MixedOrFull, ProductSpeeds]:
-    """What this processor is faster in, for a model so many numbers wide and batches of so many tokens.
-
-    Measured once for each shape: `folder` keeps the figures, so that the same command always gets the same answer on
-    the same kind of processor, however busy it is.
-    """
-    rows = min(tokens, TOKENS)
-    file = folder / "precision" / f"{_machine()}-{hidden}-{rows}.json"
-    with suppress(OSError, ValueError, TypeError):
-        kept = ProductSpeeds(**json.loads(file.read_text(encoding="utf-8")))
-        return kept.faster, kept
-    measured = product_speeds(hidden, rows)
-    with suppress(OSError):  # a cache that cannot be written: it is measured again next time
-        file.parent.mkdir(parents=True, exist_ok=True)
-        fresh = file.with_name(f".{file.name}.{os.getpid()}")
-        fresh.write_text(json.dumps(asdict(measured)) + "\n", encoding="utf-8")
-        fresh.replace(file)
-    return measured.faster, measured
-
-
-def product_speeds(hidden: int, rows: int, seconds: float = SECONDS) -> ProductSpeeds:
-    """FLOP/s of a feed-forward block (rows, hidden) -> (rows, 4 hidden) -> (rows, hidden) with its gradients, on CPU.
-
-    The formats take turns, so that a busy neighbour disturbs both; the best of all rounds counts.
-    """
-    formats = (torch.float32, torch.bfloat16)
-    blocks = {each: _block(hidden, rows, each) for each in formats}
-    best = dict.fromkeys(formats, float("inf"))
-    end, rounds = time.perf_counter() + seconds, 0
-    while time.perf_counter() < end or rounds < LEAST:
-        for each, (values, wide, narrow) in blocks.items():
-            started = time.perf_counter()
-            functional.linear(functional.linear(values, wide), narrow).backward(values.detach())
-            took = time.perf_counter() - started
-            if rounds:  # the first compiles the products
-                best[each] = min(best[each], took)
-        rounds += 1
-    operations = 3 * 2 * 2 * rows * hidden * 4 * hidden  # forward and two gradients, two layers, two a multiply-add
-    return ProductSpeeds(*(operations / best[each] for each in formats))
-
-
-def _block(hidden: int, rows: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
-    shapes = ((rows, hidden), (4 * hidden, hidden), (hidden, 4 * hidden))
-    return tuple(torch.full(shape, 0.5, dtype=dtype, requires_grad=True) for shape in shapes)
-
-
-def _machine() -> str:
-    """A short hash of what decides the speeds: the kind of processor, the threads, torch's version."""
-    told = []
-    with suppress(OSError):  # not on every system
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        told = sorted({line for line in lines if line.startswith(("model name", "model\t", "flags", "CPU part"))})
-    parts = [*told, torch.get_num_threads(), torch.__version__]
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+def autocast(precision: str | int | None, device: torch.device) -> torch.autocast:
+    """The context in which a model on the device computes as under a Trainer of that precision."""
+    dtype = low_dtype(precision)
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)

@@ -1,8 +1,9 @@
-"""Learning-rate schedules: each a factor of the optimizer step t, counted from 1."""
+"""Learning-rate schedules: each a factor of the optimizer step t, counted from 1. Nothing here loads torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from encdec_lightning.training.options import Training
 
@@ -29,15 +30,25 @@ def noam(step: int, warmup: int, total: int, width: int) -> float:
     return float(width**-0.5 * min(step**-0.5, step * warmup**-1.5))
 
 
-SCHEDULES: dict[str, Callable[[int, int, int, int], float]] = {
-    "constant": constant,
-    "linear": linear,
-    "inverse_sqrt": inverse_sqrt,
-    "noam": noam,
+@dataclass(frozen=True)
+class Schedule:
+    """A schedule, and what it must know of a training."""
+
+    factor: Callable[[int, int, int, int], float]
+    """A function of the step, the steps of warm-up, the steps of the training (0: without a number) and the width."""
+    needs_steps: bool = False
+    """Whether it is only defined where the number of steps of the training is known."""
+
+
+SCHEDULES: dict[str, Schedule] = {
+    "constant": Schedule(constant),
+    "linear": Schedule(linear, needs_steps=True),
+    "inverse_sqrt": Schedule(inverse_sqrt),
+    "noam": Schedule(noam),
 }
 
 
 def schedule(training: Training, total_steps: int, width: int) -> Callable[[int], float]:
     """The factor for torch's `LambdaLR`, which counts steps from 0. `width` is the decoder's hidden size."""
-    function = SCHEDULES[training.schedule]
-    return lambda index: function(index + 1, training.warmup_steps, total_steps, width)
+    factor = SCHEDULES[training.schedule].factor
+    return lambda index: factor(index + 1, training.warmup_steps, total_steps, width)

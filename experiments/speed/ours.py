@@ -13,7 +13,7 @@ import setting
 
 from encdec_lightning import Loading, Seq2SeqDataModule, Seq2SeqModule, Task, Tokenizers, Training, compose
 from encdec_lightning.data.batches.batch import Batch
-from encdec_lightning.launch.job import quiet
+from encdec_lightning.launch.job.quiet import quiet
 
 
 class Ticks(lightning.Callback):

@@ -12,7 +12,7 @@ import tiny
 import yaml
 
 from encdec_lightning import Loading, Pair, Seq2SeqDataModule, Task, Tokenizers
-from encdec_lightning.launch.presets import conf_folder
+from encdec_lightning.launch.command_line.presets import conf_folder
 
 LOCAL = {  # {start of a location in a preset: the folder that takes its place}
     "https://storage.googleapis.com/discofuse.appspot.com": "discofuse",

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 
 from encdec_lightning.errors import UserError, UserErrors
-from encdec_lightning.launch.build import build, build_partial, check_slot
+from encdec_lightning.launch.slots.build import build, build_partial, check_slot
 
 STOPPING = "lightning.pytorch.callbacks.EarlyStopping"
 

@@ -15,8 +15,8 @@ from tiny import Files
 from encdec_lightning.cli.evaluate import main as evaluate
 from encdec_lightning.cli.predict import main as predict
 from encdec_lightning.cli.train import main as train
-from encdec_lightning.launch.overrides import compose_config
-from encdec_lightning.launch.prepare import prepare
+from encdec_lightning.launch.command_line.overrides import compose_config
+from encdec_lightning.launch.run_folder import make_run
 from encdec_lightning.rules import convert
 from encdec_lightning.signals import Terminated
 
@@ -52,7 +52,7 @@ def place(files: Files, tmp_path_factory: pytest.TempPathFactory):
             def asked(*_: object) -> None:
                 raise Terminated
 
-            stop.setattr("encdec_lightning.launch.job.training_metrics", asked)
+            stop.setattr("encdec_lightning.launch.job.job.training_metrics", asked)
             assert train(command) == 143
         shutil.copytree("run", "stopped")
         assert train(command) == 0
@@ -153,7 +153,7 @@ def test_a_kill_at_each_operation_of_the_creation(files: Files, in_tmp: Path):
                 return _original(*arguments, **keywords)
 
             setattr(owner, name, counted)
-        prepare(config)
+        make_run(config)
 
     for number in range(100):
         shutil.rmtree("run", ignore_errors=True)
@@ -163,7 +163,7 @@ def test_a_kill_at_each_operation_of_the_creation(files: Files, in_tmp: Path):
         assert code == -signal.SIGKILL
         shutil.copytree("run", "copy") if Path("run").exists() else Path("copy").mkdir()
         for chosen in (config, other):
-            run = prepare(chosen)
+            run = make_run(chosen)
             assert (run.identity(), run.config()["seed"]) == (convert(run.config()).identity(), chosen.seed)
             with run.lock():  # as every start does, which clears what killed processes have left
                 names = {path.name for path in run.folder.iterdir()}

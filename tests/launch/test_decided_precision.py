@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from encdec_lightning.launch import precision
-from encdec_lightning.launch.overrides import compose_config
-from encdec_lightning.launch.prepare import prepare
-from encdec_lightning.training.precision import ProductSpeeds
+from encdec_lightning.launch import auto_precision
+from encdec_lightning.launch.command_line.overrides import compose_config
+from encdec_lightning.launch.run_folder import make_run
+from encdec_lightning.training.product_speeds import ProductSpeeds
 
 
 @pytest.fixture
@@ -20,10 +20,10 @@ def config(files, in_tmp):
 @pytest.mark.parametrize(("bf16", "expected"), [(166e9, "32-true"), (800e9, "bf16-mixed")])
 def test_the_decision_is_said_and_frozen(config, monkeypatch, capsys, bf16: float, expected: str) -> None:
     monkeypatch.setattr(
-        "encdec_lightning.training.precision.product_speeds", lambda hidden, rows: ProductSpeeds(314e9, bf16)
+        "encdec_lightning.training.product_speeds.product_speeds", lambda hidden, rows: ProductSpeeds(314e9, bf16)
     )
     monkeypatch.setenv("ENCDEC_LIGHTNING_CACHE", "cache")
-    run = prepare(config)
+    run = make_run(config)
     assert run.config()["trainer"]["precision"] == expected
     said = capsys.readouterr().err
     assert said == (
@@ -31,7 +31,7 @@ def test_the_decision_is_said_and_frozen(config, monkeypatch, capsys, bf16: floa
         " and 314 in fp32.\n"
     )
     chosen = replace(config, trainer={**config.trainer, "precision": expected})
-    assert run.identity() == prepare(replace(chosen, folder="other")).identity()
+    assert run.identity() == make_run(replace(chosen, folder="other")).identity()
     assert capsys.readouterr().err == ""
 
 
@@ -40,4 +40,4 @@ def test_a_gpu_is_asked_what_it_multiplies(config, monkeypatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     for knows, expected in ((True, "bf16-mixed"), (False, "32-true")):
         monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation, knows=knows: knows)
-        assert precision.with_precision(on_gpu).trainer["precision"] == expected
+        assert auto_precision.with_precision(on_gpu).trainer["precision"] == expected

@@ -16,8 +16,8 @@ import encdec_lightning
 from encdec_lightning.cli.train import main
 from encdec_lightning.composition.options import Side
 from encdec_lightning.config import Config
-from encdec_lightning.launch.hydra_nodes import IN_SWEEPS, INSTEAD, check_hydra
-from encdec_lightning.launch.presets import conf_folder
+from encdec_lightning.launch.command_line.hydra_nodes import IN_SWEEPS, INSTEAD, check_hydra
+from encdec_lightning.launch.command_line.presets import conf_folder
 from encdec_lightning.run import Run
 
 
@@ -100,4 +100,7 @@ def test_each_of_our_options_is_read():
     own = {path.rpartition(".")[2] for path in leaves(Config)}
     sides = {f"{side}_{name}" for side in ("encoder", "decoder") for name in Side.__dataclass_fields__}
     assert own - read_somewhere() - BY_PATH <= sides  # getattr(self, f"{role}_layers")
-    assert 'f"{split}_examples"' in Path(encdec_lightning.__file__).with_name("data").joinpath("pairs.py").read_text()
+    assert (
+        'f"{split}_examples"'
+        in Path(encdec_lightning.__file__).with_name("data").joinpath("sources", "pairs.py").read_text()
+    )

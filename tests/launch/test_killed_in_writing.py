@@ -14,11 +14,11 @@ from tiny import Files
 
 from encdec_lightning import files as our_files
 from encdec_lightning.errors import UserError
-from encdec_lightning.launch import job as _imported_once_for_all_children  # noqa: F401
-from encdec_lightning.launch.fetching import fetch
-from encdec_lightning.launch.overrides import compose_config
+from encdec_lightning.launch.command_line.overrides import compose_config
+from encdec_lightning.launch.job import job as _imported_once_for_all_children  # noqa: F401
 from encdec_lightning.launch.prepare import prepare
 from encdec_lightning.launch.processes import start
+from encdec_lightning.launch.run_folder import make_run
 from encdec_lightning.run import Run
 
 OPERATIONS = [
@@ -84,9 +84,9 @@ def job(config, tmp_path_factory: pytest.TempPathFactory):
     def fresh() -> Run:
         from dataclasses import replace
 
-        return prepare(replace(config, folder=str(folder / str(next(numbers)))))
+        return make_run(replace(config, folder=str(folder / str(next(numbers)))))
 
-    fetch(config, with_model=False)  # the examples are written once, and not counted
+    prepare(config, with_model=False)  # the examples are written once, and not counted
     whole, told = fresh(), folder / "operations"
 
     def count() -> None:

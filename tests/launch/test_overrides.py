@@ -6,7 +6,8 @@ import pytest
 
 from encdec_lightning.cli.train import main
 from encdec_lightning.errors import UserErrors
-from encdec_lightning.launch.overrides import check_overrides, compose_config
+from encdec_lightning.launch.command_line.names import check_overrides
+from encdec_lightning.launch.command_line.overrides import compose_config
 
 
 def said(capsys, *argv: str) -> list[str]:

@@ -9,8 +9,8 @@ from tiny import Files
 
 from encdec_lightning.cli.train import main
 from encdec_lightning.errors import UserErrors
-from encdec_lightning.launch.job import CALLBACK
-from encdec_lightning.launch.places import build_inside
+from encdec_lightning.launch.slots.build import CALLBACK
+from encdec_lightning.launch.slots.places import build_inside
 from encdec_lightning.run import Run
 
 CHECKPOINT = "lightning.pytorch.callbacks.ModelCheckpoint"

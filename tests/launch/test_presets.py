@@ -16,8 +16,8 @@ from tiny import Files
 
 from encdec_lightning.cli.train import main
 from encdec_lightning.config import Config
-from encdec_lightning.launch.overrides import compose_config
-from encdec_lightning.launch.presets import choices, conf_folder, roles
+from encdec_lightning.launch.command_line.overrides import compose_config
+from encdec_lightning.launch.command_line.presets import choices, conf_folder, roles
 from encdec_lightning.run import Run
 
 PRESETS = [(group, name) for group, names in choices().items() for name in names]

@@ -16,8 +16,8 @@ from tiny import Files
 from encdec_lightning.cli.train import main
 from encdec_lightning.errors import JobFailed, UserError, UserErrors
 from encdec_lightning.launch import processes, worker
-from encdec_lightning.launch.overrides import compose_config
-from encdec_lightning.launch.prepare import prepare
+from encdec_lightning.launch.command_line.overrides import compose_config
+from encdec_lightning.launch.run_folder import make_run
 from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 from encdec_lightning.signals import Terminated
@@ -101,7 +101,7 @@ def test_states_and_continuing(accident, state, code, options, monkeypatch, capf
 
 
 def test_a_finished_run_is_left_alone(options, monkeypatch):
-    run = prepare(compose_config([*options, "folder=run"]))
+    run = make_run(compose_config([*options, "folder=run"]))
     run.set_state("finished")
     monkeypatch.setattr(processes, "_in_worker", pytest.fail)
     processes.start(run, own_process=True)
@@ -109,7 +109,7 @@ def test_a_finished_run_is_left_alone(options, monkeypatch):
 
 
 def test_a_changed_config_is_refused(options):
-    run = prepare(compose_config([*options, "folder=run"]))
+    run = make_run(compose_config([*options, "folder=run"]))
     file = run.folder / "config.yaml"
     file.write_text(file.read_text().replace("max_steps: 12", "max_steps: 13"))
     with pytest.raises(UserError, match="is not as it was made; delete that file"):
@@ -141,7 +141,7 @@ SAYS = 'run.set_state("failed", "task.train is 1: it must be 2."); sys.exit(2)'
     ],
 )
 def test_what_a_worker_reports(ends, error, state, reason, options, monkeypatch, capfd):
-    run = prepare(compose_config([*options, "folder=run"]))
+    run = make_run(compose_config([*options, "folder=run"]))
     real = subprocess.Popen
 
     def popen(command: list[str], pass_fds: list[int], **more: object) -> object:
@@ -168,13 +168,13 @@ def test_what_a_worker_reports(ends, error, state, reason, options, monkeypatch,
     ],
 )
 def test_what_a_rank_reports(rank, error, code, state, options, monkeypatch):
-    run = prepare(compose_config([*options, "folder=run"]))
+    run = make_run(compose_config([*options, "folder=run"]))
     run.set_state("running")
 
     def ends(run: Run) -> None:
         raise error
 
-    monkeypatch.setattr("encdec_lightning.launch.job.train", ends)
+    monkeypatch.setattr("encdec_lightning.launch.job.job.train", ends)
     monkeypatch.setattr(worker, "follow_parent", lambda: None)
     monkeypatch.setattr(sys, "argv", ["worker", str(run.folder)])
     monkeypatch.setenv("LOCAL_RANK", rank)
@@ -240,7 +240,7 @@ print(sorted(name for name in sys.modules if name.partition(".")[0] == "hydra"))
 
 
 def test_a_worker_never_loads_hydra(files, in_tmp):
-    run = prepare(compose_config(files.overrides("debug=step", "folder=run")))
+    run = make_run(compose_config(files.overrides("debug=step", "folder=run")))
     command = [sys.executable, "-c", WORKER, str(run.folder)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

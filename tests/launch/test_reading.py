@@ -13,8 +13,8 @@ from encdec_lightning.cli.check import main as check
 from encdec_lightning.cli.train import main as train
 from encdec_lightning.errors import UserError, UserErrors
 from encdec_lightning.files import is_file_name
-from encdec_lightning.launch.overrides import compose_config
-from encdec_lightning.launch.reading import read_argument, read_value
+from encdec_lightning.launch.command_line.overrides import compose_config
+from encdec_lightning.launch.command_line.reading import read_argument, read_value
 from encdec_lightning.run import Run
 
 TASK = ["task.train=a", "task.validation=b", "trainer.max_steps=1"]

@@ -12,11 +12,11 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
 from encdec_lightning.cli.train import main
-from encdec_lightning.launch.kinds import wrong_kind
-from encdec_lightning.launch.overrides import compose_config
-from encdec_lightning.launch.prepare import check_all
-from encdec_lightning.launch.rehearsal import PACKAGES
-from encdec_lightning.launch.watched import ALWAYS, COUNTERS, SPEED, metric_names
+from encdec_lightning.launch.checks.checks import check_all
+from encdec_lightning.launch.checks.monitors import ALWAYS, COUNTERS, SPEED, metric_names
+from encdec_lightning.launch.checks.rehearsal import PACKAGES
+from encdec_lightning.launch.command_line.overrides import compose_config
+from encdec_lightning.launch.slots.kinds import wrong_kind
 
 LOGGERS = [
     name

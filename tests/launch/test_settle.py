@@ -13,8 +13,8 @@ import yaml
 
 from encdec_lightning.cli.train import main
 from encdec_lightning.errors import UserErrors
-from encdec_lightning.launch.overrides import compose_config
-from encdec_lightning.launch.prepare import prepare
+from encdec_lightning.launch.command_line.overrides import compose_config
+from encdec_lightning.launch.run_folder import make_run
 from encdec_lightning.launch.settle import contradictions, settle, why_no_best
 from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
@@ -127,7 +127,7 @@ def test_a_callback_that_monitors_something_else_has_its_own_direction(config):
 )
 def test_one_contradiction_is_one_sentence_before_there_is_a_run(overrides, says, config, in_tmp):
     with pytest.raises(UserErrors) as caught:
-        prepare(config("folder=run", *overrides))
+        make_run(config("folder=run", *overrides))
     (line,) = str(caught.value).splitlines()
     assert line.startswith(says)
     assert not (in_tmp / "run").exists()
@@ -165,7 +165,7 @@ def test_what_is_tested_is_decided_from_the_config(overrides, reason, config):
 
 def test_a_run_is_frozen_as_it_was_settled_and_shown_so(config, files, capsys):
     chosen = ["task.validation_generate=4", "task.monitor=val/rouge1", "folder=run"]
-    run = prepare(config("task.monitor=val/rouge1", "folder=run"))
+    run = make_run(config("task.monitor=val/rouge1", "folder=run"))
     assert main([*files.overrides(*chosen), "--cfg"]) == 0
     shown = yaml.safe_load(capsys.readouterr().out)
     assert shown == run.config()

@@ -10,7 +10,7 @@ import pytest
 
 from encdec_lightning.cli.train import main
 from encdec_lightning.launch import processes, sweep
-from encdec_lightning.launch.overrides import compose_config
+from encdec_lightning.launch.command_line.overrides import compose_config
 from encdec_lightning.launch.settle import settle
 from encdec_lightning.run import Run
 
@@ -18,7 +18,7 @@ from encdec_lightning.run import Run
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Points train in this process, which is what a worker does; gives the folders that were trained."""
-    from encdec_lightning.launch.job import train
+    from encdec_lightning.launch.job.job import train
 
     trained: list[str] = []
 
@@ -125,7 +125,12 @@ def test_a_search_preset_is_checked_and_overridden_like_what_is_typed(files, in_
 
 def test_the_shipped_search_is_a_grid_of_nine(files, in_tmp, monkeypatch):
     started = []
-    monkeypatch.setattr(processes, "start", lambda run, own_process: started.append((run.config(), own_process)))
+
+    def start(run: Run, own_process: bool) -> None:
+        started.append((run.config(), own_process))
+        run.set_state("finished")
+
+    monkeypatch.setattr(processes, "start", start)
     paths = sweep.sweep(files.overrides("hparams_search=learning_rate"), []).finished
     rates = {(each["training"]["learning_rate"], each["training"]["fresh_learning_rate"]) for each, _ in started}
     assert len(paths) == len(rates) == 9

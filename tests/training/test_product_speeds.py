@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from encdec_lightning.training import precision
-from encdec_lightning.training.precision import ProductSpeeds, faster_precision, product_speeds
+from encdec_lightning.training import product_speeds as speeds
+from encdec_lightning.training.product_speeds import ProductSpeeds, faster_precision, product_speeds
 
 
 @pytest.mark.parametrize(
@@ -22,14 +22,14 @@ from encdec_lightning.training.precision import ProductSpeeds, faster_precision,
 def test_the_faster_format_is_chosen(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fp32: float, bf16: float, expected: str
 ) -> None:
-    monkeypatch.setattr(precision, "product_speeds", lambda hidden, rows: ProductSpeeds(fp32, bf16))
+    monkeypatch.setattr(speeds, "product_speeds", lambda hidden, rows: ProductSpeeds(fp32, bf16))
     assert faster_precision(32, 400, tmp_path) == (expected, ProductSpeeds(fp32, bf16))
 
 
 def test_the_answer_stays_however_busy_the_machine_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(precision, "product_speeds", lambda hidden, rows: ProductSpeeds(2e9, 1e9))
+    monkeypatch.setattr(speeds, "product_speeds", lambda hidden, rows: ProductSpeeds(2e9, 1e9))
     first = faster_precision(32, 400, tmp_path)
-    monkeypatch.setattr(precision, "product_speeds", lambda hidden, rows: ProductSpeeds(1e9, 2e9))
+    monkeypatch.setattr(speeds, "product_speeds", lambda hidden, rows: ProductSpeeds(1e9, 2e9))
     assert faster_precision(32, 400, tmp_path) == first
     assert faster_precision(64, 400, tmp_path)[0] == "bf16-mixed"  # another shape is measured
     for file in (tmp_path / "precision").iterdir():
@@ -39,7 +39,7 @@ def test_the_answer_stays_however_busy_the_machine_is(monkeypatch: pytest.Monkey
 
 
 def test_a_folder_that_cannot_be_written_is_no_obstacle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(precision, "product_speeds", lambda hidden, rows: ProductSpeeds(2e9, 1e9))
+    monkeypatch.setattr(speeds, "product_speeds", lambda hidden, rows: ProductSpeeds(2e9, 1e9))
     (tmp_path / "file").write_text("")
     assert faster_precision(32, 400, tmp_path / "file")[0] == "32-true"
 

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from encdec_lightning.composition.options import Composition
+from encdec_lightning.config import Config
+from encdec_lightning.data.options import Task
 from encdec_lightning.errors import UserErrors
-from encdec_lightning.training.options import Training
+from encdec_lightning.rules import problems
+from encdec_lightning.training import options
+from encdec_lightning.training.options import NEED_WARMUP, Training
 from encdec_lightning.training.schedules import SCHEDULES, schedule
 
 
@@ -31,7 +38,7 @@ def test_linear_equals_transformers_shifted_by_one_step() -> None:
 
 @given(st.sampled_from(sorted(SCHEDULES)), st.integers(1, 50), st.integers(51, 500), st.integers(1, 1024))
 def test_every_schedule_rises_to_its_peak_and_never_again(name: str, warmup: int, total: int, width: int) -> None:
-    values = [SCHEDULES[name](step, warmup, total, width) for step in range(1, total + 1)]
+    values = [SCHEDULES[name].factor(step, warmup, total, width) for step in range(1, total + 1)]
     assert all(value > 0 for value in values)
     assert values[:warmup] == sorted(values[:warmup])
     assert values[warmup - 1 :] == sorted(values[warmup - 1 :], reverse=True)
@@ -49,3 +56,26 @@ def test_linear_without_warmup_starts_at_the_peak_and_ends_above_zero() -> None:
 def test_square_root_schedules_need_a_warmup(name: str) -> None:
     with pytest.raises(UserErrors, match="warmup_steps"):
         Training(schedule=name)  # type: ignore[arg-type]
+
+
+def test_options_name_the_schedules_that_there_are() -> None:
+    assert list(get_args(options.Schedule)) == list(SCHEDULES)
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+def test_what_a_schedule_needs_is_what_it_is_not_defined_without(name: str) -> None:
+    kind = SCHEDULES[name]
+    endless = [kind.factor(step, 5, 0, 64) for step in range(1, 60)]
+    assert (0.0 in endless) == kind.needs_steps
+    if name in NEED_WARMUP:
+        with pytest.raises(ZeroDivisionError):
+            kind.factor(1, 0, 10, 64)
+    else:
+        assert kind.factor(1, 0, 10, 64) > 0
+    task = Task(train="a.jsonl", validation="a.jsonl")
+    config = Config(
+        model=Composition(encoder="a", decoder="b"),
+        task=task,
+        training=Training(schedule=name, warmup_steps=1),  # type: ignore[arg-type]
+    )
+    assert [each.value for each in problems(config)] == ([name] if kind.needs_steps else [])

@@ -14,6 +14,7 @@ from torch import distributed
 
 from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.training.flops import TrainingFlops, matrix_product_peak, training_flops
+from encdec_lightning.training.precision import low_dtype
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,6 @@ class Totals:
 
 
 PARTS = ("data", "forward", "backward", "optimizer")
-LOW = {"bf16": torch.bfloat16, "16": torch.float16}
 
 
 class Throughput(lightning.Callback):
@@ -92,9 +92,8 @@ class Throughput(lightning.Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
         """Measure the device."""
-        kind = str(trainer.precision).partition("-")[0]
         self._flops = training_flops(module.model)
-        self._peak = matrix_product_peak(module.device, LOW.get(kind, torch.float32))
+        self._peak = matrix_product_peak(module.device, low_dtype(trainer.precision) or torch.float32)
         self._waited = getattr(trainer.train_dataloader, "seconds", 0.0)
 
     def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: Batch, index: int) -> None:

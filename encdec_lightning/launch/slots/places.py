@@ -7,7 +7,7 @@ from typing import Any
 
 from encdec_lightning.config import Config, Node
 from encdec_lightning.errors import UserError, UserErrors
-from encdec_lightning.launch.build import build
+from encdec_lightning.launch.slots.build import build
 
 FOLDERS = frozenset(
     {"dirpath", "save_dir", "dir", "root_dir", "default_root_dir", "log_dir", "logdir", "logging_dir", "output_dir"}

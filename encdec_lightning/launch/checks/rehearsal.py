@@ -17,9 +17,18 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.strategies import StrategyRegistry
 
 from encdec_lightning.config import Config, Node
-from encdec_lightning.errors import UserError, UserErrors, did_you_mean
-from encdec_lightning.launch.build import build, build_partial, check_call, is_known, is_node, target_of
-from encdec_lightning.launch.job import CALLBACK, OPTIMIZER, TRAINER
+from encdec_lightning.errors import UserError, UserErrors, did_you_mean, one_of
+from encdec_lightning.launch.slots.build import (
+    CALLBACK,
+    OPTIMIZER,
+    TRAINER,
+    build,
+    build_partial,
+    check_call,
+    is_known,
+    is_node,
+    target_of,
+)
 from encdec_lightning.rules import concerned
 
 PACKAGES = {
@@ -109,14 +118,14 @@ def _hardware(node: Node, here: bool) -> Iterator[UserError]:
     accelerator, strategy = node.get("accelerator", "auto"), node.get("strategy", "auto")
     known = ["auto", "gpu", *AcceleratorRegistry.available_accelerators()]
     if isinstance(accelerator, str) and accelerator not in known:
-        expected = f"it must be one of {', '.join(known)}{did_you_mean(accelerator, known)}"
+        expected = f"{one_of(known)}{did_you_mean(accelerator, known)}"
         yield UserError("trainer.accelerator", accelerator, expected)
     elif here and not _is_here(accelerator):
         expected = "this machine has none; hardware=auto takes what it has, hardware=cpu the processor"
         yield UserError("trainer.accelerator", accelerator, expected)
     strategies = ["auto", *StrategyRegistry.available_strategies()]
     if isinstance(strategy, str) and strategy.lower() not in strategies:
-        expected = f"it must be one of {', '.join(strategies[:12])}, ...{did_you_mean(strategy, strategies)}"
+        expected = f"{one_of(strategies[:12])}, ...{did_you_mean(strategy, strategies)}"
         yield UserError("trainer.strategy", strategy, expected)
 
 

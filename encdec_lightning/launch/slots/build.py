@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
+import lightning
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.loggers import Logger
 
 from encdec_lightning.config import Node
+from encdec_lightning.dotted import NotImported, imported
 from encdec_lightning.errors import UserError, UserErrors, did_you_mean, nearest
-from encdec_lightning.launch.kinds import wrong_kind
+from encdec_lightning.launch.slots.kinds import wrong_kind
 
+TRAINER, CALLBACK, LOGGER, OPTIMIZER = lightning.Trainer, lightning.Callback, Logger, torch.optim.Optimizer
+"""What the objects of the slots must be."""
 KNOWN = ("encdec_lightning", "lightning", "pytorch_lightning", "torch")
 REFUSALS = (TypeError, ValueError, ImportError, MisconfigurationException)
 
@@ -118,11 +121,11 @@ def _target(field: str, node: Node, base: type) -> type:
     path = node.get("_target_")
     if not isinstance(path, str):
         raise UserError(f"{field}._target_", path, "it must be the dotted path of a class")
-    module, _, name = path.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
-    except (Exception, SystemExit) as error:  # a module of the user's own may raise anything
-        raise UserError(f"{field}._target_", path, f"it cannot be imported ({first_line(error)})") from error
+        found = imported(path)
+    except NotImported as error:
+        expected = f"it cannot be imported ({first_line(error.cause)})"
+        raise UserError(f"{field}._target_", path, expected) from error.cause
     if not (isinstance(found, type) and issubclass(found, base)):
         raise UserError(f"{field}._target_", path, f"it must be a {base.__module__}.{base.__qualname__}")
     return found
@@ -144,46 +147,3 @@ def first_line(error: BaseException) -> str:
     if text and isinstance(error, (*REFUSALS, AttributeError)):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-@contextmanager
-def lightnings_refusals() -> Iterator[None]:
-    """What Lightning's Trainer refuses when it sees the data, and a data worker that dies, as a `UserError`."""
-    _silence_further_deaths()
-    try:
-        yield
-    except MisconfigurationException as error:
-        raise UserError("trainer", "lightning.Trainer", first_line(error)) from error
-    except RuntimeError as error:
-        if not _is_worker_death(error):
-            raise
-        expected = (
-            "a process that prepares batches has died, often because the memory is short; fewer of them, or"
-            " data.workers=0, need less, and the same command goes on from the last checkpoint"
-        )
-        raise UserError("data.workers", str(error).splitlines()[0].rstrip(". "), expected) from error
-
-
-def _is_worker_death(error: BaseException | None) -> bool:
-    return str(error).startswith("DataLoader worker (pid")  # torch has no class of its own for it
-
-
-def _silence_further_deaths() -> None:
-    """Keep torch's clean-up from printing the traceback of a worker's death, which it meets once more.
-
-    For the rest of the process: the clean-up may come after the fit.
-    """
-    if isinstance(sys.unraisablehook, _Hook):
-        return
-    sys.unraisablehook = _Hook(sys.unraisablehook)
-
-
-class _Hook:
-    """`sys.unraisablehook` as it was, except for a worker's death."""
-
-    def __init__(self, before: Callable[[Any], object]) -> None:
-        self._before = before
-
-    def __call__(self, unraisable: Any) -> None:
-        if not _is_worker_death(unraisable.exc_value):
-            self._before(unraisable)

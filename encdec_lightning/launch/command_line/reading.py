@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType
@@ -35,6 +35,8 @@ class Argument:
     """Nothing, `+`, `++`, or `~` to delete."""
     name: str
     """An option, or a group with the package after its @."""
+    given: str = field(compare=False)
+    """The value as it was typed, quotes included; empty for a deletion."""
     text: str
     """The value for Hydra; empty for a deletion."""
     value: Any
@@ -52,6 +54,26 @@ class Argument:
     def body(self) -> str:
         """The override without its prefix."""
         return self.name if self.is_deletion and not self.text else f"{self.name}={self.text}"
+
+    @property
+    def group(self) -> str:
+        """The name without a package."""
+        return self.name.partition("@")[0]
+
+    @property
+    def slot(self) -> str:
+        """The first part of the name."""
+        return self.name.partition(".")[0]
+
+    @property
+    def shown(self) -> object:
+        """The value for a sentence about it: several ones as they were typed."""
+        return self.given if self.is_sweep else self.value
+
+    @property
+    def is_of_hydra(self) -> bool:
+        """Whether it is an option, or a group, of Hydra's own."""
+        return re.match(r"hydra\b", self.name) is not None
 
     @property
     def is_deletion(self) -> bool:
@@ -75,15 +97,15 @@ def read_argument(line: str, sweeps: bool = False) -> Argument:
         letters = "a name may hold letters from a to z, digits, _ and -"
         raise unknown_option(name, text) or UserError(name, text, letters)
     if not equals:
-        return Argument(prefix, name, "", None, (), False)
-    text = _readable(name, text, sweeps)
+        return Argument(prefix, name, "", "", None, (), False)
+    given, text = text, _readable(name, text, sweeps)
     override = _parsed(f"{name}={text}")
     several = override.is_sweep_override()
     choices = _choices(override) if several else ()
     value = None if several else override.value()
     if NOT_GIVEN in (value, *choices):
         raise UserError(name, NOT_GIVEN, "a value must be given; ??? stands for none")
-    return Argument(prefix, name, text, value, choices, several)
+    return Argument(prefix, name, given, text, value, choices, several)
 
 
 def check_size(name: str, text: str) -> None:

@@ -40,7 +40,7 @@ def _on_gpu() -> tuple[str, str]:
 
 def _on_processor(config: Config) -> tuple[str, str]:
     from encdec_lightning.composition.sides.config import side_config
-    from encdec_lightning.training.precision import faster_precision
+    from encdec_lightning.training.product_speeds import faster_precision
 
     width = side_config(config.model.sides[-1]).hidden_size
     chosen, speeds = faster_precision(width, config.data.batch_tokens, cache_folder(config.data.cache))

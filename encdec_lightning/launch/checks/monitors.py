@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from encdec_lightning.config import Config
-from encdec_lightning.errors import UserError, did_you_mean
-from encdec_lightning.launch.build import is_known, target_of
+from encdec_lightning.errors import UserError, did_you_mean, one_of
+from encdec_lightning.launch.slots.build import is_known, target_of
 from encdec_lightning.rules import concerned
 from encdec_lightning.training.callbacks.throughput import Throughput
 
@@ -31,7 +31,7 @@ def check_monitors(config: Config, doubtful: set[str]) -> Iterator[UserError]:
         known = ["val/loss", *metrics]
         if task.monitor not in known:
             hint = did_you_mean(task.monitor, known)
-            expected = f"it must be one of {', '.join(known)}, as task.metrics has them{hint}"
+            expected = f"{one_of(known)}, as task.metrics has them{hint}"
             yield UserError("task.monitor", task.monitor, expected)
             doubtful.add("task.monitor")
     yield from _check_callbacks(config, doubtful, metrics)
@@ -41,7 +41,7 @@ def metric_names(config: Config) -> list[str]:
     """The names under which validation would log the scores of the texts it generates."""
     from encdec_lightning.evaluation.metric import load_metric
 
-    return [f"val/{name}" for metric in config.task.metrics or ["rouge"] for name in load_metric(metric).names]
+    return [f"val/{name}" for metric in config.task.scored_with for name in load_metric(metric).names]
 
 
 def _check_callbacks(config: Config, doubtful: set[str], metrics: list[str]) -> Iterator[UserError]:
@@ -65,5 +65,5 @@ def _check_callbacks(config: Config, doubtful: set[str], metrics: list[str]) -> 
         if monitor in generated:
             yield UserError(field, monitor, "it is only known where texts are generated: set task.validation_generate")
         else:
-            expected = f"it must be one of {', '.join(known)}, which are logged{did_you_mean(monitor, known)}"
+            expected = f"{one_of(known)}, which are logged{did_you_mean(monitor, known)}"
             yield UserError(field, monitor, expected)

@@ -1,0 +1,69 @@
+"""Whether a model can be built as a config says, and its positions hold the task's texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from encdec_lightning.config import Config
+from encdec_lightning.errors import UserError, UserErrors
+from encdec_lightning.rules import concerned
+
+if TYPE_CHECKING:
+    from encdec_lightning.composition.composed_model import ComposedModel
+
+
+def check_model(config: Config, doubtful: set[str]) -> Iterator[UserError]:
+    """What keeps the two checkpoints from being a model, and the model from reading and writing texts so long."""
+    from encdec_lightning.composition.checks.lengths import generation_problem, length_problems
+    from encdec_lightning.composition.checks.skeleton import skeleton
+    from encdec_lightning.composition.sides.config import side_config
+
+    if concerned(["model"], doubtful):
+        return
+    try:
+        model = skeleton(config.model)
+    except UserError as problem:
+        yield problem.inside("model")
+        return
+    except UserErrors as errors:
+        yield from (problem.inside("model") for problem in errors.problems)
+        return
+    task, generated = config.task, config.generation.max_length
+    sides = [side_config(side) for side in config.model.sides]
+    yield from _check_tokenizers(config, model)
+    if not concerned(["training.freeze"], doubtful):
+        yield from _check_freeze(config, model)
+    lengths = ["task.max_source_length", "task.max_target_length"]
+    if not concerned(lengths, doubtful):
+        longer = length_problems(config.model, sides, task.max_source_length, task.max_target_length)
+        yield from (UserError(f"task.max_{side}_length", length, why) for side, length, why in longer)
+    decisive = ["generation.max_length", *(lengths[:1] if model.reads_prefix else [])]
+    if generated is not None and not concerned(decisive, doubtful):
+        why = generation_problem(config.model, sides, task.max_source_length, generated)
+        if why is not None:
+            yield UserError("generation.max_length", generated, why)
+
+
+def _check_tokenizers(config: Config, model: ComposedModel) -> list[UserError]:
+    """Whether the tokenizers fit the vocabularies, where both are folders; others are checked once they are loaded."""
+    from encdec_lightning.composition.tokenizers import Tokenizers
+
+    if not all(Path(each).is_dir() for each in config.model.vocabularies):
+        return []
+    try:
+        found = Tokenizers.from_pretrained(*config.model.vocabularies).problems(model)
+    except UserError as problem:
+        found = [problem]
+    return [problem.inside("model") for problem in found]
+
+
+def _check_freeze(config: Config, model: ComposedModel) -> list[UserError]:
+    from encdec_lightning.training.freezing import freeze
+
+    try:
+        freeze(model, config.training.freeze)
+    except UserError as problem:
+        return [problem]
+    return []

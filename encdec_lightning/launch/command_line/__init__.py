@@ -1,0 +1,1 @@
+"""A command line's overrides in, a config out."""

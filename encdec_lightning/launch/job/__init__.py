@@ -1,0 +1,1 @@
+"""The job of a run's folder: train, test, export."""

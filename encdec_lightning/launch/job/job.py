@@ -1,0 +1,88 @@
+"""The job of a run folder: build everything from its frozen config, train, test, export."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+
+import lightning
+from lightning.pytorch.callbacks import LambdaCallback
+
+from encdec_lightning.composition.compose import compose
+from encdec_lightning.composition.parameters import count_parameters
+from encdec_lightning.composition.tokenizers import Tokenizers
+from encdec_lightning.config import Config
+from encdec_lightning.data.datamodule import Seq2SeqDataModule
+from encdec_lightning.launch.job.at_work import at_work
+from encdec_lightning.launch.job.quiet import quiet
+from encdec_lightning.launch.job.targets import check_targets
+from encdec_lightning.launch.job.testing import test
+from encdec_lightning.launch.job.trainer import build_trainer
+from encdec_lightning.launch.job.training_metrics import training_metrics
+from encdec_lightning.launch.job.weights import chosen_checkpoint, start_from
+from encdec_lightning.launch.slots.build import OPTIMIZER, build_partial
+from encdec_lightning.reporting.curves import draw_curves
+from encdec_lightning.reporting.opening import opening
+from encdec_lightning.rules import convert
+from encdec_lightning.run import Run
+from encdec_lightning.signals import TERMINATION
+from encdec_lightning.training.module import Seq2SeqModule
+
+
+def train(run: Run) -> None:
+    """Fit from the last checkpoint if there is one, then test the chosen checkpoint and export it."""
+    config = convert(run.config())
+    quiet()
+    lightning.seed_everything(config.seed, verbose=False)
+    tokenizers = Tokenizers.from_pretrained(*config.model.vocabularies)
+    data = Seq2SeqDataModule(config.task, tokenizers, config.loading)
+    module = Seq2SeqModule(
+        compose(**asdict(config.model), tokenizers=tokenizers),
+        tokenizers,
+        config.task,
+        config.training,
+        config.generation,
+        optimizer=build_partial("optimizer", config.optimizer, OPTIMIZER),
+    )
+    trainer = build_trainer(config, run)
+    resumed = run.resumable()
+    if config.init_from is not None and resumed is None:
+        start_from(module, config.init_from)
+    data.prepare_data()  # before there are processes that would wait for it
+    check_targets(config, data)
+    if trainer.is_global_zero and resumed not in (None, run.last):
+        print(f"{run.last} is damaged or gone: training goes on from {resumed}.", file=sys.stderr)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(asdict(config))
+    opened = LambdaCallback(on_train_start=lambda *_: _opened(run, config, module, data, trainer))
+    trainer.callbacks.insert(0, opened)  # type: ignore[attr-defined]  # before the progress begins
+    with at_work(run, trainer):
+        trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
+    TERMINATION.check()
+    if trainer.is_global_zero:
+        run.write_metrics({**run.metrics(), **training_metrics(trainer, module, data)})
+        draw_curves(run)
+    if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        chosen = chosen_checkpoint(run, config, trainer)
+        module = Seq2SeqModule.load_from_checkpoint(chosen, task=config.task, generation=config.generation)
+    test(run, config, trainer, data, module)
+    if trainer.is_global_zero:
+        run.before_last.unlink(missing_ok=True)  # nothing goes on from here
+
+
+def _opened(
+    run: Run, config: Config, module: Seq2SeqModule, data: Seq2SeqDataModule, trainer: lightning.Trainer
+) -> None:
+    """Say what is about to happen, in a few lines; from now on the run is of value."""
+    if not trainer.is_global_zero:
+        return
+    run.note_training()
+    counts = count_parameters(module.model).as_built
+    trained = sum(each.numel() for each in module.parameters() if each.requires_grad)
+    pairs = {split: int(data.examples(split).meta["examples"]) for split in ("train", "validation", "test")}
+    steps = module.total_steps()
+    length = f"{steps:,} steps" if steps else "steps without a number"
+    done = f", {trainer.global_step:,} are done" if trainer.global_step else ""
+    devices = "" if trainer.world_size == 1 else f"{trainer.world_size} x "
+    where = f"{devices}{trainer.strategy.root_device.type} in {trainer.precision}"
+    print(opening(run, config.model, counts, trained, pairs, f"{length}{done} on {where}"), file=sys.stderr)

@@ -1,0 +1,44 @@
+"""Which weights a run starts from, and with which it is tested."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import lightning
+import torch
+
+from encdec_lightning.config import Config
+from encdec_lightning.errors import UserError
+from encdec_lightning.files import damage, kind_of
+from encdec_lightning.run import Run
+from encdec_lightning.training.callbacks.checkpoints import best_keeper, name_best
+from encdec_lightning.training.checkpoint import load_checkpoint
+from encdec_lightning.training.module import Seq2SeqModule
+
+
+def start_from(module: Seq2SeqModule, folder: str) -> None:
+    """Take the weights of another run's best checkpoint, or of its last where it has no best one."""
+    path = Run.open(folder, "init_from").best_or_last()
+    state = load_checkpoint(path, "cpu")["state_dict"]
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError("init_from", folder, "its model has other parameters than this run's") from error
+    loaded = module.state_dict()
+    if not all(torch.equal(value, loaded[name]) for name, value in state.items()):
+        raise UserError("init_from", folder, "its model shares fewer parameters than this run's (model.weights)")
+
+
+def chosen_checkpoint(run: Run, config: Config, trainer: lightning.Trainer) -> Path:
+    """The checkpoint to test after a fit. All ranks must call it: a callback's best one gets its name in the run."""
+    keeper = best_keeper(trainer)
+    if keeper is not None and keeper.best_model_path:
+        name_best(trainer, keeper, run.checkpoints)
+    best = run.checkpoints / "best.ckpt"
+    if config.checkpoint == "best" and kind_of(best) != "folder" and damage(best) is not None:
+        if trainer.is_global_zero:
+            why = f"{best}: {damage(best)}" if best.exists() else "the fit has made no best one, or it is gone"
+            print(f"checkpoint is 'best': {why}, the last one is tested.", file=sys.stderr)
+        return run.checkpoint("last")
+    return run.checkpoint(config.checkpoint)

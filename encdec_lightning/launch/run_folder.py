@@ -1,0 +1,35 @@
+"""A checked config in, the folder of its run out, with the config settled and frozen in it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+
+from encdec_lightning.config import Config
+from encdec_lightning.errors import UserErrors
+from encdec_lightning.files import kind_of
+from encdec_lightning.launch.auto_precision import with_precision
+from encdec_lightning.launch.checks.checks import check_all
+from encdec_lightning.launch.processes import recover
+from encdec_lightning.launch.settle import say_what_is_tested, settle
+from encdec_lightning.run import Run
+
+
+def make_run(config: Config, in_sweep: bool = False, checked: bool = False) -> Run:
+    """The run of a config, checked unless it is so already, settled, its folder made, its config frozen.
+
+    Raises `UserErrors`.
+    """
+    found = [] if checked else check_all(config)
+    if found:
+        raise UserErrors(found)
+    asked, config = config, settle(config)
+    say_what_is_tested(asked, config)
+    config = with_precision(config)
+    identity = config.identity()
+    last = identity[:12] if in_sweep else f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    folder = Path(config.folder) if config.folder is not None else Path("runs", config.name, last)
+    if kind_of(Run(folder).config_file) == "file":
+        recover(Run(folder))
+    return Run.create(folder, asdict(config), identity)

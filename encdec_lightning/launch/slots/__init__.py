@@ -1,0 +1,1 @@
+"""The open slots: `_target_` nodes in, objects out."""
