@@ -11,7 +11,7 @@ The map, from left to right; each room imports only from rooms to its left:
                                references.py, significance.py, baselines.py
     kernels/                   what torch and transformers compute slowly: attention.py, packing.py, dropout.py,
                                noise.py, cross_entropy.py, working_copy.py, stand_in.py, gradients.py,
-                               packed_linear.py, short_attention.py, spans.py
+                               onednn_linear.py, short_attention.py, spans.py
     composition/               two checkpoints in, one model out: compose.py, compatibility.py, model.py, prefix.py,
                                labels.py, sharing.py, architectures.py, initialization.py, checkpoints.py, foreign.py,
                                parameters.py, paper.py, tokenizers.py, encoding.py, local_checkpoints.py, convert.py
@@ -20,9 +20,9 @@ The map, from left to right; each room imports only from rooms to its left:
                                pydoc.py, docstrings.py, splitting.py
     data/examples/             pairs in, tokenized examples out: examples.py, building.py, store.py, prepared.py
     data/batches/              examples in, batches out: plan.py, updates.py, batch.py, loader.py
-    generation/                batches in, predictions out: predict.py, generate.py, engine.py, decoder.py, cache.py,
-                               candidates.py, constraints.py, search.py, beam_search.py, sampling.py, tokens.py,
-                               support.py, stock.py
+    generation/                batches in, predictions out: predict.py, memory.py, generate.py, support.py, stock.py,
+                               engine.py, model_runner.py, positions.py, visibility.py, cache.py, logits.py,
+                               candidates.py, constraints.py, search.py, beam_search.py, sampling.py, tokens.py
     training/                  batches in, checkpoints out: module.py, loss.py, flops.py, freezing.py,
                                optimizers.py, schedules.py, precision.py, checkpoint.py, checkpoint_io.py, callbacks/
     reporting/                 runs in, tables and plots out: opening.py, results.py, table.py, curves.py, card.py,

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-ROWS = 64  # of the inputs that a layout is chosen for; it serves any number
+TYPICAL = 64  # vectors of an input, for which a layout is chosen; it serves any number
 
 
-def packs(weight: Tensor) -> bool:
+def runs_in_onednn(weight: Tensor) -> bool:
     """Whether this weight can be laid out so here."""
     return (
         weight.device.type == "cpu"
@@ -25,9 +25,9 @@ def packs(weight: Tensor) -> bool:
     )
 
 
-def packed_linear(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+def onednn_linear(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
     """`functional.linear` with this weight (O, I), a copy of it as it is now, for inputs (..., I) without gradients."""
-    laid_out = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
+    laid_out = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), TYPICAL)
     offset = None if bias is None else bias.detach()
 
     def linear(given: Tensor) -> Tensor:
@@ -37,15 +37,15 @@ def packed_linear(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Ten
     return linear
 
 
-def pack_linears(model: nn.Module, leave: nn.Module | None = None) -> None:
+def use_onednn(model: nn.Module, leave: nn.Module | None = None) -> None:
     """Let the linear layers of `model` work so, for good: later changes of their weights are not seen."""
     for module in model.modules():
-        if type(module) is nn.Linear and module is not leave and packs(module.weight):
-            made = packed_linear(module.weight, module.bias)
+        if type(module) is nn.Linear and module is not leave and runs_in_onednn(module.weight):
+            made = onednn_linear(module.weight, module.bias)
             module.forward = partial(_forward, module, made)  # type: ignore[method-assign]
 
 
-def _forward(module: nn.Linear, packed: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+def _forward(module: nn.Linear, linear: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
     if given.dtype != torch.bfloat16 or given.numel() == 0:
         return functional.linear(given, module.weight, module.bias)
-    return packed(given)
+    return linear(given)
