@@ -11,7 +11,7 @@ The map, from left to right; each room imports only from rooms to its left:
                                references.py, significance.py, baselines.py
     kernels/                   what torch and transformers compute slowly: attention.py, packing.py, dropout.py,
                                noise.py, cross_entropy.py, working_copy.py, stand_in.py, gradients.py,
-                               onednn_linear.py, short_attention.py, spans.py
+                               onednn_linear.py, short_attention.py, spans.py, self_check.py
     composition/               two checkpoints in, one model out: compose.py, compatibility.py, model.py, prefix.py,
                                labels.py, sharing.py, architectures.py, initialization.py, checkpoints.py, foreign.py,
                                parameters.py, paper.py, tokenizers.py, encoding.py, local_checkpoints.py, convert.py
