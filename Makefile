@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint lock clean
+.PHONY: quickstart test test-lowest lint lock clean
 
 quickstart: $(VENV)/.installed
 	@$(BIN)/python -m encdec_lightning.composition.local_checkpoints
@@ -12,6 +12,16 @@ quickstart: $(VENV)/.installed
 test: $(VENV)/.installed
 	@$(BIN)/python -m encdec_lightning.composition.local_checkpoints
 	@$(BIN)/python -m pytest
+
+# The suite at the lower ends of the ranges in pyproject.toml; torch of that age may bring gigabytes of CUDA along.
+test-lowest: $(VENV)/.installed
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(VENV)-lowest
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct --all-extras --no-header --no-annotate \
+	  --python $(VENV)-lowest/bin/python --output-file $(VENV)-lowest/lowest.txt pyproject.toml
+	$(BIN)/uv pip install --quiet --python $(VENV)-lowest/bin/python --requirement $(VENV)-lowest/lowest.txt
+	$(BIN)/uv pip install --quiet --python $(VENV)-lowest/bin/python --no-deps --editable .
+	@$(VENV)-lowest/bin/python -m encdec_lightning.composition.local_checkpoints
+	$(VENV)-lowest/bin/python -m pytest -W ignore::DeprecationWarning -W ignore::FutureWarning
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -32,4 +42,4 @@ lock: $(VENV)/.installed
 	sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.lock
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf $(VENV) $(VENV)-lowest .mypy_cache .pytest_cache .ruff_cache dist

@@ -12,9 +12,13 @@ The map, from left to right; each room imports only from rooms to its left:
     kernels/                   what torch and transformers compute slowly: attention.py, packing.py, dropout.py,
                                noise.py, cross_entropy.py, working_copy.py, stand_in.py, gradients.py,
                                onednn_linear.py, short_attention.py, spans.py, self_check.py
-    composition/               two checkpoints in, one model out: compose.py, compatibility.py, model.py, prefix.py,
-                               labels.py, sharing.py, architectures.py, initialization.py, checkpoints.py, foreign.py,
-                               parameters.py, paper.py, tokenizers.py, encoding.py, local_checkpoints.py, convert.py
+    composition/               two checkpoints in, one model out: compose.py, compatibility.py, signature.py,
+                               assembly.py, composed_model.py, model.py, prefix.py, labels.py, sharing.py,
+                               architectures.py, checkpoints.py, foreign.py, local_checkpoints.py, convert.py,
+                               parameters.py, paper.py, tokenizers.py, bulk_tokenizer.py
+    composition/sides/         a checkpoint in, one side out: config.py, names.py, origins.py, cross_attention.py,
+                               random_values.py, initialization.py
+    composition/checks/        what stands against a combination: family.py, pair.py, lengths.py, skeleton.py
     data/                      text in, batches out: preprocessing.py, inspection.py, datamodule.py
     data/sources/              rows in, pairs out: locations.py, download.py, hub.py, readers.py, pairs.py, source.py,
                                pydoc.py, docstrings.py, splitting.py
@@ -33,7 +37,8 @@ The map, from left to right; each room imports only from rooms to its left:
                                places.py, prepare.py, processes.py, worker.py, job.py, fetching.py, evaluation.py,
                                sweep.py
     prediction/                files of sources in, files of texts out: inputs.py, predict_file.py, lines.py, partial.py
-    cli/                       the commands: train.py, evaluate.py, predict.py, check.py, prepare.py, arguments.py
+    cli/                       the commands: train.py, evaluate.py, predict.py, check.py, prepare.py, arguments.py,
+                               help.py
 
 Each room's options are dataclasses in its options.py. The names below are stable, and loaded when first used.
 """

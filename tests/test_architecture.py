@@ -22,7 +22,24 @@ ROOMS = [
     *("data", "generation", "training"),
     *("reporting", "config", "rules", "launch", "prediction", "cli"),
 ]
-INSIDE = {"data": ["options", "preprocessing", "sources", "examples", "batches", "inspection", "datamodule"]}
+INSIDE = {
+    "composition": [
+        *("options", "signature", "architectures", "convert", "foreign", "local_checkpoints", "checkpoints"),
+        *(
+            "sides",
+            "labels",
+            "sharing",
+            "composed_model",
+            "bulk_tokenizer",
+            "tokenizers",
+            "model",
+            "prefix",
+            "assembly",
+        ),
+        *("parameters", "paper", "checks", "compatibility", "compose"),
+    ],
+    "data": ["options", "preprocessing", "sources", "examples", "batches", "inspection", "datamodule"],
+}
 """The order of imports inside a room that has folders."""
 FILES = sorted(file.relative_to(HOUSE).as_posix() for file in HOUSE.rglob("*.py"))
 MODULES = [file for file in FILES if not file.endswith("__init__.py")]

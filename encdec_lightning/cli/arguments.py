@@ -6,15 +6,16 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, get_type_hints
+from typing import NoReturn
 
-from encdec_lightning.config import Config, unknown_option
+from encdec_lightning.cli.help import options_help
+from encdec_lightning.config import unknown_option
 from encdec_lightning.errors import UserError, UserErrors, did_you_mean, exit_code, nearest
 from encdec_lightning.files import kind_of
 from encdec_lightning.launch.overrides import with_options
-from encdec_lightning.launch.presets import check_yaml, choices
+from encdec_lightning.launch.presets import check_yaml
 from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 
@@ -77,7 +78,7 @@ def parse_overrides(
 ) -> Arguments:
     """Arguments of a command that composes a config; `flags` ({flag: help}) take the place of a run's."""
     parser = _Parser(
-        program, description=description, epilog=_options_help(), formatter_class=argparse.RawTextHelpFormatter
+        program, description=description, epilog=options_help(), formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("overrides", nargs="*", metavar="option=value", help="options and groups, in any order; below")
     parser.add_argument("--config-dir", "-cd", action="append", default=[], metavar="DIR", help="presets of your own")
@@ -206,21 +207,3 @@ def run_argument(arguments: Arguments) -> str | None:
         expected = f"a run continues with its own frozen config, without {', '.join(others)}"
         raise UserError("run", folders[0], expected)
     return folders[0]
-
-
-def _options_help() -> str:
-    """Groups with their presets, and every option with its default."""
-    groups = [f"  {group + '=':<18}{', '.join(names)}" for group, names in choices().items()]
-    return "\n".join(["groups:", *groups, "", "options:", *_options(Config, "")])
-
-
-def _options(node: Any, prefix: str) -> list[str]:
-    hints = get_type_hints(node)
-    lines = []
-    for each in fields(node):
-        if is_dataclass(hints[each.name]):
-            lines += _options(hints[each.name], f"{prefix}{each.name}.")
-        else:
-            default = "" if each.default is MISSING else each.default
-            lines.append(f"  {prefix}{each.name}={'null' if default is None else default}")
-    return lines

@@ -7,12 +7,17 @@ Every entry passes the probe of tests/composition/test_families.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import AutoModel, AutoModelForTextEncoding, PretrainedConfig
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForTextEncoding, PretrainedConfig
+
+
+def _positions_can_be_given(config: PretrainedConfig) -> str | None:
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,21 +44,42 @@ class Architecture:
     """What builds the encoder."""
     encoder_arguments: tuple[tuple[str, Any], ...] = ()
     """Arguments of the base model when it is the encoder."""
+    decoder_class: Any = AutoModelForCausalLM
+    """What builds the decoder."""
     renamed: tuple[tuple[str, str], ...] = ()
     """Pattern and replacement for the names of a checkpoint's tensors that transformers would not find."""
     computed: tuple[str, ...] = ()
     """Prefixes of parameters that are no checkpoint's and not trained, since they are computed (sinusoids)."""
     unused: tuple[str, ...] = ()
     """Parts of the names of parameters that no output here depends on."""
-    positions_given: Literal["argument", "module", "module, one for all", "no"] = "argument"
+    positions_given: Literal["argument", "module", "module, one for all"] = "argument"
     """Where a decoder's positions come in from outside: as an argument of its forward, or of its module
-    `embed_positions`, there perhaps one for all rows; or nowhere, since its attention counts by itself."""
+    `embed_positions`, there perhaps one for all rows."""
+    why_positions_are_not_given: Callable[[PretrainedConfig], str | None] = _positions_can_be_given
+    """Why a decoder of this config counts positions by itself, so that they cannot come in; None where they can."""
+    window: str = "sliding_window"
+    """Name of the config's number of tokens that attention sees, which has no value where it sees all."""
     mixes_dtypes: bool = False
     """Whether its code brings fp32 into a model of another dtype, so that only autocast runs it in mixed precision."""
     packs: bool = False
     """Whether a token's position can be given, so that examples can lie side by side in one row."""
     reads_padding: bool = False
     """Whether a token's embedding depends on its neighbour's, so that the padding token's must be zero."""
+
+    @property
+    def opens_in_stock(self) -> bool:
+        """Whether transformers' own `EncoderDecoderModel` can open it as an encoder."""
+        return self.encoder_class is AutoModel
+
+
+def _alibi(config: PretrainedConfig) -> str | None:
+    if getattr(config, "alibi", True):  # a choice of falcon's configs, bloom has nothing else
+        return "its attention counts positions by itself, so that beams cannot share one row of keys"
+    return None
+
+
+def _sinusoids(config: PretrainedConfig) -> str | None:
+    return None if config.use_learned_position_embeddings else "its sinusoids count positions by themselves"
 
 
 _NO_POOLER = (("add_pooling_layer", False),)
@@ -129,7 +155,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "pegasus": replace(_BART, computed=("decoder.embed_positions.",)),
     "plbart": _BART,
     "roc_bert": replace(_BERT, encodes="no"),
-    "trocr": _BART,
+    "trocr": replace(_BART, why_positions_are_not_given=_sinusoids),
     # Language models: decoders alone, or encoders without their causal mask; gpt2 and xglm also decoders.
     "gpt2": _GPT2,
     "gpt-sw3": _GPT2,
@@ -137,9 +163,9 @@ ARCHITECTURES: dict[str, Architecture] = {
         _LLAMA,
         embeddings=("word_embeddings.", "word_embeddings_layernorm."),
         positions=None,
-        positions_given="no",
+        why_positions_are_not_given=_alibi,
     ),
-    "falcon": replace(_LLAMA, embeddings=("word_embeddings.",)),
+    "falcon": replace(_LLAMA, embeddings=("word_embeddings.",), why_positions_are_not_given=_alibi),
     "gemma": _LLAMA,
     "gemma2": _LLAMA,
     "gemma3_text": _LLAMA,
@@ -177,6 +203,8 @@ CANNOT_DECODE = {
 
 CROSS_ATTENTION = (".crossattention.", ".ln_cross_attn.", ".encoder_attn.", ".encoder_attn_layer_norm.")
 """Parts of the names of cross-attention parameters, in every family."""
+FROM_THE_SOURCE = (".key.", ".value.", ".k_proj.", ".v_proj.", ".c_attn.")
+"""Parts of the names of those cross-attention parameters that read the source."""
 OWN_ATTENTION = {
     **{f".crossattention.{part}.": ".attn.c_attn." for part in ("q_attn", "c_attn")},
     ".crossattention.c_proj.": ".attn.c_proj.",
@@ -205,6 +233,24 @@ def architecture_of(config: PretrainedConfig) -> Architecture:
 def has_head(config: PretrainedConfig) -> bool:
     """Whether a checkpoint has a language model's head, as far as its config says."""
     return any(name.endswith(HEADS) for name in getattr(config, "architectures", None) or [])
+
+
+def depth(config: PretrainedConfig) -> int:
+    """How many layers a config says."""
+    return int(getattr(config, architecture_of(config).depth))
+
+
+def key_width(config: PretrainedConfig) -> int:
+    """How many numbers the keys of a token are in a layer, at most; its values are as many.
+
+    Heads may be wider together than the states that they read.
+    """
+    return max(int(config.hidden_size), int(config.num_attention_heads) * int(getattr(config, "head_dim", None) or 0))
+
+
+def attention_window(config: PretrainedConfig) -> int | None:
+    """How many tokens attention sees; None: all."""
+    return getattr(config, architecture_of(config).window, None) or None
 
 
 def position_ids(config: PretrainedConfig, ids: Tensor) -> Tensor:

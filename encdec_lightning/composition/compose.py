@@ -2,81 +2,66 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 
 import torch
-from transformers import EncoderDecoderConfig
 
 from encdec_lightning.composition.architectures import architecture_of
-from encdec_lightning.composition.compatibility import ComposedModel, assemble, check
-from encdec_lightning.composition.initialization import cross_attention_from_self_attention, initialized
-from encdec_lightning.composition.model import EncoderDecoder, count_ties
-from encdec_lightning.composition.options import Composition, CrossAttentionInit, Init, Weights
+from encdec_lightning.composition.assembly import assemble
+from encdec_lightning.composition.compatibility import check
+from encdec_lightning.composition.composed_model import ComposedModel
+from encdec_lightning.composition.model import count_ties
+from encdec_lightning.composition.options import Composition, Weights
 from encdec_lightning.composition.parameters import copies
-from encdec_lightning.composition.prefix import PrefixDecoder, PrefixDecoderConfig
 from encdec_lightning.composition.sharing import shared_keys
+from encdec_lightning.composition.sides.cross_attention import cross_attention_from_self_attention
+from encdec_lightning.composition.sides.initialization import initialized
+from encdec_lightning.composition.signature import takes_fields_of
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.errors import UserErrors
 
 
-def compose(
-    encoder: str | None,
-    decoder: str,
-    weights: Weights = "untied",
-    encoder_init: Init = "pretrained",
-    decoder_init: Init = "pretrained",
-    encoder_layers: int | list[int] | None = None,
-    decoder_layers: int | list[int] | None = None,
-    encoder_vocabulary: str | None = None,
-    decoder_vocabulary: str | None = None,
-    encoder_bidirectional: bool = False,
-    cross_attention_init: CrossAttentionInit = "pretrained",
-    dropout: float | None = None,
-    *,
-    tokenizers: Tokenizers | None = None,
-) -> ComposedModel:
+@dataclass(frozen=True)
+class ComposeArguments(Composition):
+    """What `compose` is given: a composition, and by keyword the tokenizers."""
+
+    tokenizers: Tokenizers | None = field(default=None, kw_only=True)
+
+
+@takes_fields_of(ComposeArguments)
+def compose(given: Callable[[], ComposeArguments]) -> ComposedModel:
     """Warm-start one sequence-to-sequence model (Rothe et al., 2020, section 3).
 
-    The arguments are the fields of `Composition`. Cross-attention that no checkpoint has starts at random unless
-    `cross_attention_init` says otherwise, and so does an LM head that the decoder's checkpoint lacks; draws come from
-    torch's global generator. A shared tensor takes the pretrained side's values, the encoder's if both are.
-    `tokenizers` is checked against the vocabularies, and writes the special tokens into the model's configs.
+    The arguments are the fields of `Composition`, in their order, and `tokenizers`, by keyword. Cross-attention that no
+    checkpoint has starts at random unless `cross_attention_init` says otherwise, and so does an LM head that the
+    decoder's checkpoint lacks; draws come from torch's global generator. A shared tensor takes the pretrained side's
+    values, the encoder's if both are. `tokenizers` is checked against the vocabularies, and writes the special tokens
+    into the model's configs.
 
     Returns the model in fp32 and in training mode: a `PrefixDecoder` where `encoder` is None, else an `EncoderDecoder`.
     Raises `UserErrors` for a combination that cannot work.
     """
-    options = {name: value for name, value in locals().items() if name != "tokenizers"}
-    compatibility = check(**options)
+    arguments = given()
+    composition = Composition(**{each.name: getattr(arguments, each.name) for each in fields(Composition)})
+    compatibility = check(**vars(composition))
     if not compatibility.ok:
         raise UserErrors(compatibility.problems)
-    composition = Composition(**options)
     sides = [initialized(side) for side in composition.sides]
     models, fresh = [model for model, _ in sides], [names for _, names in sides]
-    if len(models) == 2:
-        _share_pretrained(weights, *models, *fresh)
+    if not composition.reads_prefix:
+        _share_pretrained(composition.weights, *models, *fresh)
     model = assemble(models, composition)
-    if cross_attention_init == "self_attention":
+    if composition.cross_attention_init == "self_attention":
         cross_attention_from_self_attention(model.decoder)  # once it is shared, so that it is the self-attention in use
-    if isinstance(model, EncoderDecoder):
-        if count_ties(model) != len(model.shared):
-            raise RuntimeError(f"{count_ties(model)} of {len(model.shared)} shared tensors are one Parameter")
-        _blank_padding(model)
+    if count_ties(model) != len(model.shared):
+        raise RuntimeError(f"{count_ties(model)} of {len(model.shared)} shared tensors are one Parameter")
+    _blank_padding(model)
     names = {f"{side.role}.{name}" for side, own in zip(composition.sides, fresh, strict=True) for name in own}
     model.config.fresh_parameters = _fresh(model, names)
-    if tokenizers is not None:
-        tokenizers.configure(model)
+    if arguments.tokenizers is not None:
+        arguments.tokenizers.configure(model)
     model.train()
-    return model
-
-
-def rebuild(config: dict[str, Any]) -> ComposedModel:
-    """The model of a config that `model.config.to_dict()` gave, without its values, in torch's default dtype."""
-    model: ComposedModel
-    if config["model_type"] == PrefixDecoderConfig.model_type:
-        model = PrefixDecoder(PrefixDecoderConfig.from_dict(config))
-    else:
-        model = EncoderDecoder(EncoderDecoderConfig.from_dict(config))
-    model.config.dtype = model.dtype
     return model
 
 
@@ -96,11 +81,11 @@ def _share_pretrained(
 
 
 @torch.no_grad()
-def _blank_padding(model: EncoderDecoder) -> None:
+def _blank_padding(model: ComposedModel) -> None:
     """Zero the padding token's embedding where the embedding of its neighbour would show it."""
-    config = model.encoder.config
+    config = model.source_config
     if architecture_of(config).reads_padding:
-        model.encoder.get_input_embeddings().weight[config.pad_token_id] = 0
+        model.get_input_embeddings().weight[config.pad_token_id] = 0
 
 
 def _fresh(model: ComposedModel, fresh: set[str]) -> list[str]:

@@ -17,23 +17,20 @@ from transformers.utils import can_return_tuple
 
 from encdec_lightning.composition.architectures import architecture_of
 from encdec_lightning.composition.checkpoints import dtype_of, load_config, load_weights, stored_names
-from encdec_lightning.composition.initialization import (
-    LAYER,
-    drop_pooler,
-    is_cross_attention,
-    random_decoder,
-    random_encoder,
-)
-from encdec_lightning.composition.labels import decoder_inputs, labels_loss
-from encdec_lightning.composition.options import Composition, Weights
-from encdec_lightning.composition.sharing import Shared, shared_keys
+from encdec_lightning.composition.composed_model import ComposedModel
+from encdec_lightning.composition.labels import labels_loss
+from encdec_lightning.composition.options import Composition, Role, Weights
+from encdec_lightning.composition.sharing import shared_keys
+from encdec_lightning.composition.sides.cross_attention import is_cross_attention
+from encdec_lightning.composition.sides.names import LAYER
+from encdec_lightning.composition.sides.random_values import drop_pooler, random_decoder, random_encoder
 from encdec_lightning.errors import UserError
 
 STOCK_CLASS = EncoderDecoderModel.__name__
 OF_PUSHING = ("commit_message", "private", "token", "create_pr")
 
 
-class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
+class EncoderDecoder(ComposedModel, EncoderDecoderModel):  # type: ignore[misc]
     """A composed model. Forward and `generate` are transformers', the loss of `labels` is the training's.
 
     `config.composition` says how it was built.
@@ -42,7 +39,7 @@ class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
     `save_pretrained`, `from_pretrained`, `copy.deepcopy`, `.to()` and `load_state_dict`.
     """
 
-    shared: Shared
+    roles: ClassVar[tuple[Role, ...]] = ("encoder", "decoder")
     accepts_loss_kwargs = True  # the HF Trainer then gives `num_items_in_batch`
     all_tied_weights_keys: dict[str, str]
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^encoder\.pooler\."]
@@ -67,10 +64,10 @@ class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
         self.shared = shared_keys(weights, self.encoder, self.decoder)
         super().post_init()
         self._keep_in_fp32_modules = {  # a t5's `wo`, by its whole name: the other side's `word_embeddings` hold it too
-            f"{side}.{name}"
-            for side in ("encoder", "decoder")
-            for name, _ in getattr(self, side).named_parameters()
-            if any(part in name for part in getattr(self, side)._keep_in_fp32_modules or ())
+            f"{role}.{name}"
+            for role, side in self.sides.items()
+            for name, _ in side.named_parameters()
+            if any(part in name for part in side._keep_in_fp32_modules or ())
         }
 
     @can_return_tuple  # type: ignore[untyped-decorator]
@@ -115,10 +112,6 @@ class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
             return output
         return Seq2SeqLMOutput(**{**output, "loss": labels_loss(output.logits, labels, num_items_in_batch)})
 
-    def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
-        """What the decoder reads (B, T) for labels (B, T); `DataCollatorForSeq2Seq` asks for it."""
-        return decoder_inputs(labels, self.config)
-
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str], **kwargs: Any) -> Any:
         """Open a folder of ours or of the stock class; what its sides share becomes one Parameter again.
@@ -152,10 +145,9 @@ class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
         if not all_submodels:
             return dict(self.shared)
         expanded = dict(self.shared)
-        for side in ("encoder", "decoder"):
-            part: PreTrainedModel = getattr(self, side)
-            keys = part.get_expanded_tied_weights_keys(all_submodels=True)
-            expanded.update({f"{side}.{target}": f"{side}.{source}" for target, source in keys.items()})
+        for role, side in self.sides.items():
+            keys = side.get_expanded_tied_weights_keys(all_submodels=True)
+            expanded.update({f"{role}.{target}": f"{role}.{source}" for target, source in keys.items()})
         return expanded
 
     def enable_input_require_grads(self) -> None:
@@ -179,7 +171,7 @@ class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
             state_dict = self.state_dict()
         copies = {target: state_dict[target].detach().clone() for target in self.shared if target in state_dict}
         copies |= self._unused_by_us(state_dict)
-        for side in (self.encoder, self.decoder):  # the parent writes the whole's alone
+        for side in self.sides.values():  # the parent writes the whole's alone
             side.config.dtype = side.dtype
         all_tied, self.all_tied_weights_keys = self.all_tied_weights_keys, self._ties_within_a_side()
         try:
@@ -211,11 +203,6 @@ class EncoderDecoder(EncoderDecoderModel):  # type: ignore[misc]
     def _ties_within_a_side(self) -> dict[str, str]:
         return {target: source for target, source in self.all_tied_weights_keys.items() if target not in self.shared}
 
-    @property
-    def composition(self) -> Composition:
-        """How this model was built."""
-        return Composition(**self.config.composition)
-
 
 def _ties_everything(config: EncoderDecoderConfig, folder: str) -> bool:
     """Whether a folder of the stock class is one of a model whose sides were tied."""
@@ -225,7 +212,7 @@ def _ties_everything(config: EncoderDecoderConfig, folder: str) -> bool:
     return bool(names) and len({name.partition(".")[0] for name in names}) == 1
 
 
-def count_ties(model: EncoderDecoder) -> int:
+def count_ties(model: ComposedModel) -> int:
     """How many of the shared names are in fact one `Parameter` object with their source."""
     parameters: dict[str, torch.Tensor] = dict(model.named_parameters(remove_duplicate=False))
     return sum(parameters[target] is parameters[source] for target, source in model.shared.items())

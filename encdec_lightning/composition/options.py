@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from encdec_lightning.errors import require
 
@@ -11,13 +11,6 @@ Weights = Literal["untied", "tied_embeddings", "tied"]
 Init = Literal["pretrained", "random", "embeddings", "layers"]
 CrossAttentionInit = Literal["pretrained", "random", "self_attention"]
 Role = Literal["encoder", "decoder"]
-
-CHOICES = {
-    "weights": Weights,
-    "encoder_init": Init,
-    "decoder_init": Init,
-    "cross_attention_init": CrossAttentionInit,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +28,12 @@ class Side:
     bidirectional: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Composition:
-    """Which checkpoints become encoder and decoder, what they start from, and what the two sides share."""
+    """Which checkpoints become encoder and decoder, what they start from, and what the two sides share.
+
+    Its fields, in their order, are the arguments of `compose` and `check`.
+    """
 
     encoder: str | None
     """The encoder: a Hub id or a local folder; none: the decoder alone, which reads the source as a prefix (GPT)."""
@@ -70,18 +66,23 @@ class Composition:
         require(
             ("encoder", self.encoder, self.encoder != "", "it must be a Hub id or a folder"),
             ("decoder", self.decoder, bool(self.decoder), "it must be a Hub id or a folder"),
-            *(self._choice(name, get_args(kind)) for name, kind in CHOICES.items()),
+            *(self._choice(name, choices) for name, choices in CHOICES.items()),
             *(self._layers(name) for name in ("encoder_layers", "decoder_layers")),
             ("dropout", self.dropout, self.dropout is None or 0 <= self.dropout < 1, "it must lie in [0, 1)"),
         )
-        if self.encoder is None:
+        if self.reads_prefix:
             names = ("weights", "encoder_init", "encoder_layers", "encoder_vocabulary", "encoder_bidirectional")
             require(*(self._unset(name) for name in names))
 
     @property
+    def reads_prefix(self) -> bool:
+        """Whether there is no encoder, so that the decoder reads the source as a prefix."""
+        return self.encoder is None
+
+    @property
     def sides(self) -> tuple[Side, ...]:
         """The options by side: the encoder's if there is one, and the decoder's."""
-        return (self._side("encoder"), self._side("decoder")) if self.encoder else (self._side("decoder"),)
+        return (self._side("decoder"),) if self.reads_prefix else (self._side("encoder"), self._side("decoder"))
 
     @property
     def vocabularies(self) -> tuple[str, str]:
@@ -90,7 +91,7 @@ class Composition:
         return (self.encoder_vocabulary or self.encoder or target), target
 
     def _side(self, role: Role) -> Side:
-        cross_attention = self.cross_attention_init if role == "decoder" and self.encoder else None
+        cross_attention = self.cross_attention_init if role == "decoder" and not self.reads_prefix else None
         return Side(
             role=role,
             checkpoint=getattr(self, role),
@@ -116,3 +117,9 @@ class Composition:
         if isinstance(value, list):
             return name, value, bool(value) and min(value) >= 1 and len(set(value)) == len(value), expected
         return name, value, value is None or value >= 1, expected
+
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    name: get_args(kind) for name, kind in get_type_hints(Composition).items() if get_origin(kind) is Literal
+}
+"""The values of the options that are a choice."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from encdec_lightning.composition.checkpoints import load_config
-from encdec_lightning.composition.initialization import side_config
 from encdec_lightning.composition.options import Composition
+from encdec_lightning.composition.sides.config import side_config
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def paper_row(composition: Composition) -> PaperRow | None:
     """The row of table 1 that a composition is, at any size; None where the paper has no such row."""
     if composition.encoder_layers is not None or composition.decoder_layers is not None:
         return None
-    if composition.encoder is not None and composition.cross_attention_init == "self_attention":
+    if not composition.reads_prefix and composition.cross_attention_init == "self_attention":
         return None
     families = [
         load_config(role, checkpoint).model_type if checkpoint else None

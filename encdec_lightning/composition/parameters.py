@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from transformers import PreTrainedModel
-
 from encdec_lightning.composition.architectures import architecture_of, has_head
-from encdec_lightning.composition.initialization import (
-    base_prefix,
-    checkpoint_config,
-    computed,
-    is_cross_attention,
-    origins,
-    self_attention_of,
-)
+from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.composition.options import Role, Side
+from encdec_lightning.composition.sides.config import checkpoint_config
+from encdec_lightning.composition.sides.cross_attention import is_cross_attention, self_attention_of
+from encdec_lightning.composition.sides.names import base_prefix, computed
+from encdec_lightning.composition.sides.origins import origins
 
 
 @dataclass(frozen=True)
@@ -50,7 +45,7 @@ class ParameterTable:
     head: int
 
 
-def count_parameters(model: PreTrainedModel) -> ParameterTable:
+def count_parameters(model: ComposedModel) -> ParameterTable:
     """Count a composed model, which may be on the meta device; its config says what is fresh."""
     sides = {side.role: side for side in model.composition.sides}
     base = {id(each) for each in model.decoder.get_submodule(model.decoder.base_model_prefix).parameters()}
@@ -61,7 +56,7 @@ def count_parameters(model: PreTrainedModel) -> ParameterTable:
     return ParameterTable(as_built, by_the_paper, as_built.total - by_the_paper.total)
 
 
-def copies(model: PreTrainedModel) -> dict[str, str]:
+def copies(model: ComposedModel) -> dict[str, str]:
     """Parameters that start as a copy of another: each name -> the other's, a shared one under its source's name."""
     if model.composition.cross_attention_init != "self_attention":
         return {}
@@ -69,7 +64,7 @@ def copies(model: PreTrainedModel) -> dict[str, str]:
     return {f"decoder.{name}": model.shared.get(f"decoder.{own}", f"decoder.{own}") for name, own in pairs}
 
 
-def expected_fresh(model: PreTrainedModel) -> list[str]:
+def expected_fresh(model: ComposedModel) -> list[str]:
     """Names of the parameters that will start at random, as configs tell; a shared one under its source's name.
 
     A head, and cross-attention, start as the checkpoint has them if its config names a class that has one.
@@ -78,14 +73,14 @@ def expected_fresh(model: PreTrainedModel) -> list[str]:
     return [name for name, each in model.named_parameters() if id(each) not in loaded]
 
 
-def _counts(model: PreTrainedModel, sizes: dict[int, int], sides: dict[Role, Side]) -> Counts:
+def _counts(model: ComposedModel, sizes: dict[int, int], sides: dict[Role, Side]) -> Counts:
     """Count the parameters of `sizes`, which is {id: number of elements}."""
-    of_side = {role: {id(each) for each in getattr(model, role).parameters()} for role in sides}
+    of_side = {role: {id(each) for each in part.parameters()} for role, part in model.sides.items()}
     fresh = {id(model.get_parameter(name)) for name in model.config.fresh_parameters}
     shared = {id(model.get_parameter(source)) for source in model.shared.values()}
     blocks: set[int] = set()
     for role, side in sides.items():
-        part = getattr(model, role)
+        part = model.sides[role]
         start = tuple(f"{base_prefix(side, part)}{block}" for block in architecture_of(part.config).embeddings)
         blocks |= {id(each) for name, each in part.named_parameters() if name.startswith(start)}
 
@@ -103,11 +98,11 @@ def _counts(model: PreTrainedModel, sizes: dict[int, int], sides: dict[Role, Sid
     )
 
 
-def _loaded(model: PreTrainedModel, sides: dict[Role, Side]) -> set[int]:
+def _loaded(model: ComposedModel, sides: dict[Role, Side]) -> set[int]:
     """Ids of the parameters that start as some checkpoint has them; a shared one when either side's has it."""
     found: set[str] = set()
     for role, side in sides.items():
-        part = getattr(model, role)
+        part = model.sides[role]
         config, base = checkpoint_config(side), base_prefix(side, part)
         architecture = architecture_of(config)
         for name in origins(side, part):

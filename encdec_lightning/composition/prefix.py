@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     Cache,
     EncoderDecoderCache,
     GenerationConfig,
@@ -22,10 +21,10 @@ from transformers.utils import can_return_tuple
 
 from encdec_lightning.composition.architectures import ARCHITECTURES
 from encdec_lightning.composition.checkpoints import dtype_of, load_config, load_weights
-from encdec_lightning.composition.initialization import random_decoder
-from encdec_lightning.composition.labels import decoder_inputs, labels_loss
-from encdec_lightning.composition.options import Composition
-from encdec_lightning.composition.sharing import Shared
+from encdec_lightning.composition.composed_model import ComposedModel
+from encdec_lightning.composition.labels import labels_loss
+from encdec_lightning.composition.options import Composition, Role
+from encdec_lightning.composition.sides.random_values import random_decoder
 from encdec_lightning.errors import UserError
 
 KEPT = ("composition", "fresh_parameters")
@@ -47,13 +46,14 @@ class PrefixDecoderConfig(PretrainedConfig):  # type: ignore[misc]
         super().__post_init__(**kwargs)
 
 
-class PrefixDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class PrefixDecoder(ComposedModel, GenerationMixin):  # type: ignore[misc]
     """The source, then the target, through one causal language model; forward and `generate` are an encoder-decoder's.
 
     A row is `source tokens, start, target tokens`. Padding between source and start is masked, and positions count real
     tokens only, so that a batch gives what its rows give alone. Constraints of generation see the target alone.
     """
 
+    roles: ClassVar[tuple[Role, ...]] = ("decoder",)
     config_class = PrefixDecoderConfig
     base_model_prefix = "prefix_decoder"
     main_input_name = "input_ids"
@@ -66,7 +66,7 @@ class PrefixDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         super().__init__(config)
         self.decoder = random_decoder(config.decoder, torch.get_default_dtype()) if decoder is None else decoder
         self.config.decoder = self.decoder.config  # the one that knows which attention it runs
-        self.shared: Shared = {}
+        self.shared = {}
         self.post_init()
 
     def get_encoder(self, modality: str | None = None) -> nn.Module:
@@ -149,10 +149,6 @@ class PrefixDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         found: Tensor = self.decoder.get_input_embeddings()(ids) if embeddings is None else embeddings
         return found
 
-    def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
-        """What the decoder reads (B, T) for labels (B, T); `DataCollatorForSeq2Seq` asks for it."""
-        return decoder_inputs(labels, self.config)
-
     def prepare_inputs_for_generation(
         self,
         input_ids: Tensor,
@@ -199,7 +195,7 @@ class PrefixDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         if known is None or not known.prefixes:
             raise UserError("model", str(folder), f"its family {config.model_type} cannot stand alone")
         with_report = kwargs.pop("output_loading_info", False)
-        decoder, report = load_weights(AutoModelForCausalLM, "model", str(folder), config, **dtype_of(kwargs))
+        decoder, report = load_weights(known.decoder_class, "model", str(folder), config, **dtype_of(kwargs))
         missing = sorted(report["missing_keys"])
         if missing:
             raise UserError("model", str(folder), f"it lacks {len(missing)} tensors, such as {missing[0]}")
@@ -214,11 +210,6 @@ class PrefixDecoder(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         model.generation_config.bos_token_id = saved.bos_token_id
         model.eval()
         return (model, report) if with_report else model
-
-    @property
-    def composition(self) -> Composition:
-        """How this model was built."""
-        return Composition(**self.config.composition)
 
 
 class _Embed(nn.Module):

@@ -1,7 +1,7 @@
-"""What encoder and decoder share: a scheme is a function (encoder, decoder) -> {target: source}.
+"""What encoder and decoder share. A new scheme is a function, an entry of `SCHEMES`, and its name in options.py.
 
-Targets are names of decoder parameters, sources names of encoder parameters, both relative to the parts. Building,
-saving, loading, counting and the optimizer all read that one map.
+The function gives {target: source}. Targets are names of decoder parameters, sources names of encoder parameters, both
+relative to the parts. Building, saving, loading, counting and the optimizer all read that one map.
 
 Only parameters are shared, never modules: whether attention is causal lives on the module.
 """
@@ -9,6 +9,7 @@ Only parameters are shared, never modules: whether attention is causal lives on 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -40,16 +41,33 @@ def tied(encoder: PreTrainedModel, decoder: PreTrainedModel) -> Shared:
     return {f"{base}.{name}": name for name in names if name in own}
 
 
-SCHEMES: dict[Weights, Callable[[PreTrainedModel, PreTrainedModel], Shared]] = {
-    "untied": untied,
-    "tied_embeddings": tied_embeddings,
-    "tied": tied,
+@dataclass(frozen=True, kw_only=True)
+class Scheme:
+    """A way of sharing, and what checks and reports must know about it."""
+
+    share: Callable[[PreTrainedModel, PreTrainedModel], Shared]
+    """(encoder, decoder) -> {name of a decoder's parameter: the encoder's that it is}."""
+    needs_one_family: bool
+    """Whether it shares what layers compute with, so that both sides must be of one family, with the same layers and
+    settings."""
+    label: str
+    """In the opening lines of a fit, after the names of the sides."""
+    sentence: str
+    """In a model card, after "The sides"."""
+
+
+SCHEMES: dict[Weights, Scheme] = {
+    "untied": Scheme(share=untied, needs_one_family=False, label="untied", sentence="share nothing"),
+    "tied_embeddings": Scheme(
+        share=tied_embeddings, needs_one_family=False, label="embeddings tied", sentence="share their embeddings"
+    ),
+    "tied": Scheme(share=tied, needs_one_family=True, label="tied", sentence="share all weights that both have"),
 }
 
 
 def shared_keys(weights: Weights, encoder: PreTrainedModel, decoder: PreTrainedModel) -> Shared:
     """The scheme's map with names as they are in the composed model: `decoder.…` -> `encoder.…`."""
-    pairs = SCHEMES[weights](encoder, decoder)
+    pairs = SCHEMES[weights].share(encoder, decoder)
     return {f"decoder.{target}": f"encoder.{source}" for target, source in pairs.items()}
 
 

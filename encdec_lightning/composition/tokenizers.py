@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
+from encdec_lightning.composition.bulk_tokenizer import BulkTokenizer
 from encdec_lightning.composition.checkpoints import load_tokenizer
-from encdec_lightning.composition.encoding import Encoder
+from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.composition.options import Composition
 from encdec_lightning.errors import UserError, UserErrors
 
@@ -57,11 +58,10 @@ class Tokenizers:
         if self.target is not self.source:
             self.target.save_pretrained(folder / DECODER_FOLDER)
 
-    def problems(self, model: PreTrainedModel) -> list[UserError]:
+    def problems(self, model: ComposedModel) -> list[UserError]:
         """Where these tokenizers and the model's vocabularies disagree."""
         found = []
-        sizes = {"decoder": model.config.decoder.vocab_size}
-        sizes["encoder"] = model.config.encoder.vocab_size if hasattr(model.config, "encoder") else sizes["decoder"]
+        sizes = {"encoder": model.source_config.vocab_size, "decoder": model.config.decoder.vocab_size}
         for role, tokenizer in (("encoder", self.source), ("decoder", self.target)):
             last = max(tokenizer.get_vocab().values())
             if last >= sizes[role]:
@@ -73,7 +73,7 @@ class Tokenizers:
             found.append(UserError("tokenizer of the decoder", self.target.name_or_path, expected))
         return found
 
-    def configure(self, model: PreTrainedModel) -> None:
+    def configure(self, model: ComposedModel) -> None:
         """Write start, end and pad into the model's config and generation config: one first step for all.
 
         Raises `UserErrors` if these tokenizers do not fit the model's vocabularies.
@@ -88,22 +88,22 @@ class Tokenizers:
         model.generation_config.bos_token_id = self.start_id
 
     @functools.cached_property
-    def source_encoder(self) -> Encoder:
+    def source_in_bulk(self) -> BulkTokenizer:
         """What the source tokenizer makes of a text, special tokens included."""
-        return Encoder.with_special_tokens(self.source)
+        return BulkTokenizer.with_special_tokens(self.source)
 
     @functools.cached_property
-    def target_encoder(self) -> Encoder:
+    def target_in_bulk(self) -> BulkTokenizer:
         """A target's tokens and the end token, which stays last when a target is cut."""
-        return Encoder(self.target, [], [self.end_id])
+        return BulkTokenizer(self.target, [], [self.end_id])
 
     def encode_sources(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
         """Ids of each source, cut to `max_length` tokens with the special ones."""
-        return [self.source_encoder.cut(ids, max_length).tolist() for ids in self.source_encoder(texts)]
+        return [self.source_in_bulk.cut(ids, max_length).tolist() for ids in self.source_in_bulk(texts)]
 
     def encode_targets(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
         """Ids of each target, cut to `max_length` tokens with the end token that is always last."""
-        return [self.target_encoder.cut(ids, max_length).tolist() for ids in self.target_encoder(texts)]
+        return [self.target_in_bulk.cut(ids, max_length).tolist() for ids in self.target_in_bulk(texts)]
 
     @property
     def vocabulary_sizes(self) -> tuple[int, int]:
@@ -114,7 +114,7 @@ class Tokenizers:
     def signature(self) -> str:
         """A hash of all that decides the ids of a pair."""
         return hashlib.sha256(
-            f"{self.source_encoder.signature()}{self.target_encoder.signature()}".encode()
+            f"{self.source_in_bulk.signature()}{self.target_in_bulk.signature()}".encode()
         ).hexdigest()
 
     def decode(self, ids: torch.Tensor | list[list[int]]) -> list[str]:

@@ -11,9 +11,8 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
-from encdec_lightning.composition.architectures import architecture_of
+from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.generation.engine import Engine
 from encdec_lightning.generation.options import Generation
@@ -33,7 +32,7 @@ Streamer = Callable[[Iterable[tuple[Key, Tensor]]], Iterator[tuple[Key, list[Hyp
 
 
 def generate(
-    model: PreTrainedModel,
+    model: ComposedModel,
     batch: Batch,
     generation: Generation | None = None,
     *,
@@ -50,7 +49,7 @@ def generate(
 
 
 def stream(
-    model: PreTrainedModel,
+    model: ComposedModel,
     sources: Iterable[tuple[Key, Tensor]],
     generation: Generation,
     *,
@@ -78,7 +77,7 @@ def stream(
 
 
 def streamer(
-    model: PreTrainedModel,
+    model: ComposedModel,
     generation: Generation,
     *,
     max_target_length: int | None = None,
@@ -94,7 +93,7 @@ def streamer(
     """
     longest = target_limit(model, generation, max_target_length)
     limit = source_limit(model, longest)
-    why = obstacle(model, longest if hasattr(model.config, "encoder") else longest + (limit or 0))
+    why = obstacle(model, longest + (limit or 0) if model.reads_prefix else longest)
     if why is not None:
         name = model.config.decoder.model_type
         sentence = f"transformers' own generate runs {name}, slower: {why}"
@@ -107,17 +106,16 @@ def streamer(
     return lambda sources: engine.stream(checked(sources, limit))
 
 
-def working_dtype(model: PreTrainedModel) -> torch.dtype | None:
+def working_dtype(model: ComposedModel) -> torch.dtype | None:
     """What the weights are cast to, once: autocast's type where it is on, unless a family brings its own."""
     device = model.device.type
-    sides = (getattr(model.config, side) for side in ("encoder", "decoder") if hasattr(model.config, side))
-    if not torch.is_autocast_enabled(device) or any(architecture_of(side).mixes_dtypes for side in sides):
+    if not torch.is_autocast_enabled(device) or model.mixes_dtypes:
         return None
     return torch.get_autocast_dtype(device)
 
 
 def _by_transformers(
-    model: PreTrainedModel,
+    model: ComposedModel,
     sources: Iterable[tuple[Key, Tensor]],
     generation: Generation,
     longest: int,
@@ -127,10 +125,9 @@ def _by_transformers(
     """The same by `model.generate`, `places` sources at a time. Draws are seeded from `generator`, if there is one."""
     arguments = generation.arguments(longest)
     special, waiting = Tokens.of(model), iter(sources)
-    pad = getattr(getattr(model.config, "encoder", model.config.decoder), "pad_token_id", None) or 0
     while group := list(islice(waiting, places)):
         texts = [ids.to(model.device) for _, ids in group]
-        ids = nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=pad)
+        ids = nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=model.source_pad_id)
         lengths = torch.tensor([len(text) for text in texts], device=model.device)
         mask = (torch.arange(ids.shape[1], device=model.device) < lengths[:, None]).long()
         with _alone, _evaluating(model), torch.random.fork_rng(enabled=generator is not None):
@@ -167,7 +164,7 @@ def _cut(tokens: list[int], end: tuple[int, ...]) -> list[int]:
     return tokens[: next((at + 1 for at, token in enumerate(tokens) if token in end), len(tokens))]
 
 
-def _summed(model: PreTrainedModel, result: object, found: list[list[int]]) -> Tensor:
+def _summed(model: ComposedModel, result: object, found: list[list[int]]) -> Tensor:
     """Summed log-probabilities as the engine has them: the model's, before anything was cut off or forbidden."""
     gained = model.compute_transition_scores(result.sequences, result.logits, normalize_logits=True)  # type: ignore[attr-defined]
     real = torch.tensor([[at < len(tokens) for at in range(gained.shape[1])] for tokens in found], device=gained.device)

@@ -9,9 +9,9 @@ from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
-from encdec_lightning.composition.architectures import architecture_of
+from encdec_lightning.composition.architectures import depth, key_width
+from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.errors import UserError
 from encdec_lightning.generation.generate import Streamer, streamer, working_dtype
 from encdec_lightning.generation.options import Generation
@@ -32,7 +32,7 @@ class ElasticStreamer(Generic[Key]):
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: ComposedModel,
         generation: Generation,
         *,
         longest_source: int,
@@ -98,7 +98,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def targets_that_fit(
-    model: PreTrainedModel, generation: Generation, source: int, target: int, free: int, most: int
+    model: ComposedModel, generation: Generation, source: int, target: int, free: int, most: int
 ) -> int:
     """How many targets half of `free` bytes hold, for lengths of at most these, `most` at most, a source's at least.
 
@@ -108,19 +108,16 @@ def targets_that_fit(
     """
     config, dtype = model.config.decoder, working_dtype(model) or model.dtype
     beams, slots = generation.targets_per_source, 1 + generation.targets_per_source * (target - 1)
-    width = int(config.hidden_size)
-    heads = int(getattr(config, "num_attention_heads", 0) or 0)
-    width = max(width, heads * int(getattr(config, "head_dim", 0) or getattr(config, "d_kv", 0) or 0))
-    layers = int(getattr(config, architecture_of(config).depth))
     ours = obstacle(model, source + target) is None
     copies = 2 if model.device.type == "cpu" else 1
     columns = slots + source * (copies if ours else beams)
-    place = dtype.itemsize * (2 * layers * width * columns + beams * slots) + 2 * 4 * beams * int(config.vocab_size)
+    numbers = 2 * depth(config) * key_width(config) * columns + beams * slots
+    place = dtype.itemsize * numbers + 2 * 4 * beams * int(config.vocab_size)
     free -= copied_weights(model, dtype) if ours else 0
     return beams * max(1, min(most // beams, free // 2 // place))
 
 
-def copied_weights(model: PreTrainedModel, dtype: torch.dtype) -> int:
+def copied_weights(model: ComposedModel, dtype: torch.dtype) -> int:
     """Bytes of the weights that an engine in this dtype holds beside the model's: those it casts, or lays out anew."""
     numbers: int = sum(each.numel() for each in model.parameters() if each.dtype != dtype)
     if runs_in_onednn(torch.empty(1, dtype=dtype, device=model.device)):

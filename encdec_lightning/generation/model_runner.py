@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
-from encdec_lightning.composition.architectures import architecture_of, position_ids
+from encdec_lightning.composition.architectures import depth, position_ids
+from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.generation.cache import SharedCache
 from encdec_lightning.generation.logits import CapturedHead, Pieces
 from encdec_lightning.generation.positions import Positions
@@ -29,7 +29,7 @@ class ModelRunner:
     """
 
     def __init__(
-        self, model: PreTrainedModel, sources: int, beams: int, max_length: int, start: int,
+        self, model: ComposedModel, sources: int, beams: int, max_length: int, start: int,
         dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         self.model = copy_in(dtype, model).eval()
@@ -40,18 +40,13 @@ class ModelRunner:
         self._positions = Positions(self.model.decoder, config)
         self.mixes_lengths = self._positions.mixes_lengths
         """Whether targets of different lengths can be under way at the same time."""
-        self._reads_prefix = not hasattr(model.config, "encoder")
-        self.reads_side_by_side = (
-            not self._reads_prefix
-            and self.device.type == "cpu"
-            and all(architecture_of(side).packs for side in (model.config.encoder, config))
-            and all_use_attention(self.model)
-        )
+        self._reads_prefix = model.reads_prefix
+        self.reads_side_by_side = model.packs and self.device.type == "cpu" and all_use_attention(self.model)
         """Whether sources are read in one row, without padding."""
         self._start = start
-        self._source_pad = int(getattr(getattr(model.config, "encoder", config), "pad_token_id", None) or 0)
+        self._source_pad = model.source_pad_id
         self._head = CapturedHead(self.model)
-        self._shape = int(getattr(config, architecture_of(config).depth)), sources, beams, max_length
+        self._shape = depth(config), sources, beams, max_length
         self.reset()
 
     def reset(self) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from encdec_lightning.composition.architectures import architecture_of, length_limit
+from encdec_lightning.composition.architectures import architecture_of, attention_window, length_limit
+from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.errors import UserError
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.tokens import unknown_setting
@@ -16,22 +16,22 @@ from encdec_lightning.generation.tokens import unknown_setting
 Key = TypeVar("Key")
 
 
-def obstacle(model: PreTrainedModel, longest: int) -> str | None:
+def obstacle(model: ComposedModel, longest: int) -> str | None:
     """Why transformers' own generate must run this model, for sequences of so many tokens; none: it need not."""
     config = model.config.decoder
     if any(type(parameter.data).__name__ == "DTensor" for parameter in model.parameters()):
         return "its weights are sharded"
-    if architecture_of(config).positions_given == "no" or getattr(config, "alibi", False):
-        return "its attention counts positions by itself, so that beams cannot share one row of keys"
-    if config.model_type == "trocr" and not config.use_learned_position_embeddings:
-        return "its sinusoids count positions by themselves"
-    if longest > (getattr(config, "sliding_window", None) or longest):
-        return f"its attention sees {config.sliding_window} tokens only, and a sequence may have {longest}"
+    why = architecture_of(config).why_positions_are_not_given(config)
+    if why is not None:
+        return why
+    window = attention_window(config)
+    if window is not None and longest > window:
+        return f"its attention sees {window} tokens only, and a sequence may have {longest}"
     setting = unknown_setting(model)
     return None if setting is None else f"its generation config sets {setting}"
 
 
-def target_limit(model: PreTrainedModel, generation: Generation, max_target_length: int | None) -> int:
+def target_limit(model: ComposedModel, generation: Generation, max_target_length: int | None) -> int:
     """The most tokens of a target: `max_length`, else what the caller gives, else the decoder's positions.
 
     Raises `UserError` for more than the decoder has positions, or for fewer than `min_length`.
@@ -47,12 +47,10 @@ def target_limit(model: PreTrainedModel, generation: Generation, max_target_leng
     return longest
 
 
-def source_limit(model: PreTrainedModel, max_length: int) -> int | None:
+def source_limit(model: ComposedModel, max_length: int) -> int | None:
     """The most tokens of a source, none if there is no end; one that is read as a prefix leaves room for the target."""
-    if hasattr(model.config, "encoder"):
-        return length_limit(model.config.encoder)
-    positions = length_limit(model.config.decoder)
-    return None if positions is None else positions - max_length
+    positions = length_limit(model.source_config)
+    return positions if positions is None or not model.reads_prefix else positions - max_length
 
 
 def checked(sources: Iterable[tuple[Key, Tensor]], limit: int | None) -> Iterator[tuple[Key, Tensor]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from encdec_lightning.composition.compatibility import length_problems
+from encdec_lightning.composition.checks.lengths import generation_problem
 from encdec_lightning.config import Config
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.errors import UserError
@@ -59,10 +59,10 @@ def load(run: Run, config: Config, device: torch.device | str = "cpu") -> Seq2Se
     longest = config.generation.max_length
     if longest is not None:
         model = module.model
-        sides = [getattr(model.config, side.role) for side in model.composition.sides]
-        for side, _, expected in length_problems(model.composition, sides, config.task.max_source_length, longest):
-            if side == "target" or len(sides) == 1:
-                raise UserError("generation.max_length", longest, expected)
+        configs = [side.config for side in model.sides.values()]
+        expected = generation_problem(model.composition, configs, config.task.max_source_length, longest)
+        if expected is not None:
+            raise UserError("generation.max_length", longest, expected)
     return module.eval().to(device)
 
 

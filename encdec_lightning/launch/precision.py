@@ -39,7 +39,7 @@ def _on_gpu() -> tuple[str, str]:
 
 
 def _on_processor(config: Config) -> tuple[str, str]:
-    from encdec_lightning.composition.initialization import side_config
+    from encdec_lightning.composition.sides.config import side_config
     from encdec_lightning.training.precision import faster_precision
 
     width = side_config(config.model.sides[-1]).hidden_size

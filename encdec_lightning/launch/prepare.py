@@ -20,7 +20,7 @@ from encdec_lightning.rules import concerned, problems
 from encdec_lightning.run import Run
 
 if TYPE_CHECKING:
-    from encdec_lightning.composition.compatibility import ComposedModel
+    from encdec_lightning.composition.composed_model import ComposedModel
 
 Purpose = Literal["train", "data", "model"]
 """What a command wants of a job: all of it, its texts as the model reads them, or its model."""
@@ -101,8 +101,9 @@ def _check_slots(config: Config, doubtful: set[str]) -> Iterator[UserError]:
 
 
 def _check_model(config: Config, doubtful: set[str]) -> Iterator[UserError]:
-    from encdec_lightning.composition.compatibility import length_problems, skeleton
-    from encdec_lightning.composition.initialization import side_config
+    from encdec_lightning.composition.checks.lengths import generation_problem, length_problems
+    from encdec_lightning.composition.checks.skeleton import skeleton
+    from encdec_lightning.composition.sides.config import side_config
 
     if concerned(["model"], doubtful):
         return
@@ -116,18 +117,18 @@ def _check_model(config: Config, doubtful: set[str]) -> Iterator[UserError]:
         return
     task, generated = config.task, config.generation.max_length
     sides = [side_config(side) for side in config.model.sides]
-    alone = len(sides) == 1
     yield from _check_tokenizers(config, model)
     if not concerned(["training.freeze"], doubtful):
         yield from _check_freeze(config, model)
     lengths = ["task.max_source_length", "task.max_target_length"]
     if not concerned(lengths, doubtful):
         longer = length_problems(config.model, sides, task.max_source_length, task.max_target_length)
-        yield from (UserError(f"task.max_{side}_length", length, expected) for side, length, expected in longer)
-    if generated is not None and not concerned(["generation.max_length", *lengths[: int(alone)]], doubtful):
-        for side, _, expected in length_problems(config.model, sides, task.max_source_length, generated):
-            if alone or side == "target":
-                yield UserError("generation.max_length", generated, expected)
+        yield from (UserError(f"task.max_{side}_length", length, why) for side, length, why in longer)
+    decisive = ["generation.max_length", *(lengths[:1] if model.reads_prefix else [])]
+    if generated is not None and not concerned(decisive, doubtful):
+        why = generation_problem(config.model, sides, task.max_source_length, generated)
+        if why is not None:
+            yield UserError("generation.max_length", generated, why)
 
 
 def _check_tokenizers(config: Config, model: ComposedModel) -> list[UserError]:

@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from encdec_lightning.composition.local_checkpoints import hub_id
 from encdec_lightning.composition.options import Composition
+from encdec_lightning.composition.sharing import SCHEMES
 from encdec_lightning.data.options import Task
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.reporting.card_code import code
@@ -20,11 +21,6 @@ from encdec_lightning.training.options import Training
 TASK = "text-generation"
 """The Hub's task: text2text-generation, which it once had, is a part of it."""
 LIBRARY = "encdec_lightning"
-SHARED = {
-    "untied": "share nothing",
-    "tied_embeddings": "share their embeddings",
-    "tied": "share all weights that both have",
-}
 STARTS = {
     "pretrained": "starts as {}",
     "random": "starts at random, with the shape of {}",
@@ -107,19 +103,19 @@ def _head(name: str, model: Composition, task: Task, metrics: dict[str, Any]) ->
         model_name=name if results else None,
         eval_results=results or None,
         pipeline_tag=TASK,
-        tags=[LIBRARY, "text2text-generation", "decoder" if model.encoder is None else "encoder-decoder"],
+        tags=[LIBRARY, "text2text-generation", "decoder" if model.reads_prefix else "encoder-decoder"],
     )
 
 
 def _what(model: Composition, task: Task, metrics: dict[str, Any]) -> str:
     starts = [f"the {side.role} {STARTS[side.init].format(_name(side.checkpoint))}" for side in model.sides]
-    kind = "A language model that reads the source as a prefix" if model.encoder is None else "An encoder-decoder"
+    kind = "A language model that reads the source as a prefix" if model.reads_prefix else "An encoder-decoder"
     sentences = [
         f"{kind}, trained with `{LIBRARY}` to write the column `{task.target}` for the column `{task.source}`:",
         f"{' and '.join(starts)}.",
     ]
-    if model.encoder is not None:
-        sentences.append(f"The sides {SHARED[model.weights]}.")
+    if not model.reads_prefix:
+        sentences.append(f"The sides {SCHEMES[model.weights].sentence}.")
     if "parameters" in metrics:
         sentences.append(f"It has {metrics['parameters']:,} parameters.")
     return " ".join(sentences)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transformers import AutoModel, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from encdec_lightning.composition.architectures import architecture_of
 from encdec_lightning.composition.checkpoints import load_config
@@ -60,7 +60,7 @@ def _class(config: PretrainedConfig) -> tuple[str, str]:
     """What opens the folder, and the package it comes from."""
     if not config.is_encoder_decoder:
         return "AutoModelForCausalLM", "transformers"
-    if architecture_of(config.encoder).encoder_class is not AutoModel:
+    if not architecture_of(config.encoder).opens_in_stock:
         return "EncoderDecoder", "encdec_lightning"
     return "AutoModelForSeq2SeqLM", "transformers"
 

@@ -11,10 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from encdec_lightning.composition.architectures import length_limit
-from encdec_lightning.composition.initialization import layer_numbers, side_config
 from encdec_lightning.composition.options import Composition, Side
 from encdec_lightning.composition.paper import PaperRow, has_printed_size, paper_row
 from encdec_lightning.composition.parameters import ParameterTable
+from encdec_lightning.composition.sides.config import layer_numbers, side_config
 from encdec_lightning.errors import UserError
 
 COUNTS = {

@@ -7,10 +7,10 @@ from pathlib import PurePath
 
 from encdec_lightning.composition.options import Composition
 from encdec_lightning.composition.parameters import Counts
+from encdec_lightning.composition.sharing import SCHEMES
 from encdec_lightning.run import Run
 
 SPLITS = {"train": "training"}
-WEIGHTS = {"untied": "untied", "tied_embeddings": "embeddings tied", "tied": "tied"}
 
 
 def opening(
@@ -22,7 +22,10 @@ def opening(
     how long the fit is and on what it runs.
     """
     names = [_short(side.checkpoint) for side in composition.sides]
-    pair = f"{' -> '.join(names)}, {WEIGHTS[composition.weights]}" if len(names) > 1 else f"{names[0]} alone"
+    if composition.reads_prefix:
+        pair = f"{names[0]} alone"
+    else:
+        pair = f"{' -> '.join(names)}, {SCHEMES[composition.weights].label}"
     parts = {"shared by both sides": counts.shared, "random at the start": counts.random}
     parts["trained"] = 0 if trained == counts.total else trained
     told = "".join(f", {number:,} {what}" for what, number in parts.items() if number)

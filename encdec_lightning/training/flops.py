@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from encdec_lightning.composition.architectures import CROSS_ATTENTION, architecture_of
-from encdec_lightning.composition.compatibility import ComposedModel
+from encdec_lightning.composition.architectures import depth
+from encdec_lightning.composition.composed_model import ComposedModel
+from encdec_lightning.composition.sides.cross_attention import reads_source
 from encdec_lightning.data.batches.batch import Batch
-
-FROM_THE_SOURCE = (".key.", ".value.", ".k_proj.", ".v_proj.", ".c_attn.")  # the parts of cross-attention that read it
 
 
 @dataclass(frozen=True)
@@ -54,11 +53,10 @@ def training_flops(model: ComposedModel) -> TrainingFlops:
     that of its input where anything before is trained.
     """
     trained = any(each.requires_grad for each in model.parameters())
-    has_encoder = hasattr(model, "encoder")
-    encoder_trained = has_encoder and any(each.requires_grad for each in model.encoder.parameters())
+    encoder_trained = not model.reads_prefix and any(each.requires_grad for each in model.encoder.parameters())
     decoder, from_source = _matrices(model.decoder, trained, encoder_trained)
     target_pair = _pairs(model.decoder, trained)
-    if not has_encoder:  # the source is a prefix; the head reads target tokens alone
+    if model.reads_prefix:  # the head reads target tokens alone
         head: Any = model.get_output_embeddings()
         prefix = decoder - _matrix(head.weight, trained)
         return TrainingFlops(prefix + target_pair / 2, decoder, target_pair / 2, target_pair, target_pair)
@@ -91,8 +89,7 @@ def _matrices(side: nn.Module, inputs_trained: bool, source_trained: bool) -> tu
         for name, weight in module.named_parameters(recurse=False):
             if weight.ndim < 2:
                 continue
-            full = f".{path}.{name}"
-            if any(part in full for part in CROSS_ATTENTION) and any(part in full for part in FROM_THE_SOURCE):
+            if reads_source(f".{path}.{name}"):
                 source += _matrix(weight, source_trained)
             else:
                 own += _matrix(weight, inputs_trained)
@@ -104,5 +101,4 @@ def _matrix(weight: Tensor, input_trained: bool) -> float:
 
 
 def _pairs(side: PreTrainedModel, trained: bool) -> float:
-    depth = getattr(side.config, architecture_of(side.config).depth)
-    return float(4 * side.config.hidden_size * depth * (1 + 2 * trained))
+    return float(4 * side.config.hidden_size * depth(side.config) * (1 + 2 * trained))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from encdec_lightning.composition.compatibility import ComposedModel
-from encdec_lightning.composition.initialization import untrainable
+from encdec_lightning.composition.composed_model import ComposedModel
+from encdec_lightning.composition.sides.names import untrainable
 from encdec_lightning.errors import UserError
 from encdec_lightning.training.options import Freeze
 
@@ -14,11 +14,11 @@ def freeze(model: ComposedModel, part: Freeze | None) -> None:
     Raises `UserError` when nothing would be left to train, or there is no such part.
     """
     fresh = set(model.config.fresh_parameters)
-    if part == "encoder" and not hasattr(model, "encoder"):
+    if part == "encoder" and model.reads_prefix:
         raise UserError("training.freeze", part, "a decoder alone has no encoder")
     frozen = {id(each) for each in getattr(model, part).parameters()} if part in ("encoder", "decoder") else set()
     for side in model.composition.sides:
-        own = getattr(model, side.role)
+        own = model.sides[side.role]
         frozen |= {id(own.get_parameter(name)) for name in untrainable(side, own)}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(id(parameter) not in frozen and (part != "pretrained" or name in fresh))

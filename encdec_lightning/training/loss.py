@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from encdec_lightning.composition.architectures import architecture_of, position_ids
+from encdec_lightning.composition.architectures import position_ids
+from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.kernels.attention import all_use_attention
 from encdec_lightning.kernels.cross_entropy import linear_cross_entropy
@@ -39,14 +40,12 @@ class TrainingLoss:
     `token_losses` computes the loss, so that they see and change what transformers would give them.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: ComposedModel) -> None:
         self._model = model
         self._head: nn.Linear | None = None
         self._plain_head = False
         self._memory = GradientMemory()
-        families = [architecture_of(side) for side in _sides(model)]
-        self._casts_once = not any(family.mixes_dtypes for family in families)
-        self._packs = hasattr(model, "encoder") and all(family.packs for family in families)
+        self._casts_once, self._packs = not model.mixes_dtypes, model.packs
 
     def __call__(self, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
         """The summed loss of a batch, ()."""
@@ -60,7 +59,7 @@ class TrainingLoss:
             inputs, real = _inputs(batch), batch.target_mask
         else:
             batch = batch.select(torch.argsort(batch.source_lengths, descending=True, stable=True))
-            inputs, real = _packed_inputs(batch, *_sides(self._model)), batch.target_mask
+            inputs, real = _packed_inputs(batch, self._model), batch.target_mask
             packing = self._packing(batch)
         targets = batch.target_ids[real]
 
@@ -137,19 +136,15 @@ def _inputs(batch: Batch) -> dict[str, Tensor]:
     }
 
 
-def _packed_inputs(batch: Batch, encoder: PretrainedConfig, decoder: PretrainedConfig) -> dict[str, Tensor]:
+def _packed_inputs(batch: Batch, model: ComposedModel) -> dict[str, Tensor]:
     """Ids and positions of real tokens alone, (1, N) each."""
     source, target = batch.source_mask.bool(), batch.target_mask
     return {
         "input_ids": batch.source_ids[source][None],
-        "position_ids": position_ids(encoder, batch.source_ids)[source][None],
+        "position_ids": position_ids(model.config.encoder, batch.source_ids)[source][None],
         "decoder_input_ids": batch.decoder_input_ids[target][None],
-        "decoder_position_ids": position_ids(decoder, batch.decoder_input_ids)[target][None],
+        "decoder_position_ids": position_ids(model.config.decoder, batch.decoder_input_ids)[target][None],
     }
-
-
-def _sides(model: PreTrainedModel) -> list[PretrainedConfig]:
-    return [getattr(model.config, side) for side in ("encoder", "decoder") if hasattr(model.config, side)]
 
 
 def _losses(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:

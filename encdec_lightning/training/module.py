@@ -13,8 +13,8 @@ import lightning
 import torch
 from torch import Tensor, distributed
 
-from encdec_lightning.composition.compatibility import ComposedModel
-from encdec_lightning.composition.compose import rebuild
+from encdec_lightning.composition.assembly import rebuild
+from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.composition.foreign import check_values
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.data.batches.batch import Batch

@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import BartConfig, BertConfig, EncoderDecoderConfig, EncoderDecoderModel
+from transformers import BartConfig, BertConfig, EncoderDecoderConfig
+
+from encdec_lightning import EncoderDecoder
 
 LENGTHS = Path(__file__).resolve().parents[1] / "speed" / "lengths.json"
 SIZES: dict[str, dict[str, int]] = {
@@ -35,12 +37,12 @@ def padded(group: list[list[int]]) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": (ids != PAD).long()}
 
 
-def model(size: str) -> EncoderDecoderModel:
+def model(size: str) -> EncoderDecoder:
     """An encoder-decoder of two BERTs with random weights, in fp32."""
     torch.manual_seed(0)
     shape = {**SIZES[size], "vocab_size": VOCABULARY}
     encoder, decoder = BertConfig(**shape), BertConfig(**shape, is_decoder=True, add_cross_attention=True)
-    made = EncoderDecoderModel(EncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)).eval()
+    made = EncoderDecoder(EncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)).eval()
     for config in (made.config, made.generation_config):
         config.decoder_start_token_id, config.eos_token_id, config.pad_token_id = START, END, PAD
     return made

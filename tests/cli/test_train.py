@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,17 @@ def test_help_names_groups_and_options(capsys):
     assert caught.value.code == 0
     text = capsys.readouterr().out
     assert "bertshare" in text and "training.learning_rate=5e-05" in text and "--multirun" in text
+
+
+def test_help_explains_every_option_within_the_terminals_width(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    lines = capsys.readouterr().out.partition("options, each with its default:\n")[2].splitlines()
+    options = [at for at, line in enumerate(lines) if re.match(r"  \w", line)]
+    assert len(options) > 70
+    assert all(line.startswith("      ") for line in (lines[at + 1] for at in options)), "an option has no explanation"
+    assert max(map(len, lines)) <= 80
 
 
 def test_cfg_shows_the_config_and_makes_nothing(options, in_tmp, capsys):

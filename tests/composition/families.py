@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from encdec_lightning.composition.compatibility import ComposedModel
+from encdec_lightning.composition.composed_model import ComposedModel
 
 LENGTHS = (9, 5)
 
@@ -12,12 +12,10 @@ LENGTHS = (9, 5)
 def batch(model: ComposedModel, lengths: tuple[int, ...] = LENGTHS, target_length: int = 6) -> dict[str, torch.Tensor]:
     """Random ids, none of them special, padded with the padding token, and a mask made of lengths."""
     draw = torch.Generator().manual_seed(7)
-    source = model.config.encoder if hasattr(model.config, "encoder") else model.config.decoder
     mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
-    ids = torch.randint(5, source.vocab_size, (len(lengths), max(lengths)), generator=draw)
-    pad = source.pad_token_id or 0
+    ids = torch.randint(5, model.source_config.vocab_size, (len(lengths), max(lengths)), generator=draw)
     target = torch.randint(5, model.config.decoder.vocab_size, (len(lengths), target_length), generator=draw)
-    return {"input_ids": ids.where(mask > 0, pad), "attention_mask": mask, "decoder_input_ids": target}
+    return {"input_ids": ids.where(mask > 0, model.source_pad_id), "attention_mask": mask, "decoder_input_ids": target}
 
 
 @torch.no_grad()

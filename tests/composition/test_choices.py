@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from encdec_lightning.composition.compatibility import check
 from encdec_lightning.composition.compose import compose
-from encdec_lightning.composition.initialization import is_cross_attention
+from encdec_lightning.composition.sides.cross_attention import is_cross_attention
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.errors import UserErrors
 

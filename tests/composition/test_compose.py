@@ -2,9 +2,11 @@
 
 import inspect
 import json
+import pydoc
 import shutil
 from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import torch
@@ -24,9 +26,30 @@ def test_the_arguments_are_the_fields_of_composition(function):
     parameters = dict(inspect.signature(function).parameters)
     if function is compose:
         assert parameters.pop("tokenizers").kind is inspect.Parameter.KEYWORD_ONLY
-    expected = [(field.name, inspect.Parameter.empty if field.default is MISSING else field.default, field.type)
-                for field in fields(Composition)]  # fmt: skip
+    types = get_type_hints(
+        Composition
+    )  # the field's types are text, those of the signature are what help() should show
+    expected = [
+        (field.name, inspect.Parameter.empty if field.default is MISSING else field.default, types[field.name])
+        for field in fields(Composition)
+    ]
     assert [(name, one.default, one.annotation) for name, one in parameters.items()] == expected
+
+
+@pytest.mark.parametrize("function", [compose, check])
+def test_help_spells_the_arguments_out(function):
+    shown = pydoc.render_doc(function, renderer=pydoc.plaintext)
+    assert f"{function.__name__}(encoder: str | None, decoder: str, weights: Literal['untied', " in shown
+    assert "dropout: float | None = None" in shown and function.__doc__.splitlines()[0] in shown
+
+
+@pytest.mark.parametrize("function", [compose, check])
+def test_arguments_that_there_are_not_are_refused_in_the_name_of_the_function(files, function):
+    name = function.__name__
+    with pytest.raises(TypeError, match=rf"^{name}\(\) got an unexpected keyword argument 'weigths'$"):
+        function(files.bert, files.bert, weigths="tied")
+    with pytest.raises(TypeError, match=rf"^{name}\(\) missing a required argument: 'decoder'$"):
+        function(files.bert)
 
 
 @pytest.mark.parametrize("init", INITS)  # all four pairs of these: see test_initialization.py

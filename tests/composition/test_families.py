@@ -13,9 +13,9 @@ from transformers import AutoModel, AutoTokenizer, EncoderDecoderModel
 
 from encdec_lightning.composition.architectures import ARCHITECTURES
 from encdec_lightning.composition.compose import compose
-from encdec_lightning.composition.initialization import is_cross_attention
 from encdec_lightning.composition.model import EncoderDecoder, count_ties
 from encdec_lightning.composition.prefix import PrefixDecoder
+from encdec_lightning.composition.sides.cross_attention import is_cross_attention
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.training.freezing import freeze
 

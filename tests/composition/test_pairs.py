@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from encdec_lightning.composition.architectures import ARCHITECTURES
-from encdec_lightning.composition.compatibility import check, skeleton
+from encdec_lightning.composition.checks.skeleton import skeleton
+from encdec_lightning.composition.compatibility import check
 from encdec_lightning.composition.compose import compose
 from encdec_lightning.composition.model import EncoderDecoder, count_ties
 from encdec_lightning.errors import UserErrors

@@ -12,7 +12,8 @@ from test_families import every_family
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from encdec_lightning.composition.architectures import ARCHITECTURES
-from encdec_lightning.composition.compose import compose, rebuild
+from encdec_lightning.composition.assembly import rebuild
+from encdec_lightning.composition.compose import compose
 from encdec_lightning.composition.model import EncoderDecoder
 from encdec_lightning.composition.prefix import PrefixDecoder
 from encdec_lightning.errors import UserError

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from encdec_lightning.composition.compose import compose, rebuild
+from encdec_lightning.composition.assembly import rebuild
+from encdec_lightning.composition.compose import compose
 from encdec_lightning.composition.prefix import PrefixDecoder
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.errors import UserError, UserErrors

@@ -1,11 +1,27 @@
 """Which parameters the two sides share."""
 
+from dataclasses import replace
+from typing import get_args
+
 import pytest
 import torch
 from composed import ENCODERS, every_cell, inputs, kept, logits, tied_cells
 
 from encdec_lightning.composition.architectures import length_limit
-from encdec_lightning.composition.sharing import shared_keys, unlike
+from encdec_lightning.composition.compatibility import check
+from encdec_lightning.composition.options import Weights
+from encdec_lightning.composition.sharing import SCHEMES, shared_keys, unlike
+
+
+def test_every_scheme_is_an_option_and_every_option_a_scheme():
+    assert list(SCHEMES) == list(get_args(Weights))
+
+
+def test_a_scheme_that_needs_one_family_refuses_two_in_its_own_name(files, monkeypatch):
+    monkeypatch.setitem(SCHEMES, "untied", replace(SCHEMES["untied"], needs_one_family=True))
+    (problem,) = check(files.bert, files.roberta, "untied").problems
+    assert (problem.field, problem.value) == ("weights", "untied")
+    assert problem.expected.startswith("a bert encoder and a roberta decoder cannot share")
 
 
 def names(module: torch.nn.Module) -> set[str]:

@@ -15,7 +15,7 @@ from tokenizers import normalizers
 
 from encdec_lightning import Loading, Seq2SeqDataModule, Task, Tokenizers
 from encdec_lightning.cache import fingerprints
-from encdec_lightning.composition.encoding import Encoder
+from encdec_lightning.composition.bulk_tokenizer import BulkTokenizer
 from encdec_lightning.data.examples import building
 from encdec_lightning.data.examples import prepared as module
 from encdec_lightning.data.examples.prepared import prepared
@@ -237,8 +237,10 @@ def test_calls_of_the_tokenizer_are_bounded_by_characters_too(task, loading, mon
     before = prepared(task, loading, "train", BERT)
     monkeypatch.setattr(building, "CHARACTERS", 500)
     monkeypatch.setattr(module, "VERSION", -1)
-    sizes, encode = [], Encoder.__call__
-    monkeypatch.setattr(Encoder, "__call__", lambda self, texts: (sizes.append(len(texts)), encode(self, texts))[1])
+    sizes, encode = [], BulkTokenizer.__call__
+    monkeypatch.setattr(
+        BulkTokenizer, "__call__", lambda self, texts: (sizes.append(len(texts)), encode(self, texts))[1]
+    )
     assert prepared(task, loading, "train", BERT).meta == before.meta
     assert max(sizes) < 100 and sum(sizes) == 2 * 3000
 

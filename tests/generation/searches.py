@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from encdec_lightning import Generation
-from encdec_lightning.composition.compatibility import ComposedModel
+from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.generation.engine import Engine
 from encdec_lightning.generation.search import Hypothesis
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from encdec_lightning import Generation, compose
-from encdec_lightning.composition.compatibility import ComposedModel
+from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.generation.model_runner import ModelRunner
 from encdec_lightning.generation.search import Hypothesis
 

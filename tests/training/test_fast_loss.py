@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from encdec_lightning import compose
-from encdec_lightning.composition.compatibility import ComposedModel
+from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.kernels import gradients as gradients_module
 from encdec_lightning.kernels import working_copy

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from encdec_lightning.composition.encoding import Ids
+from encdec_lightning.composition.bulk_tokenizer import Ids
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.data.examples.store import SIDES, OnDisk, StoreWriter
 from encdec_lightning.data.options import Task
@@ -66,7 +66,7 @@ class _Keeper:
     def __init__(self, task: Task, split: Split, tokenizers: Tokenizers, reader: PairReader) -> None:
         self._name, self._reader = f"task.{split}", reader
         self._too_long = task.too_long if split == "train" else "truncate"
-        self._encoders = (tokenizers.source_encoder, tokenizers.target_encoder)
+        self._tokenizers = (tokenizers.source_in_bulk, tokenizers.target_in_bulk)
         self._limits = np.array([task.max_source_length, task.max_target_length])
         self._truncated, self._unknown, self._with_unknown = (np.zeros(2, dtype=np.int64) for _ in range(3))
         self._dropped = 0
@@ -75,8 +75,8 @@ class _Keeper:
         """Ids of all sources and of all targets, whole."""
         texts = [pair.source for pair in pairs], [pair.target for pair in pairs]
         return [
-            [ids for part in _calls(side) for ids in encoder(part)]
-            for encoder, side in zip(self._encoders, texts, strict=True)
+            [ids for part in _calls(side) for ids in tokenizer(part)]
+            for tokenizer, side in zip(self._tokenizers, texts, strict=True)
         ]
 
     def keep(self, rows: list[int], pairs: list[Pair], whole: list[list[Ids]], writer: StoreWriter) -> None:
@@ -97,20 +97,21 @@ class _Keeper:
         if not kept:
             return
         cut = [
-            [encoder.cut(side[number], int(limit)) for number in kept]
-            for encoder, side, limit in zip(self._encoders, whole, self._limits, strict=True)
+            [tokenizer.cut(side[number], int(limit)) for number in kept]
+            for tokenizer, side, limit in zip(self._tokenizers, whole, self._limits, strict=True)
         ]
         self._truncated += over[kept].sum(axis=0)
-        for side, (encoder, ids) in enumerate(zip(self._encoders, cut, strict=True)):
-            found = _occurrences(encoder.unknown_id, ids)
+        for side, (tokenizer, ids) in enumerate(zip(self._tokenizers, cut, strict=True)):
+            found = _occurrences(tokenizer.unknown_id, ids)
             self._unknown[side] += found.sum()
             self._with_unknown[side] += np.count_nonzero(found)
         writer.extend([rows[each] for each in kept], [pairs[each] for each in kept], cut, lengths[kept])
 
     def _has_tokens(self, row: int, pair: Pair, lengths: NDArray[np.int32]) -> bool:
         """Whether the tokenizers make anything of both texts."""
-        for encoder, name, text, length in zip(self._encoders, SIDES, (pair.source, pair.target), lengths, strict=True):
-            if length <= len(encoder.prefix) + len(encoder.suffix):
+        texts = pair.source, pair.target
+        for tokenizer, name, text, length in zip(self._tokenizers, SIDES, texts, lengths, strict=True):
+            if length <= len(tokenizer.prefix) + len(tokenizer.suffix):
                 expected = f"the tokenizer makes no token of this {name}"
                 self._reader.refuse(row, UserError(f"{self._name} row {row}", text[:60], expected))
                 return False

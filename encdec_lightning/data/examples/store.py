@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encdec_lightning.composition.encoding import Ids
+from encdec_lightning.composition.bulk_tokenizer import Ids
 from encdec_lightning.errors import UserError
 from encdec_lightning.records import Pair
 

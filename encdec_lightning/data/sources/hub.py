@@ -30,7 +30,11 @@ def load(field: str, place: HubSplit, cache: Path) -> Dataset:
     made anew, as are those of a folder that has changed. Data sets that are loading scripts are refused too: `datasets`
     4 runs none. Many have a converted copy, which the revision refs/convert/parquet names.
     """
-    import datasets
+    try:
+        import datasets
+    except ImportError as error:
+        expected = "it needs the package datasets, pip install encdec_lightning[hub]"
+        raise UserError(field, f"hub:{place.dataset}", expected) from error
 
     local = Path(place.dataset).is_dir()
     asked = hashlib.sha256(f"{place.dataset} {place.revision} {place.configuration}".encode()).hexdigest()[:16]

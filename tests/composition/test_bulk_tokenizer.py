@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CanineTokenizer, PreTrainedTokenizerFast
 
-from encdec_lightning.composition.encoding import Encoder
+from encdec_lightning.composition.bulk_tokenizer import BulkTokenizer
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.errors import UserError
 
@@ -45,7 +45,7 @@ TEXTS = st.lists(st.text("abc é😀文.\n") | st.just("matrix graph list one te
 def test_the_same_as_a_call(name, texts, longest, side):
     tokenizer = TOKENIZERS[name]
     tokenizer.truncation_side = side
-    encoder = Encoder.with_special_tokens(tokenizer)
+    encoder = BulkTokenizer.with_special_tokens(tokenizer)
     whole = encoder(texts)
     assert [ids.tolist() for ids in whole] == [list(ids) for ids in tokenizer(texts)["input_ids"]]
     cut = tokenizer(texts, truncation=True, max_length=longest)["input_ids"]
@@ -56,18 +56,18 @@ def test_the_tokenizers_own_settings_do_not_matter():
     tokenizer = tiny.wordpiece()
     expected = tokenizer("the matrix is a list")["input_ids"]
     tokenizer(["the matrix is a list", "x"], truncation=True, max_length=4, padding=True)  # these stay with its core
-    assert Encoder.with_special_tokens(tokenizer)(["the matrix is a list"])[0].tolist() == expected
+    assert BulkTokenizer.with_special_tokens(tokenizer)(["the matrix is a list"])[0].tolist() == expected
 
 
 def test_signatures_tell_tokenizers_apart():
     for tokenizer in TOKENIZERS.values():
         tokenizer.truncation_side = "right"
-    found = [Encoder.with_special_tokens(tokenizer).signature() for tokenizer in TOKENIZERS.values()]
+    found = [BulkTokenizer.with_special_tokens(tokenizer).signature() for tokenizer in TOKENIZERS.values()]
     assert len(set(found)) == len(found)
-    assert Encoder.with_special_tokens(tiny.wordpiece()).signature() == found[0]
+    assert BulkTokenizer.with_special_tokens(tiny.wordpiece()).signature() == found[0]
     grown = tiny.wordpiece()
     grown.add_tokens(["newword"])
-    assert Encoder.with_special_tokens(grown).signature() not in found
+    assert BulkTokenizer.with_special_tokens(grown).signature() not in found
     assert (
         Tokenizers(tiny.wordpiece()).signature()
         != Tokenizers(tiny.wordpiece(), tiny.byte_pairs(roberta=False)).signature()
@@ -78,7 +78,7 @@ def test_special_tokens_inside_a_text_are_refused():
     odd = around("$A")
     odd.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
     odd.add_special_tokens({"mask_token": "[MASK]"})
-    Encoder.with_special_tokens(odd)  # as long as they stay out of it
+    BulkTokenizer.with_special_tokens(odd)  # as long as they stay out of it
 
     class Inside(type(odd)):
         def __call__(self, text, add_special_tokens=True, **options):
@@ -89,4 +89,4 @@ def test_special_tokens_inside_a_text_are_refused():
 
     inside = Inside(tokenizer_object=odd.backend_tokenizer, unk_token="[UNK]")
     with pytest.raises(UserError, match="its special tokens must stand before and after a text's own tokens"):
-        Encoder.with_special_tokens(inside)
+        BulkTokenizer.with_special_tokens(inside)

@@ -1,4 +1,4 @@
-"""`Encoder`: texts to token ids at the full speed of a tokenizer, and the cutting of what is too long."""
+"""`BulkTokenizer`: texts to token ids at the full speed of a tokenizer, and the cutting of what is too long."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Ids = NDArray[np.uint32]
 PROBE = "one text"
 
 
-class Encoder:
+class BulkTokenizer:
     """Ids of texts, `prefix + tokens + suffix`, as calling the tokenizer gives them, whole or cut.
 
     A fast tokenizer is asked through its Rust core, which spares most of what the call in Python costs. Where a
@@ -37,7 +37,7 @@ class Encoder:
             self._core.encode_special_tokens = self._splits_special_tokens
 
     @classmethod
-    def with_special_tokens(cls, tokenizer: PreTrainedTokenizerBase) -> Encoder:
+    def with_special_tokens(cls, tokenizer: PreTrainedTokenizerBase) -> BulkTokenizer:
         """With what the tokenizer itself puts around a text."""
         whole = list(tokenizer(PROBE)["input_ids"])
         tokens = list(tokenizer(PROBE, add_special_tokens=False)["input_ids"])

@@ -1,0 +1,1 @@
+"""What can be said against a combination before any weight is loaded."""

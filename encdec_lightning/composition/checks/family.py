@@ -1,0 +1,57 @@
+"""Whether the family of a checkpoint can take the role that a composition gives it."""
+
+from __future__ import annotations
+
+from inspect import signature
+
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig
+
+from encdec_lightning.composition.architectures import ARCHITECTURES, CANNOT_DECODE, CANNOT_ENCODE
+from encdec_lightning.composition.options import Composition, Side
+from encdec_lightning.composition.sides.config import checkpoint_config
+from encdec_lightning.errors import UserError, did_you_mean
+
+
+def family_problems(side: Side, composition: Composition) -> list[UserError]:
+    """What stands against a checkpoint's family in its role."""
+    config = checkpoint_config(side)
+    family, known = config.model_type, ARCHITECTURES.get(config.model_type)
+    problems = []
+    if side.role == "encoder":
+        if known is not None and known.encodes == "yes" and side.bidirectional:
+            problems.append(UserError("encoder_bidirectional", True, f"{family} has no causal mask to take off"))
+        elif known is not None and known.encodes == "unmasked" and not side.bidirectional:
+            expected = f"{family} reads left to right only; encoder_bidirectional=true takes its causal mask off"
+            problems.append(UserError("encoder", side.checkpoint, expected))
+        elif known is None or known.encodes == "no":
+            problems.append(UserError("encoder", side.checkpoint, _why_not(config, "encoder", CANNOT_ENCODE)))
+    elif composition.reads_prefix:
+        if known is None or not known.prefixes:
+            able = ", ".join(name for name, each in ARCHITECTURES.items() if each.prefixes)
+            problems.append(UserError("decoder", side.checkpoint, f"{family} cannot stand alone, {able} can"))
+    elif known is None or not known.decodes:
+        problems.append(UserError("decoder", side.checkpoint, _why_not(config, "decoder", CANNOT_DECODE)))
+    return problems
+
+
+def _why_not(config: PretrainedConfig, role: str, reasons: dict[str, str]) -> str:
+    family = config.model_type
+    able = [
+        name for name, each in ARCHITECTURES.items() if (each.encodes != "no" if role == "encoder" else each.decodes)
+    ]
+    reason = reasons.get(family)
+    if reason is None and role == "decoder":
+        reason = _lacks_cross_attention(config)
+    if reason is None:
+        reason = f"it was never tried, {', '.join(able)} can{did_you_mean(family, able)}"
+    return f"its family {family} cannot be the {role}: {reason}"
+
+
+def _lacks_cross_attention(config: PretrainedConfig) -> str | None:
+    """The reason against a decoder that has no way to read an encoder, found in its class."""
+    model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if model is None:
+        return "transformers has no causal language model of it"
+    if "encoder_hidden_states" not in signature(model.forward).parameters:
+        return "it has no cross-attention to read a source with"
+    return None

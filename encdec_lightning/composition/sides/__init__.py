@@ -1,0 +1,1 @@
+"""One side of a model: its config, its layers, and where the values of its parameters come from."""

@@ -1,0 +1,62 @@
+"""The config of a side as it will be built, and the layers that it takes of its checkpoint."""
+
+from __future__ import annotations
+
+from transformers import PretrainedConfig
+
+from encdec_lightning.composition.architectures import DROPOUTS, PER_LAYER, architecture_of, depth
+from encdec_lightning.composition.checkpoints import load_config, vocabulary
+from encdec_lightning.composition.options import Side
+from encdec_lightning.errors import UserError
+
+
+def checkpoint_config(side: Side) -> PretrainedConfig:
+    """The config of a side's checkpoint, in the side's role and with its dropout; raises `UserError`."""
+    config = load_config(side.role, side.checkpoint)
+    if getattr(config, "quantization_config", None) is not None:
+        raise UserError(side.role, side.checkpoint, "its weights are quantized, take the checkpoint in full precision")
+    if side.dropout is not None:
+        for name in DROPOUTS:
+            if hasattr(config, name):
+                setattr(config, name, side.dropout)
+    if side.cross_attention is not None or side.role == "encoder":
+        config.is_decoder = config.add_cross_attention = side.role == "decoder"
+    if side.bidirectional:
+        config.is_causal = False
+    return config
+
+
+def side_config(side: Side) -> PretrainedConfig:
+    """The config of a side as it will be built, its family known; raises `UserError`."""
+    config = checkpoint_config(side)
+    architecture = architecture_of(config)
+    chosen = layer_numbers(side, config)
+    if side.layers is not None:
+        for name in PER_LAYER:
+            each = getattr(config, name, None)
+            if isinstance(each, list):
+                setattr(config, name, [each[number] for number in chosen])
+        setattr(config, architecture.depth, len(chosen))
+    if side.vocabulary is not None:
+        size, pad = vocabulary(f"{side.role}_vocabulary", side.vocabulary)
+        if architecture.positions_before_first and pad != config.pad_token_id:
+            expected = (
+                f"a {config.model_type} counts positions from its padding token, so this vocabulary must have "
+                f"padding as token {config.pad_token_id}"
+            )
+            raise UserError(f"{side.role}_vocabulary", side.vocabulary, expected)
+        config.vocab_size, config.pad_token_id = size, pad
+    return config
+
+
+def layer_numbers(side: Side, config: PretrainedConfig) -> list[int]:
+    """The chosen layers of a checkpoint, counted from 0; raises `UserError` for one that it does not have."""
+    layers = depth(config)
+    if layers < 1:
+        raise UserError(side.role, side.checkpoint, f"its config.json says {layers} layers, it must be at least 1")
+    if side.layers is None:
+        return list(range(layers))
+    numbers = side.layers if isinstance(side.layers, list) else list(range(1, side.layers + 1))
+    if max(numbers) > layers:
+        raise UserError(f"{side.role}_layers", side.layers, f"{side.checkpoint} has {layers} layers")
+    return [number - 1 for number in numbers]

@@ -1,0 +1,58 @@
+"""What both kinds of composed model answer, so that nobody asks which of them a model is."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from composed import composed
+
+import encdec_lightning
+from encdec_lightning.composition.architectures import ARCHITECTURES, depth, key_width
+from encdec_lightning.composition.composed_model import ComposedModel
+
+
+def test_an_encoder_decoder(files):
+    model = composed(files, "roberta", "gpt2")
+    assert isinstance(model, ComposedModel) and not model.reads_prefix and not model.composition.reads_prefix
+    assert model.sides == {"encoder": model.encoder, "decoder": model.decoder}
+    assert model.source_config is model.config.encoder
+    assert model.source_pad_id == model.config.encoder.pad_token_id != 0
+    assert model.packs and not model.mixes_dtypes
+
+
+def test_a_decoder_alone(files):
+    model = encdec_lightning.compose(None, files.gpt2)
+    assert isinstance(model, ComposedModel) and model.reads_prefix and model.composition.reads_prefix
+    assert model.sides == {"decoder": model.decoder}
+    assert model.source_config is model.config.decoder and model.config.decoder.pad_token_id is None
+    assert model.source_pad_id == 0
+    assert not model.packs and not model.mixes_dtypes
+
+
+@pytest.mark.parametrize(("role", "family"), [
+    (role, name) for name, each in ARCHITECTURES.items() for role, able in (("decoder", each.decodes), ("prefix", each.prefixes)) if able
+])  # fmt: skip
+def test_the_width_of_the_keys_is_what_the_cache_holds(probe, role, family):
+    model = probe(role, family)
+    ids = {"input_ids": model.dummy_inputs["input_ids"][:1, :2] * 0 + 7}
+    cache = model(**ids, decoder_input_ids=ids["input_ids"], use_cache=True).past_key_values
+    layers = getattr(cache, "self_attention_cache", cache).layers
+    assert len(layers) == depth(model.config.decoder)
+    for layer in layers:
+        assert layer.keys.shape[1] * layer.keys.shape[3] <= key_width(model.config.decoder)
+        assert layer.values.shape[1] * layer.values.shape[3] <= key_width(model.config.decoder)
+
+
+def asks_for_the_kind(file: Path) -> list[str]:
+    """Calls that look whether a model, or its config, has an encoder."""
+    calls = [node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    found = [ast.unparse(call) for call in calls if ast.unparse(call.func) in ("hasattr", "getattr", "isinstance")]
+    return [call for call in found if call.endswith(("'encoder')", "EncoderDecoder)", "PrefixDecoder)"))]
+
+
+def test_nobody_asks_which_kind_a_model_is():
+    house = Path(encdec_lightning.__file__).parent
+    found = {file.name: asked for file in house.rglob("*.py") if (asked := asks_for_the_kind(file))}
+    assert found == {}
