@@ -12,7 +12,7 @@ The map, from left to right; each room imports only from rooms to its left:
                                references.py, significance.py, baselines.py
     kernels/                   what torch and transformers compute slowly: attention.py, packing.py, dropout.py,
                                noise.py, cross_entropy.py, working_copy.py, stand_in.py, gradients.py,
-                               packed_linear.py, short_attention.py, spans.py
+                               onednn_linear.py, short_attention.py, spans.py, self_check.py
     composition/               two checkpoints in, one model out: compose.py, compatibility.py, signature.py,
                                assembly.py, composed_model.py, model.py, prefix.py, labels.py, sharing.py,
                                architectures.py, checkpoints.py, foreign.py, local_checkpoints.py, convert.py,
@@ -25,9 +25,9 @@ The map, from left to right; each room imports only from rooms to its left:
                                pydoc.py, docstrings.py, splitting.py
     data/examples/             pairs in, tokenized examples out: examples.py, building.py, store.py, prepared.py
     data/batches/              examples in, batches out: plan.py, updates.py, batch.py, loader.py
-    generation/                batches in, predictions out: predict.py, generate.py, engine.py, decoder.py, cache.py,
-                               candidates.py, constraints.py, search.py, beam_search.py, sampling.py, tokens.py,
-                               support.py, stock.py
+    generation/                batches in, predictions out: predict.py, memory.py, generate.py, support.py, stock.py,
+                               engine.py, model_runner.py, positions.py, visibility.py, cache.py, logits.py,
+                               candidates.py, constraints.py, search.py, beam_search.py, sampling.py, tokens.py
     training/                  batches in, checkpoints out: module.py, loss.py, flops.py, freezing.py,
                                optimizers.py, schedules.py, precision.py, product_speeds.py, checkpoint.py,
                                checkpoint_io.py, callbacks/

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from torch import nn
 
 import encdec_lightning
 
@@ -59,10 +60,15 @@ INSIDE = {
 FILES = sorted(file.relative_to(HOUSE).as_posix() for file in HOUSE.rglob("*.py"))
 MODULES = [file for file in FILES if not file.endswith("__init__.py")]
 MAY_NAME_PRIVATE_THINGS = {
-    *(f"composition/{name}.py" for name in ("sharing", "model", "prefix")),
-    "kernels/attention.py",
-    "generation/cache.py",
+    "transformers": {
+        *(f"composition/{name}.py" for name in ("sharing", "model", "prefix")),
+        "kernels/attention.py",
+        "generation/cache.py",
+    },
+    "torch": {f"kernels/{name}.py" for name in ("attention", "onednn_linear", "stand_in")},
+    "hydra": {"launch/sweep.py"},
 }
+"""The files that name private parts of a library; tests/upstream has a test of each such fact."""
 PRIVATE = {
     name
     for kind in (
@@ -145,6 +151,20 @@ def test_tests_are_short_and_have_names_of_their_own():
     assert "__init__.py" not in names
 
 
+PRIVATE_OF_TORCH = {
+    name
+    for thing in (
+        nn.Module(),
+        torch.zeros(0),
+        torch.optim.SGD([torch.zeros(1)]),
+        torch.Generator(),
+        torch.autograd.Function,
+    )
+    for name in dir(thing)
+    if re.match("_[^_]", name)
+}
+
+
 def private_names(module: ast.Module) -> Iterator[str]:
     """Names of transformers' own that a file reads, sets or imports, self's included."""
     for node in ast.walk(module):
@@ -164,7 +184,46 @@ def private_names(module: ast.Module) -> Iterator[str]:
             yield from (part for part in parts if part.startswith("_"))
 
 
-@pytest.mark.parametrize("file", [file for file in MODULES if file not in MAY_NAME_PRIVATE_THINGS])
+def private_parts(module: ast.Module, library: str) -> Iterator[str]:
+    """What a file names of a library by a path with a private part, and of torch's objects their private names."""
+    ours = set()  # names that the library has given to the file
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            paths = {(alias.asname or alias.name.partition(".")[0]): alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            paths = {(alias.asname or alias.name): f"{node.module}.{alias.name}" for alias in node.names}
+        else:
+            continue
+        found = {name: path.split(".") for name, path in paths.items() if path.partition(".")[0] == library}
+        ours |= set(found)
+        yield from (part for path in found.values() for part in path if re.match("_[^_]", part))
+    for node in ast.walk(module):
+        if isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr):
+            root: ast.expr = node
+            while isinstance(root, ast.Attribute):
+                root = root.value
+            is_its_own = isinstance(root, ast.Name) and root.id in ours
+            if is_its_own or (library == "torch" and node.attr in PRIVATE_OF_TORCH):
+                yield node.attr
+        elif library == "torch" and isinstance(node, ast.Constant) and node.value in PRIVATE_OF_TORCH:
+            yield node.value  # getattr(module, "_name")
+
+
+@pytest.mark.parametrize("library", ["torch", "hydra"])
+@pytest.mark.parametrize("file", MODULES)
+def test_private_parts_of_torch_and_hydra_stay_in_a_few_files(file, library):
+    found = set(private_parts(tree(file), library))
+    may = file in MAY_NAME_PRIVATE_THINGS[library]
+    assert bool(found) == may, f"{file} names {sorted(found)}" if found else f"{file} needs no leave any more"
+
+
+def test_private_parts_are_found():
+    text = "import torch\nfrom torch import nn as n\nfrom hydra._x import a\ntorch.ops.y._z(n._q)\nvars(m)['_modules']"
+    assert set(private_parts(ast.parse(text), "torch")) == {"_z", "_q", "_modules"}
+    assert set(private_parts(ast.parse(text), "hydra")) == {"_x"}
+
+
+@pytest.mark.parametrize("file", [file for file in MODULES if file not in MAY_NAME_PRIVATE_THINGS["transformers"]])
 def test_private_names_of_transformers_stay_in_a_few_files(file):
     """`_init_weights` of our own class and the like count: they are transformers' business too."""
     found = set(private_names(tree(file)))
@@ -172,7 +231,9 @@ def test_private_names_of_transformers_stay_in_a_few_files(file):
 
 
 def test_private_names_are_found():
-    allowed = {name for file in MAY_NAME_PRIVATE_THINGS & set(FILES) for name in private_names(tree(file))}
+    allowed = {
+        name for file in MAY_NAME_PRIVATE_THINGS["transformers"] & set(FILES) for name in private_names(tree(file))
+    }
     assert allowed  # else the rule above is vain
     assert set(private_names(ast.parse("from transformers._x import _y\nm._tied_weights_keys"))) >= {"_x", "_y"}
 

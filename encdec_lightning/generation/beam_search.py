@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from encdec_lightning.generation.candidates import candidates
-from encdec_lightning.generation.decoder import Pieces
+from encdec_lightning.generation.logits import Pieces
 from encdec_lightning.generation.options import Generation
-from encdec_lightning.generation.search import Hypothesis, Move, Rows, Search
+from encdec_lightning.generation.search import Hypothesis, Move, Places, Search
 from encdec_lightning.generation.tokens import Tokens
 
 LOWEST = -1.0e9
@@ -39,25 +39,25 @@ class BeamSearch(Search):
 
     @property
     def state(self) -> list[Tensor]:
-        """All tensors with a row for each source."""
+        """All tensors with a row for each place."""
         return [*super().state, self.finished, self.finished_lengths, self.finished_scores]
 
-    def begin(self, rows: Tensor, pieces: Pieces) -> Move:
-        """The first tokens of new sources in these rows, from the logits of M rows."""
-        self.lengths[rows] = 0
-        self.scores[rows] = 0
-        self.finished_scores[rows] = LOWEST
-        return self._advance(rows, 0, pieces, beams=1)
+    def begin(self, places: Tensor, pieces: Pieces) -> Move:
+        """The first tokens of new sources in these places, from the logits of M targets."""
+        self.lengths[places] = 0
+        self.scores[places] = 0
+        self.finished_scores[places] = LOWEST
+        return self._advance(places, 0, pieces, beams=1)
 
     def step(self, active: int, longest: int, pieces: Pieces) -> Move:
-        """The next tokens of the first n sources, from the logits of n * K rows."""
+        """The next tokens of the first n sources, from the logits of n * K targets."""
         return self._advance(slice(0, active), longest, pieces, self.beams)
 
-    def _advance(self, at: Rows, longest: int, pieces: Pieces, beams: int) -> Move:
+    def _advance(self, at: Places, longest: int, pieces: Pieces, beams: int) -> Move:
         tokens, lengths = self.tokens[at][:, :beams], self.lengths[at]
-        rows = lengths.repeat_interleave(beams)
-        best = candidates(pieces, self.count, self._forbid(tokens, rows, longest))
-        best = self.special.force(best, rows, self.max_length)
+        filled = lengths.repeat_interleave(beams)
+        best = candidates(pieces, self.count, self._forbid(tokens, filled, longest))
+        best = self.special.force(best, filled, self.max_length)
         width = best.tokens.shape[1]
         sums = best.log_probabilities.view(len(tokens), beams, width) + self.scores[at][:, :beams, None]
         sums, chosen = sums.flatten(1).topk(min(self.count, beams * width), dim=1)
@@ -74,7 +74,9 @@ class BeamSearch(Search):
         self.lengths[at], self.scores[at] = lengths, scores
         return Move(parents, words, self._done(at, lengths, scores[:, 0]))
 
-    def _finish(self, at: Rows, tokens: Tensor, lengths: Tensor, sums: Tensor, parents: Tensor, words: Tensor) -> None:
+    def _finish(
+        self, at: Places, tokens: Tensor, lengths: Tensor, sums: Tensor, parents: Tensor, words: Tensor
+    ) -> None:
         """Keep the best K of the finished targets and of the new ones, which are among the first K of these."""
         sums, parents, words = (each[:, : self.beams] for each in (sums, parents, words))
         new = torch.where(sums > LOWEST, sums / self.penalties[lengths][:, None], LOWEST)
@@ -85,7 +87,7 @@ class BeamSearch(Search):
         self.finished_lengths[at] = both_lengths.gather(1, kept)
         self.finished_scores[at] = scores
 
-    def _done(self, at: Rows, lengths: Tensor, best_running: Tensor) -> Tensor:
+    def _done(self, at: Places, lengths: Tensor, best_running: Tensor) -> Tensor:
         """(M,): whether nothing more is to be found. Without K finished targets the worst of them is `LOWEST`."""
         worst = self.finished_scores[at][:, -1]
         if self.options.early_stopping is True:
@@ -97,11 +99,11 @@ class BeamSearch(Search):
             overtaken = best_running / self.penalties[at_best] <= worst
         return overtaken | (lengths == self.max_length)
 
-    def hypotheses(self, row: int) -> list[Hypothesis]:
+    def hypotheses(self, place: int) -> list[Hypothesis]:
         """The best `num_return_sequences` of a source that is done; fewer where the vocabulary allows no more."""
         count = self.options.num_return_sequences
-        lengths, scores = self.finished_lengths[row, :count].tolist(), self.finished_scores[row, :count].tolist()
-        tokens = self.finished[row, :count].tolist()
+        lengths, scores = self.finished_lengths[place, :count].tolist(), self.finished_scores[place, :count].tolist()
+        tokens = self.finished[place, :count].tolist()
         found = zip(tokens, lengths, scores, strict=True)
         return [Hypothesis(ids[1 : 1 + length], score) for ids, length, score in found if score > LOWEST]
 

@@ -29,9 +29,10 @@ class SharedCache(EncoderDecoderCache):  # type: ignore[misc]
 
     def __init__(self, layers: int, sources: int, beams: int, max_length: int) -> None:
         self.sources, self.beams, self.slots = sources, beams, 1 + beams * (max_length - 1)
-        self.rows: Tensor | None = None
-        self.places: tuple[Tensor, Tensor] | None = None
-        """Of packed sources: the row and the column of each of their tokens, (N,) each."""
+        self.new: Tensor | None = None
+        """The places of new sources, (M,); none in a step."""
+        self.scattered: tuple[Tensor, Tensor] | None = None
+        """Of packed sources: the place and the column of each of their tokens, (N,) each."""
         self.prefix = 0
         """Columns kept for sources read as prefixes."""
         self.active = self.source_width = self.steps = 0
@@ -45,22 +46,23 @@ class SharedCache(EncoderDecoderCache):  # type: ignore[misc]
 
     is_updated: dict[int, bool]
 
-    def admit(self, rows: Tensor, prefix: int, packed: Tensor | None = None) -> None:
-        """The next forward pass is one over new sources for the rows (M,), with prefixes of so many columns.
+    def admit(self, places: Tensor, prefix: int, packed: Tensor | None = None) -> None:
+        """The next forward pass is one over new sources for the places (M,), with prefixes of so many columns.
 
         If it is a packed one, `packed` (M,) are the lengths of the sources.
         """
-        self.rows, self.is_updated, self.places = rows, {}, None
+        self.new, self.is_updated, self.scattered = places, {}, None
         if packed is not None:
             firsts = (packed.cumsum(0) - packed).repeat_interleave(packed)
-            self.places = rows.repeat_interleave(packed), torch.arange(len(firsts), device=rows.device) - firsts
+            columns = torch.arange(len(firsts), device=places.device) - firsts
+            self.scattered = places.repeat_interleave(packed), columns
         missing, self.prefix = max(0, prefix - self.prefix), max(prefix, self.prefix)
         for layer in self.self_attention_cache.layers:
             layer.widen(missing, 0)
 
     def advance(self, active: int, source_width: int, steps: int, first_slot: int | Tensor) -> None:
         """The next forward pass is one over a token of each beam of the first `active` sources."""
-        self.rows, self.is_updated = None, self._cross_is_there
+        self.new, self.is_updated = None, self._cross_is_there
         self.active, self.source_width, self.steps, self.first_slot = active, source_width, steps, first_slot
         for layer in self.cross_attention_cache.layers:
             layer.show()
@@ -71,7 +73,7 @@ class SharedCache(EncoderDecoderCache):  # type: ignore[misc]
         return [layer.stored_keys for layer in self.cross_attention_cache.layers if layer.is_initialized]
 
     def move(self, into: Tensor, out_of: Tensor) -> None:
-        """The sources of the rows `out_of` (M,) go into the rows `into`."""
+        """The sources of the places `out_of` (M,) go into the places `into`."""
         for layer in (*self.self_attention_cache.layers, *self.cross_attention_cache.layers):
             if layer.is_initialized:
                 for stored in (layer.stored_keys, layer.stored_values):
@@ -128,10 +130,10 @@ class SelfLayer(SharedLayer):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         cache = self.cache
-        if cache.rows is not None:
+        if cache.new is not None:
             for stored, states in ((self.stored_keys, key_states), (self.stored_values, value_states)):
-                new = states if cache.places is None else states.transpose(0, 2)
-                stored[cache.rows, :, cache.prefix + 1 - new.shape[2] : cache.prefix + 1] = new
+                new = states if cache.scattered is None else states.transpose(0, 2)
+                stored[cache.new, :, cache.prefix + 1 - new.shape[2] : cache.prefix + 1] = new
             return key_states, value_states
         self._write(self.stored_keys, key_states)
         self._write(self.stored_values, value_states)
@@ -152,7 +154,7 @@ class SelfLayer(SharedLayer):
 
     def get_seq_length(self) -> int:
         """How long the longest target is; positions are given to decoders."""
-        return 0 if self.cache.rows is not None else self.cache.steps
+        return 0 if self.cache.new is not None else self.cache.steps
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Asked for new sources only: targets under way come with their mask."""
@@ -166,14 +168,14 @@ class CrossLayer(SharedLayer):
         """Write the keys and values of new sources, (M, G, S, D) or packed (1, G, N, D)."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        places = self.cache.places
-        width = key_states.shape[2] if places is None else int(places[1].max()) + 1
+        scattered = self.cache.scattered
+        width = key_states.shape[2] if scattered is None else int(scattered[1].max()) + 1
         self.widen(0, max(0, width - self.stored_keys.shape[2]))
         for stored, states in ((self.stored_keys, key_states), (self.stored_values, value_states)):
-            if places is None:
-                stored[self.cache.rows, :, :width] = states
+            if scattered is None:
+                stored[self.cache.new, :, :width] = states
             else:
-                stored[places[0], :, places[1]] = states[0].transpose(0, 1)
+                stored[scattered[0], :, scattered[1]] = states[0].transpose(0, 1)
         return key_states, value_states
 
     def show(self) -> None:

@@ -1,16 +1,15 @@
-"""The best next tokens of each row, without log-probabilities of all tokens."""
+"""The best next tokens of each target, without log-probabilities of all tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from encdec_lightning.kernels.packed_linear import packed_linear, packs
+from encdec_lightning.generation.logits import PIECE, Pieces
 
-PIECE = 2048  # tokens of the vocabulary at a time: some hundred rows of them stay in the processor's cache
 GROUPS = 64  # of a piece, of which only those that hold a large logit are looked into
 
 Forbid = Callable[[Tensor, int], None]
@@ -19,7 +18,7 @@ Forbid = Callable[[Tensor, int], None]
 
 @dataclass(frozen=True)
 class Candidates:
-    """The k likeliest next tokens of R rows, likeliest first."""
+    """The k likeliest next tokens of R targets, likeliest first."""
 
     logits: Tensor
     """(R, k) float32; -inf where fewer than k tokens are allowed."""
@@ -35,50 +34,7 @@ class Candidates:
         return self.logits - self.normalizer[:, None]
 
 
-class Head:
-    """The LM head's product, R rows at a time, in pieces of the vocabulary that are reduced while they are in cache."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Weight (V, H) and bias (V,) or none."""
-        self.weight, self.bias = weight, bias
-        self._room = weight.new_empty(0)
-        self._packed: list[Callable[[Tensor], Tensor]] = []
-        if packs(weight):
-            parts = [slice(start, start + PIECE) for start in range(0, len(weight), PIECE)]
-            self._packed = [packed_linear(weight[part], None if bias is None else bias[part]) for part in parts]
-
-    @property
-    def vocabulary(self) -> int:
-        """Its size."""
-        return len(self.weight)
-
-    def pieces(self, hidden: Tensor) -> list[Callable[[], Tensor]]:
-        """What computes each piece (R, C) of the logits of hidden states (R, H), into memory that is used again."""
-        rows = len(hidden)
-        if self._room.numel() < rows * self.vocabulary:
-            self._room = hidden.new_empty(rows * self.vocabulary)
-
-        def piece(start: int) -> Callable[[], Tensor]:
-            weight = self.weight[start : start + PIECE]
-            room = self._room[rows * start : rows * (start + len(weight))].view(rows, len(weight))
-            if self._packed:
-                return lambda: room.copy_(self._packed[start // PIECE](hidden))
-            if self.bias is None:
-                return lambda: torch.mm(hidden, weight.t(), out=room)
-            bias = self.bias[start : start + PIECE]
-            return lambda: torch.addmm(bias, hidden, weight.t(), out=room)
-
-        return [piece(start) for start in range(0, self.vocabulary, PIECE)]
-
-
-def pieces_of(logits: Tensor) -> list[Callable[[], Tensor]]:
-    """The same of logits (R, V) that a model has computed."""
-    return [lambda piece=piece: piece.contiguous() for piece in logits.split(PIECE, dim=1)]  # type: ignore[misc]
-
-
-def candidates(
-    pieces: Sequence[Callable[[], Tensor]], count: int, forbid: Forbid | None = None, normalize: bool = True
-) -> Candidates:
+def candidates(pieces: Pieces, count: int, forbid: Forbid | None = None, normalize: bool = True) -> Candidates:
     """The `count` likeliest tokens, or all if there are fewer.
 
     Exact: they lie in the `count` groups of tokens with the largest maxima.
@@ -103,13 +59,13 @@ def candidates(
         maxima = torch.cat([_group_maxima(kept[number]) for number in whole], dim=1)
         groups = maxima.topk(count, dim=1).indices
         numbers, inside = groups // GROUPS, groups % GROUPS
-        rows = torch.arange(len(groups), device=groups.device)[:, None]
+        targets = torch.arange(len(groups), device=groups.device)[:, None]
         members = torch.arange(PIECE // GROUPS, device=groups.device)
         if all(kept[number].data_ptr() - kept[0].data_ptr() == number * _bytes(kept[0]) for number in whole):
             stacked = kept[0].as_strided((len(whole), *kept[0].shape), (kept[0].numel(), *kept[0].stride()))
         else:
             stacked = torch.stack([kept[number] for number in whole])
-        found = stacked.view(len(whole), len(rows), -1, GROUPS)[numbers, rows, :, inside]
+        found = stacked.view(len(whole), len(targets), -1, GROUPS)[numbers, targets, :, inside]
         values.append(found.flatten(1))
         tokens.append((numbers[..., None] * PIECE + members * GROUPS + inside[..., None]).flatten(1))
         rest = kept[len(whole) :]
@@ -141,7 +97,7 @@ def _log_sum_exp(piece: Tensor) -> Tensor:
     return piece.to(precise).logsumexp(1).float()
 
 
-def everything(pieces: Sequence[Callable[[], Tensor]], forbid: Forbid | None = None) -> Candidates:
+def everything(pieces: Pieces, forbid: Forbid | None = None) -> Candidates:
     """The whole vocabulary, in its order."""
     computed, sums, start = [], [], 0
     for compute in pieces:

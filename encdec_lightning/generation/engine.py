@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from threading import Lock, current_thread
+from threading import RLock, current_thread
 from typing import Generic, TypeVar
 
 import torch
@@ -14,10 +14,10 @@ from transformers import PreTrainedModel
 
 from encdec_lightning.errors import UserError
 from encdec_lightning.generation.beam_search import BeamSearch
-from encdec_lightning.generation.decoder import Decoder
+from encdec_lightning.generation.model_runner import ModelRunner
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.sampling import Sampling
-from encdec_lightning.generation.search import Hypothesis, Rows, Search
+from encdec_lightning.generation.search import Hypothesis, Places, Search
 from encdec_lightning.generation.tokens import Tokens
 
 Key = TypeVar("Key")
@@ -29,7 +29,7 @@ REFILL = 4
 
 
 class Engine(Generic[Key]):
-    """Generates for any number of sources in bounded memory: at most `rows` targets are under way.
+    """Generates for any number of sources in bounded memory: at most `targets` of them are under way.
 
     One engine serves many streams, one after the other; where one stops, be it inside a step, does not matter to the
     next. It holds the model's own weights, or one copy cast to `dtype` when it was made. Weights in bf16 are laid out
@@ -37,14 +37,14 @@ class Engine(Generic[Key]):
     """
 
     def __init__(
-        self, model: PreTrainedModel, generation: Generation, max_length: int, rows: int = 256,
+        self, model: PreTrainedModel, generation: Generation, max_length: int, targets: int = 256,
         dtype: torch.dtype | None = None, generator: torch.Generator | None = None, scores: bool = True,
     ) -> None:  # fmt: skip
-        beams = generation.rows
-        self.places = max(1, rows // beams)
+        beams = generation.targets_per_source
+        self.places = max(1, targets // beams)
         special = Tokens.of(model)
-        self.decoder = Decoder(model, self.places, beams, max_length, special.start, dtype)
-        device = self.decoder.device
+        self.runner = ModelRunner(model, self.places, beams, max_length, special.start, dtype)
+        device = self.runner.device
         self.search: Search = (
             BeamSearch(generation, self.places, max_length, special, device)
             if generation.num_beams > 1
@@ -53,7 +53,7 @@ class Engine(Generic[Key]):
         self._tokens = torch.zeros(self.places, beams, dtype=torch.long, device=device)  # written last
         self._keys: list[Key] = []
         self._lengths: list[int] = []
-        self._lock = Lock()  # held while the stream changes, and during a step
+        self._lock = RLock()  # held while the stream changes, and during a step; a step that was stopped may keep it
         self._stream: object = None  # the one that goes on
         self._thread = current_thread()  # that has taken its last step
         self._is_whole = True  # no step has stopped half done
@@ -69,10 +69,10 @@ class Engine(Generic[Key]):
             waiting, more = iter(sources), True
             while self._goes_on(own) or more:
                 free = self.places - len(self._keys)
-                if more and (not self._keys or (self.decoder.mixes_lengths and REFILL * free >= self.places)):
+                if more and (not self._keys or (self.runner.mixes_lengths and REFILL * free >= self.places)):
                     new = list(islice(waiting, free))
                     more = len(new) == free
-                    for group in _by_length(new, padded=not self.decoder.packs):
+                    for group in _by_length(new, padded=not self.runner.reads_side_by_side):
                         yield from self._run(own, group)
                 if self._keys:
                     yield from self._run(own)
@@ -88,7 +88,7 @@ class Engine(Generic[Key]):
                 expected = "a stream of another thread has not ended; each thread needs a streamer of its own"
                 raise UserError("streamer", "in use", expected)
             if not self._is_whole:
-                self.decoder.reset()
+                self.runner.reset()
             self._keys, self._lengths, self._is_whole = [], [], True
             self._stream, self._thread = object(), here
             return self._stream
@@ -112,38 +112,38 @@ class Engine(Generic[Key]):
     @torch.no_grad()
     def _run(self, own: object, group: Sequence[tuple[Key, Tensor]] = ()) -> list[tuple[Key, list[Hypothesis]]]:
         """Read new sources, or take one step with those under way; the sources that are now done."""
-        device = self.decoder.device
+        device = self.runner.device
         with self._step(own), torch.autocast(device.type, enabled=False):
             if group:
-                rows = list(range(len(self._keys), len(self._keys) + len(group)))
-                new = torch.tensor(rows, device=device)
-                at: Rows = new
-                move = self.search.begin(new, self.decoder.admit(rows, [ids for _, ids in group]))
+                places = list(range(len(self._keys), len(self._keys) + len(group)))
+                new = torch.tensor(places, device=device)
+                at: Places = new
+                move = self.search.begin(new, self.runner.admit(places, [ids for _, ids in group]))
                 self._keys += [key for key, _ in group]
                 self._lengths += [1] * len(group)
             else:
-                rows, at = list(range(len(self._keys))), slice(0, len(self._keys))
-                pieces = self.decoder.step(self._tokens[at], self._lengths)
-                move = self.search.step(len(rows), max(self._lengths), pieces)
+                places, at = list(range(len(self._keys))), slice(0, len(self._keys))
+                pieces = self.runner.step(self._tokens[at], self._lengths)
+                move = self.search.step(len(places), max(self._lengths), pieces)
                 if move.parents is not None:
-                    self.decoder.reorder(move.parents)
+                    self.runner.reorder(move.parents)
                 self._lengths = [length + 1 for length in self._lengths]
             self._tokens[at] = move.tokens
-            return self._leave([row for row, done in zip(rows, move.done.tolist(), strict=True) if done])
+            return self._leave([place for place, done in zip(places, move.done.tolist(), strict=True) if done])
 
-    def _leave(self, rows: list[int]) -> list[tuple[Key, list[Hypothesis]]]:
-        """The results of the sources in these rows, which the last ones then take."""
-        finished = [(self._keys[row], self.search.hypotheses(row)) for row in rows]
-        kept, done = len(self._keys) - len(rows), set(rows)
-        into = [row for row in rows if row < kept]
-        out_of = [row for row in range(kept, len(self._keys)) if row not in done]
+    def _leave(self, places: list[int]) -> list[tuple[Key, list[Hypothesis]]]:
+        """The results of the sources in these places, which the last sources then take."""
+        finished = [(self._keys[place], self.search.hypotheses(place)) for place in places]
+        kept, done = len(self._keys) - len(places), set(places)
+        into = [place for place in places if place < kept]
+        out_of = [place for place in range(kept, len(self._keys)) if place not in done]
         if into:
-            self.decoder.move(into, out_of)
-            to, of = (torch.tensor(each, device=self.decoder.device) for each in (into, out_of))
+            self.runner.move(into, out_of)
+            to, of = (torch.tensor(each, device=self.runner.device) for each in (into, out_of))
             self.search.move(to, of)
             self._tokens[to] = self._tokens[of]
-            for row, other in zip(into, out_of, strict=True):
-                self._keys[row], self._lengths[row] = self._keys[other], self._lengths[other]
+            for place, other in zip(into, out_of, strict=True):
+                self._keys[place], self._lengths[place] = self._keys[other], self._lengths[other]
         del self._keys[kept:], self._lengths[kept:]
         return finished
 

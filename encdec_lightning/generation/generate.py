@@ -12,7 +12,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from encdec_lightning.composition.architectures import depth, key_width
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.generation.engine import Engine
@@ -55,11 +54,11 @@ def stream(
     generation: Generation,
     *,
     max_target_length: int | None = None,
-    rows: int = 256,
+    targets: int = 256,
     generator: torch.Generator | None = None,
     scores: bool = True,
 ) -> Iterator[tuple[Key, list[Hypothesis]]]:
-    """(key, its targets) for each (key, ids of a source (S,)), as they are done, `rows` targets under way at most.
+    """(key, its targets) for each (key, ids of a source (S,)), as they are done, `targets` of them under way at most.
 
     The sources may be a generator without end: no more of them are taken than are under way. In fp32 the sequences are
     those of the model's own `generate`, whatever sources share the memory; sampling alone draws other numbers, from
@@ -71,7 +70,7 @@ def stream(
     for what no model could do: empty sources, sources or targets longer than the positions.
     """
     start: Streamer[Key] = streamer(
-        model, generation, max_target_length=max_target_length, rows=rows, generator=generator, scores=scores,
+        model, generation, max_target_length=max_target_length, targets=targets, generator=generator, scores=scores,
         stacklevel=3,
     )  # fmt: skip
     return start(sources)
@@ -82,7 +81,7 @@ def streamer(
     generation: Generation,
     *,
     max_target_length: int | None = None,
-    rows: int = 256,
+    targets: int = 256,
     generator: torch.Generator | None = None,
     scores: bool = True,
     stacklevel: int = 2,
@@ -101,25 +100,10 @@ def streamer(
         if sentence not in _announced:
             _announced.add(sentence)
             warnings.warn(sentence, stacklevel=stacklevel)
-        places = max(1, rows // generation.rows)
+        places = max(1, targets // generation.targets_per_source)
         return lambda sources: _by_transformers(model, checked(sources, limit), generation, longest, places, generator)
-    engine: Engine[Key] = Engine(model, generation, longest, rows, working_dtype(model), generator, scores)
+    engine: Engine[Key] = Engine(model, generation, longest, targets, working_dtype(model), generator, scores)
     return lambda sources: engine.stream(checked(sources, limit))
-
-
-def rows_that_fit(model: ComposedModel, generation: Generation, source: int, target: int, free: int, most: int) -> int:
-    """How many targets half of `free` bytes hold, for lengths of at most these, `most` at most, a source's at least.
-
-    Counted are, for each place of a source, keys and values of all layers, the mask of its beams and two rows of logits
-    a beam. On CPU the source's keys are there twice (`Reading`); transformers' own generate keeps them for each beam.
-    """
-    config, dtype = model.config.decoder, working_dtype(model) or model.dtype
-    beams, slots = generation.rows, 1 + generation.rows * (target - 1)
-    copies = 2 if model.device.type == "cpu" else 1
-    columns = slots + source * (copies if obstacle(model, source + target) is None else beams)
-    numbers = 2 * depth(config) * key_width(config) * columns + beams * slots
-    place = dtype.itemsize * numbers + 2 * 4 * beams * int(config.vocab_size)
-    return beams * max(1, min(most // beams, free // 2 // place))
 
 
 def working_dtype(model: ComposedModel) -> torch.dtype | None:

@@ -70,7 +70,7 @@ class Generation:
         )
 
     @property
-    def rows(self) -> int:
+    def targets_per_source(self) -> int:
         """Targets of one source that a model works on at once."""
         return max(self.num_beams, self.num_return_sequences)
 

@@ -9,9 +9,11 @@ from transformers import PreTrainedModel
 
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.data.batches.batch import Batch
-from encdec_lightning.generation.generate import stream
+from encdec_lightning.generation.memory import ElasticStreamer
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.records import Prediction
+
+MOST = 256  # targets under way, on every device: their number decides the last bits, and what is drawn
 
 
 def predict(
@@ -23,13 +25,17 @@ def predict(
     generator: torch.Generator | None = None,
 ) -> Iterator[Prediction]:
     """A prediction for each pair of all the batches, as they are done: the best target, or the first draw."""
-    sources = [
+    examples = [
         (pair, ids[:length])
         for batch in batches
         for pair, ids, length in zip(batch.pairs, batch.source_ids, batch.source_lengths.tolist(), strict=False)
     ]
-    sources.sort(key=lambda source: -len(source[1]))
-    done = stream(model, sources, generation, max_target_length=max_target_length, generator=generator, scores=False)
-    for pair, hypotheses in done:
+    examples.sort(key=lambda example: -len(example[1]))
+    start: ElasticStreamer[int] = ElasticStreamer(
+        model, generation, longest_source=max((len(ids) for _, ids in examples), default=0),
+        max_target_length=max_target_length, most=MOST, generator=generator, scores=False,
+    )  # fmt: skip
+    for number, hypotheses in start([(number, ids) for number, (_, ids) in enumerate(examples)]):
+        pair = examples[number][0]
         (text,) = tokenizers.decode([hypotheses[0].tokens])
         yield Prediction(pair.id, pair.source, pair.target, text)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from encdec_lightning.generation.candidates import Candidates, Forbid, candidates, everything
-from encdec_lightning.generation.decoder import Pieces
+from encdec_lightning.generation.logits import Pieces
 from encdec_lightning.generation.options import Generation
-from encdec_lightning.generation.search import Hypothesis, Move, Rows, Search
+from encdec_lightning.generation.search import Hypothesis, Move, Places, Search
 from encdec_lightning.generation.tokens import Tokens
 
 
@@ -29,25 +29,25 @@ class Sampling(Search):
 
     @property
     def state(self) -> list[Tensor]:
-        """All tensors with a row for each source."""
+        """All tensors with a row for each place."""
         return [*super().state, self.ended, self.ended_lengths]
 
-    def begin(self, rows: Tensor, pieces: Pieces) -> Move:
-        """The first tokens of new sources in these rows, from the logits of M rows."""
-        self.lengths[rows] = self.ended_lengths[rows] = 0
-        self.scores[rows] = 0
-        self.ended[rows] = False
-        return self._advance(rows, 0, pieces, beams=1)
+    def begin(self, places: Tensor, pieces: Pieces) -> Move:
+        """The first tokens of new sources in these places, from the logits of M targets."""
+        self.lengths[places] = self.ended_lengths[places] = 0
+        self.scores[places] = 0
+        self.ended[places] = False
+        return self._advance(places, 0, pieces, beams=1)
 
     def step(self, active: int, longest: int, pieces: Pieces) -> Move:
-        """The next tokens of the first n sources, from the logits of n * K rows."""
+        """The next tokens of the first n sources, from the logits of n * K targets."""
         return self._advance(slice(0, active), longest, pieces, self.beams)
 
-    def _advance(self, at: Rows, longest: int, pieces: Pieces, beams: int) -> Move:
+    def _advance(self, at: Places, longest: int, pieces: Pieces, beams: int) -> Move:
         tokens, lengths = self.tokens[at], self.lengths[at]
-        rows = lengths.repeat_interleave(beams)
-        best = self._best(pieces, self._forbid(tokens[:, :beams], rows, longest))
-        best = self.special.force(best, rows, self.max_length)
+        filled = lengths.repeat_interleave(beams)
+        best = self._best(pieces, self._forbid(tokens[:, :beams], filled, longest))
+        best = self.special.force(best, filled, self.max_length)
         normalizer = best.normalizer
         if self.options.do_sample:
             drawn = self._draw(best.logits, self.beams // beams)
@@ -79,10 +79,10 @@ class Sampling(Search):
             logits = cut_to_nucleus(logits, self.options.top_p)
         return torch.multinomial(logits.softmax(dim=1), count, replacement=True, generator=self.generator)
 
-    def hypotheses(self, row: int) -> list[Hypothesis]:
+    def hypotheses(self, place: int) -> list[Hypothesis]:
         """The targets of a source that is done, in the order of the draws."""
-        found = zip(self.tokens[row].tolist(), self.ended_lengths[row].tolist(), self.scores[row].tolist(), strict=True)
-        return [Hypothesis(ids[1 : 1 + length], score) for ids, length, score in found]
+        columns = (each[place].tolist() for each in (self.tokens, self.ended_lengths, self.scores))
+        return [Hypothesis(ids[1 : 1 + length], score) for ids, length, score in zip(*columns, strict=True)]
 
 
 def cut_to_nucleus(logits: Tensor, mass: float) -> Tensor:

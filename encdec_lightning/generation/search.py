@@ -10,12 +10,12 @@ from torch import Tensor
 
 from encdec_lightning.generation.candidates import Forbid
 from encdec_lightning.generation.constraints import constraint
-from encdec_lightning.generation.decoder import Pieces
+from encdec_lightning.generation.logits import Pieces
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.tokens import Tokens
 
-Rows = Tensor | slice
-"""Sources: new ones by number (M,), or the first n."""
+Places = Tensor | slice
+"""Where sources under way are among all N: new ones by number (M,), or the first n."""
 
 
 @dataclass(frozen=True)
@@ -53,24 +53,24 @@ class Search(ABC):
         self.scores = torch.zeros(sources, beams, device=device)
 
     @abstractmethod
-    def begin(self, rows: Tensor, pieces: Pieces) -> Move:
-        """The first tokens of new sources in these rows, from the logits of M rows."""
+    def begin(self, places: Tensor, pieces: Pieces) -> Move:
+        """The first tokens of new sources in these places, from the logits of M targets."""
 
     @abstractmethod
     def step(self, active: int, longest: int, pieces: Pieces) -> Move:
-        """The next tokens of the first n sources, whose targets have `longest` tokens or fewer, from n * K rows."""
+        """The next tokens of the first n sources, from the logits of n * K targets of `longest` tokens or fewer."""
 
     @abstractmethod
-    def hypotheses(self, row: int) -> list[Hypothesis]:
-        """The results of a source that is done, best first where there is an order."""
+    def hypotheses(self, place: int) -> list[Hypothesis]:
+        """The results of the source in this place, which is done, best first where there is an order."""
 
     @property
     def state(self) -> list[Tensor]:
-        """All tensors with a row for each source."""
+        """All tensors with a row for each place."""
         return [self.tokens, self.lengths, self.scores]
 
     def move(self, into: Tensor, out_of: Tensor) -> None:
-        """The sources of some rows go into others, whose own are done."""
+        """The sources of some places go into others, whose own are done."""
         for tensor in self.state:
             tensor[into] = tensor[out_of]
 

@@ -19,10 +19,10 @@ LANES = 32  # bf16 numbers of a vector register; torch's softmax of rows that do
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The sequences of one group: `count` of them, N tokens together, the longest of `width`; each has `heads` vectors.
+class Ragged:
+    """The sequences of one group: `count` of them, N tokens together, the longest of `width`.
 
-    Packed they are (N * heads, D) rows, padded (count, heads, width, D).
+    Each token has `heads` vectors. Packed they are (N * heads, D) rows, padded (count, heads, width, D).
     """
 
     count: int
@@ -52,8 +52,8 @@ class Rows:
 class Group:
     """Neighbours whose attention is computed at once."""
 
-    queries: Rows
-    keys: Rows
+    queries: Ragged
+    keys: Ragged
     hidden: Tensor | None
     """(count * heads, 1, keys.width), true at padding; None: there is none."""
 
@@ -105,16 +105,16 @@ def _grouped(queries: Sequence[int], keys: Sequence[int], heads: int) -> Iterato
             if (end + 1 - begin) * widest * deepest - real > ANOTHER_GROUP:
                 break
             end += 1
-        rows = _rows(keys[begin:end], heads, LANES)
+        ragged = _ragged(keys[begin:end], heads, LANES)
         hidden = None
-        if rows.padding is not None:
+        if ragged.padding is not None:
             ends = torch.tensor(keys[begin:end]).repeat_interleave(heads)
-            hidden = torch.arange(rows.width) >= ends[:, None, None]
-        yield Group(_rows(queries[begin:end], heads), rows, hidden)
+            hidden = torch.arange(ragged.width) >= ends[:, None, None]
+        yield Group(_ragged(queries[begin:end], heads), ragged, hidden)
         begin = end
 
 
-def _rows(lengths: Sequence[int], heads: int, multiple: int = 1) -> Rows:
+def _ragged(lengths: Sequence[int], heads: int, multiple: int = 1) -> Ragged:
     count, width, tokens = len(lengths), -(-max(lengths) // multiple) * multiple, sum(lengths)
     sizes = torch.tensor(lengths)
     first = sizes.cumsum(0) - sizes
@@ -125,4 +125,4 @@ def _rows(lengths: Sequence[int], heads: int, multiple: int = 1) -> Rows:
     to_padded = token[:, None, :] * heads + head[:, None]  # (count, heads, width)
     padded = torch.arange(to_padded.numel()).view(count, heads, width).transpose(1, 2)  # (count, width, heads)
     padding = None if tokens == count * width else padded[~real].flatten()
-    return Rows(count, width, heads, tokens, to_padded.flatten(), padded[real].flatten(), padding)
+    return Ragged(count, width, heads, tokens, to_padded.flatten(), padded[real].flatten(), padding)

@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
+
+from encdec_lightning.kernels.self_check import self_check
 
 SHIPPED = ("torch.nn.", "transformers.", "encdec_lightning.")  # whose modules run as their authors wrote them
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -47,7 +49,7 @@ def runs_as_shipped(model: nn.Module) -> bool:
 
     Wrappers may run it later again (checkpointing), and hooks expect what transformers would give them.
     """
-    if _has_any_global_hook():
+    if has_any_global_hook() or not modules_can_be_replaced():
         return False
     kinds = set()
     for module in model.modules():
@@ -56,6 +58,25 @@ def runs_as_shipped(model: nn.Module) -> bool:
             return False
         kinds.add(type(module))
     return all(kind.__call__ is nn.Module.__call__ and _is_shipped(kind.forward) for kind in kinds)
+
+
+@self_check("a model's stand-in", "the model runs as transformers has it")
+def modules_can_be_replaced() -> bool:
+    """Whether modules keep their parameters, modules and hooks where this file looks for them."""
+    own = vars(nn.LayerNorm(2))
+    if not hasattr(torch.nn.modules.module, "_has_any_global_hook") or not all(each in own for each in HOOKS):
+        return False
+    model = nn.Sequential(nn.LayerNorm(2), nn.Identity())
+    given, twice = torch.tensor([[1.0, -1.0]]), 2 * torch.ones(2)
+    before = model(given)
+    twin = stand_in(model, {model[0]: {"weight": twice}}, {model[1]: lambda module, values: -values})
+    return torch.equal(twin(given), -2 * before) and torch.equal(model(given), before)
+
+
+def has_any_global_hook() -> bool:
+    """Whether hooks run for all modules of the process."""
+    asked = getattr(torch.nn.modules.module, "_has_any_global_hook", None)
+    return asked is not None and bool(asked())
 
 
 def _is_shipped(forward: Any) -> bool:

@@ -7,7 +7,6 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -20,9 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from encdec_lightning.cache.folder import cache_folder
 from encdec_lightning.config import Config
 from encdec_lightning.errors import UserError
-from encdec_lightning.generation.generate import Streamer, rows_that_fit, streamer
+from encdec_lightning.generation.memory import ElasticStreamer
 from encdec_lightning.generation.search import Hypothesis
-from encdec_lightning.generation.support import target_limit
 from encdec_lightning.launch.command_line.overrides import with_options
 from encdec_lightning.launch.evaluation import load
 from encdec_lightning.launch.job.quiet import quiet
@@ -36,7 +34,6 @@ from encdec_lightning.training.module import Seq2SeqModule
 from encdec_lightning.training.precision import autocast
 
 CHUNK = 1024  # sources read, sorted by length and written together
-MOST_ROWS = {"cpu": 256, "cuda": 1024}  # targets under way, where the memory holds so many
 
 
 def predict_file(
@@ -93,7 +90,7 @@ def _predict(
                 written(pair, each, text, predictor.scores, predictor.several)
                 for pair, each in zip(window, answers, strict=True)
             ]
-            sink.write("".join(lines), Done(number, digest.hexdigest(), predictor.rows))
+            sink.write("".join(lines), Done(number, digest.hexdigest(), predictor.targets))
     finally:
         if bar.live.is_started:  # else there was nothing to show
             bar.stop()
@@ -103,27 +100,29 @@ def _predict(
 
 
 class Predictor:
-    """Texts for windows of sources by one engine; by one with half the targets under way when memory runs out."""
+    """Texts for windows of sources, by one engine for as long as memory holds its targets."""
 
-    def __init__(self, module: Seq2SeqModule, config: Config, scores: bool, rows: int | None = None) -> None:
-        """With `rows` it works as one that has been at work with so many, as far as memory allows."""
-        self.scores, self._config, self._warm = scores, config, rows is None
+    def __init__(self, module: Seq2SeqModule, config: Config, scores: bool, targets: int | None = None) -> None:
+        """With `targets` it works as one that has been at work with so many, as far as memory allows."""
+        self.scores, self._config, self._warm = scores, config, targets is None
         self.several = config.generation.num_return_sequences > 1
-        self._model, self._tokenizers = module.model, module.tokenizers
-        self._device = next(self._model.parameters()).device
+        self._tokenizers = module.tokenizers
+        self._device = next(module.model.parameters()).device
         self._generator = torch.Generator(self._device)
-        self._engine: Streamer[int] | None = None
+        task = config.task
         try:
-            longest = target_limit(self._model, config.generation, config.task.max_target_length)
+            with self._precision():
+                self._start: ElasticStreamer[int] = ElasticStreamer(
+                    module.model, config.generation, longest_source=task.max_source_length,
+                    max_target_length=task.max_target_length, most=targets, generator=self._generator, scores=scores,
+                )  # fmt: skip
         except UserError as error:
             raise error.inside("generation") from None
-        with self._precision():
-            fit = rows_that_fit(
-                self._model, config.generation, config.task.max_source_length, longest, free_memory(self._device),
-                MOST_ROWS[self._device.type],
-            )  # fmt: skip
-        self.rows = min(fit, rows or fit)
+
+    @property
+    def targets(self) -> int:
         """Targets under way."""
+        return self._start.targets
 
     def __call__(self, pairs: list[Pair], first: int, advance: Callable[[], None]) -> list[list[Answer]]:
         """The texts of each source and their scores, best first; one that is empty has an empty text.
@@ -132,63 +131,30 @@ class Predictor:
         """
         there = [number for number, pair in enumerate(pairs) if pair.source]
         ids = self._tokenizers.encode_sources([pairs[at].source for at in there], self._config.task.max_source_length)
-        sources = {at: torch.tensor(each) for at, each in zip(there, ids, strict=True)}
-        waiting = sorted(sources, key=lambda key: -len(sources[key]))
+        sources = [(at, torch.tensor(each)) for at, each in zip(there, ids, strict=True)]
+        waiting = sorted(sources, key=lambda source: -len(source[1]))
         if not self._warm:  # an engine's first steps differ from later ones in the last bits
-            self._run({}, waiting[:1], sources, lambda: None)
+            self._run(waiting[:1], lambda: None)
             self._warm = True
         self._generator.manual_seed((self._config.seed << 32) + first & (1 << 63) - 1)
-        found: dict[int, list[Hypothesis]] = {}
-        self._run(found, waiting, sources, advance)
-        texts = iter(self._tokenizers.decode([each.tokens for key in sources for each in found[key]]))
-        answers = {key: [Answer(next(texts), each.score) for each in found[key]] for key in sources}
+        found = self._run(waiting, advance)
+        texts = iter(self._tokenizers.decode([each.tokens for key in there for each in found[key]]))
+        answers = {key: [Answer(next(texts), each.score) for each in found[key]] for key in there}
         for _ in range(len(pairs) - len(there)):
             advance()
         return [answers.get(number, [Answer("", 0.0)]) for number in range(len(pairs))]
 
-    def _run(
-        self, found: dict[int, list[Hypothesis]], waiting: list[int], sources: dict[int, torch.Tensor],
-        advance: Callable[[], None],
-    ) -> None:  # fmt: skip
-        """Put what is generated into `found`; what was found stays when the memory does not hold the rest."""
-        least = self._config.generation.rows
-        while True:
-            try:
-                with self._precision():
-                    self._engine = self._engine or self._streamer()
-                    for key, hypotheses in self._engine([(key, sources[key]) for key in waiting if key not in found]):
-                        found[key] = hypotheses
-                        advance()
-                return
-            except torch.OutOfMemoryError as error:
-                if self.rows <= least:
-                    expected = f"the memory of {self._device} does not hold the {least} targets of one source"
-                    raise UserError("generation.num_beams", self._config.generation.num_beams, expected) from error
-            self._engine = None  # here the error and all that it held are gone
-            self.rows = max(1, self.rows // 2 // least) * least
-            torch.cuda.empty_cache()
-
-    def _streamer(self) -> Streamer[int]:
-        return streamer(
-            self._model, self._config.generation, max_target_length=self._config.task.max_target_length,
-            rows=self.rows, generator=self._generator, scores=self.scores,
-        )  # fmt: skip
+    def _run(self, waiting: list[tuple[int, torch.Tensor]], advance: Callable[[], None]) -> dict[int, list[Hypothesis]]:
+        found = {}
+        with self._precision():
+            for key, hypotheses in self._start(waiting):
+                found[key] = hypotheses
+                advance()
+        return found
 
     def _precision(self) -> torch.autocast:
         """The run's, as in its test."""
         return autocast(self._config.trainer.get("precision"), self._device)
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that a process may still take, at most."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    sizes = []
-    with suppress(OSError, ValueError, IndexError):  # not on every system
-        sizes.append(1024 * int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]))
-    with suppress(OSError, ValueError):  # of a container, "max" if there is none
-        sizes.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(sizes, default=4 << 30)
 
 
 def _sources(

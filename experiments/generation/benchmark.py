@@ -62,7 +62,7 @@ def runners(size: str, beams: int, texts: list[list[int]], other: CTranslate2 | 
 
     def ours(dtype: torch.dtype | None) -> Callable[[], float]:
         engine: Engine[int] = Engine(
-            model, options, setting.TARGET, rows=setting.AT_ONCE * beams, dtype=dtype, scores=False
+            model, options, setting.TARGET, targets=setting.AT_ONCE * beams, dtype=dtype, scores=False
         )
 
         def run() -> None:

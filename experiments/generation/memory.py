@@ -34,11 +34,11 @@ def main() -> None:
     print("|---|---:|---:|---:|---:|---:|")
     for beams in options.beams:
         search = Generation(num_beams=beams, min_length=setting.TARGET, max_length=setting.TARGET)
-        rows = setting.AT_ONCE * beams
-        engine: Engine[int] = Engine(model, search, setting.TARGET, rows=rows, dtype=torch.bfloat16, scores=False)
+        targets = setting.AT_ONCE * beams
+        engine: Engine[int] = Engine(model, search, setting.TARGET, targets=targets, dtype=torch.bfloat16, scores=False)
         dict(engine.stream(enumerate(texts)))
-        cache = engine.decoder.cache
-        own = bytes_of(cache.self_attention_cache.layers) / rows
+        cache = engine.runner.cache
+        own = bytes_of(cache.self_attention_cache.layers) / targets
         source = bytes_of(cache.cross_attention_cache.layers) / setting.AT_ONCE
         mean, longest = sum(map(len, texts)) / len(texts), max(map(len, texts))
         theirs = column * (setting.TARGET + longest)

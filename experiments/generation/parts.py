@@ -44,9 +44,9 @@ def main() -> None:
         module.candidates = clocked("head, candidates", module.candidates)  # type: ignore[attr-defined]
     for beams in options.beams:
         search = Generation(num_beams=beams, min_length=setting.TARGET, max_length=setting.TARGET)
-        rows = setting.AT_ONCE * beams
-        engine: Engine[int] = Engine(model, search, setting.TARGET, rows=rows, dtype=torch.bfloat16, scores=False)
-        inner = engine.decoder.model
+        targets = setting.AT_ONCE * beams
+        engine: Engine[int] = Engine(model, search, setting.TARGET, targets=targets, dtype=torch.bfloat16, scores=False)
+        inner = engine.runner.model
         inner.encoder.forward = clocked("encoder", inner.encoder.forward)
         for layer in inner.decoder.bert.encoder.layer:
             layer.attention.forward = clocked("self-attention", layer.attention.forward)

@@ -14,7 +14,9 @@ import torch
 from tiny import pairs, write_rows
 
 from encdec_lightning.cli.predict import main
-from encdec_lightning.generation.generate import rows_that_fit, streamer, working_dtype
+from encdec_lightning.generation import memory
+from encdec_lightning.generation.generate import streamer, working_dtype
+from encdec_lightning.generation.memory import targets_that_fit
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.prediction import predict_file as prediction
 
@@ -203,19 +205,19 @@ def test_the_batch_is_halved_when_memory_runs_out(jsonl, capsys, monkeypatch):
     assert main(["run=run", jsonl, *BEAMS]) == 0
     expected, given = capsys.readouterr().out, []
 
-    def failing(model, generation, *, rows, **options):
-        start = streamer(model, generation, rows=rows, **options)
-        given.append(rows)
+    def failing(model, generation, *, targets, **options):
+        start = streamer(model, generation, targets=targets, **options)
+        given.append(targets)
 
         def run(sources):
             for number, each in enumerate(start(sources)):
-                if number == 2 and rows > 12:
+                if number == 2 and targets > 12:
                     raise torch.OutOfMemoryError
                 yield each
 
         return run
 
-    monkeypatch.setattr(prediction, "streamer", failing)
+    monkeypatch.setattr(memory, "streamer", failing)
     assert main(["run=run", jsonl, *BEAMS]) == 0
     assert capsys.readouterr().out == expected
     assert given[0] == 255 and given == [255, 126, 63, 30, 15][: len(given)] and len(given) >= 3
@@ -223,7 +225,7 @@ def test_the_batch_is_halved_when_memory_runs_out(jsonl, capsys, monkeypatch):
     def never(*args, **options):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(prediction, "streamer", never)
+    monkeypatch.setattr(memory, "streamer", never)
     assert main(["run=run", jsonl, "generation.num_beams=2"]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == "generation.num_beams is 2: the memory of cpu does not hold the 2 targets of one source."
@@ -237,17 +239,17 @@ def test_the_precision_is_that_of_the_test(jsonl, trained, monkeypatch):
         found.append(working_dtype(model))
         return streamer(model, *args, **options)
 
-    monkeypatch.setattr(prediction, "streamer", watched)
+    monkeypatch.setattr(memory, "streamer", watched)
     assert main(["run=run", jsonl]) == 0
     assert found == [torch.bfloat16]
 
 
-def test_rows_that_fit(probe):
+def test_targets_that_fit(probe):
     model, beams = probe("decoder", "bert"), Generation(num_beams=4)
     place = 4 * (2 * 2 * 32 * (1 + 4 * 9 + 2 * 50) + 4 * (1 + 4 * 9)) + 2 * 4 * 4 * model.config.decoder.vocab_size
-    assert rows_that_fit(model, beams, 50, 10, 20 * place, 256) == 40
-    assert rows_that_fit(model, beams, 50, 10, 20 * place - 1, 256) == 36
-    assert rows_that_fit(model, beams, 50, 10, 1 << 40, 255) == 252
-    assert rows_that_fit(model, beams, 50, 10, 0, 256) == rows_that_fit(model, beams, 50, 10, 1, 1) == 4
+    assert targets_that_fit(model, beams, 50, 10, 20 * place, 256) == 40
+    assert targets_that_fit(model, beams, 50, 10, 20 * place - 1, 256) == 36
+    assert targets_that_fit(model, beams, 50, 10, 1 << 40, 255) == 252
+    assert targets_that_fit(model, beams, 50, 10, 0, 256) == targets_that_fit(model, beams, 50, 10, 1, 1) == 4
     with torch.autocast("cpu", torch.bfloat16):
-        assert rows_that_fit(model, beams, 50, 10, 20 * place, 256) > 40
+        assert targets_that_fit(model, beams, 50, 10, 20 * place, 256) > 40

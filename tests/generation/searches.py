@@ -42,7 +42,7 @@ def padded(model: ComposedModel, texts: list[Tensor]) -> dict[str, Tensor]:
 def ours(
     model: ComposedModel, texts: list[Tensor], options: Generation, length: int, places: int = 64, **more: Any
 ) -> Any:
-    engine: Engine[int] = Engine(model, options, length, rows=places * options.rows, **more)
+    engine: Engine[int] = Engine(model, options, length, targets=places * options.targets_per_source, **more)
     found = dict(engine.stream(enumerate(texts)))
     return [found[number] for number in range(len(texts))]
 

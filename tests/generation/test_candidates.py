@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from encdec_lightning.generation.candidates import PIECE, Head, candidates, everything, pieces_of
+from encdec_lightning.generation.candidates import candidates, everything
+from encdec_lightning.generation.logits import PIECE, Head, pieces_of
 
 SIZES = [7, PIECE, PIECE + 3, 5 * PIECE, 5 * PIECE + 700]
 

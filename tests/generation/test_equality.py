@@ -16,7 +16,7 @@ from torch import Tensor
 
 from encdec_lightning import Generation, compose
 from encdec_lightning.composition.composed_model import ComposedModel
-from encdec_lightning.generation.decoder import Decoder
+from encdec_lightning.generation.model_runner import ModelRunner
 from encdec_lightning.generation.search import Hypothesis
 
 LONGEST = 11
@@ -92,18 +92,18 @@ def test_the_same_as_transformers_in_many_cases(models, name, generation, sizes,
 @pytest.mark.parametrize("name", ["bert", "gpt2", "roberta", "prefix"])
 def test_a_longer_source_that_comes_later_changes_nothing(models: dict[str, ComposedModel], name: str) -> None:
     model, texts, written = models[name], searches.sources([2, 9]), [searches.START]
-    decoder = Decoder(model, 2, 1, 6, searches.START)
+    runner = ModelRunner(model, 2, 1, 6, searches.START)
 
     def logits(text: Tensor, tokens: list[int]) -> Tensor:
         source = {"input_ids": text[None], "attention_mask": torch.ones(1, len(text)).long()}
         return model(**source, decoder_input_ids=torch.tensor([tokens])).logits[0, -1]
 
-    decoder.admit([0], texts[:1])
+    runner.admit([0], texts[:1])
     for number, token in enumerate((7, 8), start=1):
         written.append(token)
-        decoder.step(torch.tensor([[token]]), [number])
-    decoder.admit([1], texts[1:])
-    pieces = decoder.step(torch.tensor([[9], [10]]), [3, 1])
+        runner.step(torch.tensor([[token]]), [number])
+    runner.admit([1], texts[1:])
+    pieces = runner.step(torch.tensor([[9], [10]]), [3, 1])
     got = torch.cat([compute() for compute in pieces], dim=1)
     wanted = [logits(texts[0], [*written, 9]), logits(texts[1], [searches.START, 10])]
     assert torch.allclose(got, torch.stack(wanted), atol=1e-4)

@@ -57,7 +57,7 @@ def test_what_the_engine_cannot_run_is_said_and_run_by_transformers(probe, role,
     texts = searches.sources(LENGTHS)
     before = torch.get_rng_state()
     with pytest.warns(UserWarning, match=f"runs {family}, slower: its attention counts positions"):
-        found = dict(stream(model, enumerate(texts), options, max_target_length=9, rows=6,
+        found = dict(stream(model, enumerate(texts), options, max_target_length=9, targets=6,
                             generator=torch.Generator().manual_seed(3)))  # fmt: skip
     assert torch.equal(torch.get_rng_state(), before)
     if options.do_sample:

@@ -32,12 +32,12 @@ def test_a_stream_without_end_takes_only_what_is_under_way(model):
             taken += 1
             yield number, searches.sources([3 + number % 7], number)[0]
 
-    found = stream(model, endless(), Generation(num_beams=2), max_target_length=8, rows=6)
+    found = stream(model, endless(), Generation(num_beams=2), max_target_length=8, targets=6)
     keys = [next(found)[0] for _ in range(40)]
     assert len(set(keys)) == 40 and taken <= 40 + 3 + 3
     texts = [searches.sources([3 + number % 7], number)[0] for number in range(20)]
     expected = searches.theirs(model, texts, Generation(num_beams=2), 8)
-    again = dict(stream(model, enumerate(texts), Generation(num_beams=2), max_target_length=8, rows=6))
+    again = dict(stream(model, enumerate(texts), Generation(num_beams=2), max_target_length=8, targets=6))
     assert [again[number][0].tokens for number in range(20)] == [best.tokens for (best,) in expected]
 
 

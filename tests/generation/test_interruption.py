@@ -68,7 +68,7 @@ def test_stopped_at_any_line(probe, role, family):
     options = Generation(num_beams=2, no_repeat_ngram_size=2, min_length=3)
 
     def fresh() -> Engine[int]:
-        return Engine(model, options, 4, rows=6)
+        return Engine(model, options, 4, targets=6)
 
     kept, draw = fresh(), random.Random(0)
     expected = found(kept, SECOND)
@@ -86,8 +86,8 @@ def test_stopped_at_any_line(probe, role, family):
 @pytest.mark.parametrize(("role", "family"), MODELS)
 def test_left_between_two_steps_or_by_a_source(probe, role, family):
     model = searches.sharpen(copy.deepcopy(probe(role, family)))
-    engine: Engine[int] = Engine(model, Generation(num_beams=2), 8, rows=4)
-    expected = found(Engine(model, Generation(num_beams=2), 8, rows=4), SECOND)
+    engine: Engine[int] = Engine(model, Generation(num_beams=2), 8, targets=4)
+    expected = found(Engine(model, Generation(num_beams=2), 8, targets=4), SECOND)
 
     def broken():
         yield from enumerate(FIRST[:3])
@@ -105,7 +105,7 @@ def test_left_between_two_steps_or_by_a_source(probe, role, family):
 
 
 def test_a_stream_that_another_one_has_followed_does_not_end_in_silence(probe):
-    engine: Engine[int] = Engine(searches.sharpen(copy.deepcopy(probe("decoder", "bert"))), Generation(), 8, rows=2)
+    engine: Engine[int] = Engine(searches.sharpen(copy.deepcopy(probe("decoder", "bert"))), Generation(), 8, targets=2)
     first = engine.stream(enumerate(FIRST))
     next(first)
     second = engine.stream(enumerate(SECOND))
@@ -157,7 +157,7 @@ def test_threads_on_one_model_do_not_disturb_each_other(probe, role, family):
     jobs = [(beams, searches.sources([5, 9, 3], seed)) for seed in range(4) for beams in (1, 2)]
 
     def job(beams: int, texts: list[torch.Tensor]) -> Any:
-        done = stream(model, enumerate(texts), Generation(num_beams=beams), max_target_length=10, rows=4)
+        done = stream(model, enumerate(texts), Generation(num_beams=beams), max_target_length=10, targets=4)
         return [[each.tokens for each in hypotheses] for _, hypotheses in sorted(done)]
 
     expected = [job(*each) for each in jobs]
@@ -186,7 +186,7 @@ def test_the_fall_back_of_one_thread_waits_for_that_of_another(probe, monkeypatc
 def test_a_streamer_of_two_threads_says_so(probe):
     model = searches.sharpen(copy.deepcopy(probe("decoder", "bert")))
     expected = dict(stream(model, enumerate(SECOND), Generation(), max_target_length=8))
-    start = streamer(model, Generation(), max_target_length=8, rows=2)
+    start = streamer(model, Generation(), max_target_length=8, targets=2)
     mine = start(enumerate(SECOND))
     done = dict([next(mine)])
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from encdec_lightning.kernels.packed_linear import pack_linears, packed_linear, packs
+from encdec_lightning.kernels.onednn_linear import onednn_linear, runs_in_onednn, use_onednn
 
 SMALL = torch.zeros(2, 2, dtype=torch.bfloat16)
-needs_bf16 = pytest.mark.skipif(not packs(SMALL), reason="oneDNN has no bf16 here")
+needs_bf16 = pytest.mark.skipif(not runs_in_onednn(SMALL), reason="oneDNN has no bf16 here")
 
 
 @needs_bf16
@@ -18,18 +18,18 @@ def test_the_product_is_that_of_a_linear_layer(shape: tuple[int, ...], with_bias
     weight, given = torch.randn(80, 48).bfloat16(), torch.randn(shape).bfloat16()
     bias = torch.randn(80).bfloat16() if with_bias else None
     exact = nn.functional.linear(given.double(), weight.double(), None if bias is None else bias.double())
-    found = packed_linear(weight, bias)(given)
+    found = onednn_linear(weight, bias)(given)
     assert found.dtype == torch.bfloat16 and found.shape == exact.shape
     assert torch.allclose(found.double(), exact, rtol=2**-8, atol=1e-4)
 
 
 @needs_bf16
-def test_layers_of_a_model_are_packed_for_good() -> None:
+def test_layers_of_a_model_run_so_for_good() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(48, 32), nn.Linear(32, 16)).bfloat16()
     given = torch.randn(4, 48).bfloat16()
     before = model(given)
-    pack_linears(model, leave=model[1])
+    use_onednn(model, leave=model[1])
     assert torch.allclose(model(given).float(), before.float(), rtol=2e-2, atol=2e-2)
     assert model(given[:0]).shape == (0, 16)
     with torch.no_grad():
@@ -40,6 +40,6 @@ def test_layers_of_a_model_are_packed_for_good() -> None:
     assert model(given).abs().sum() == 0  # as it is
 
 
-def test_what_is_not_packed() -> None:
-    assert not packs(SMALL.float())
-    assert not packs(SMALL.to("meta"))
+def test_what_does_not_run_so() -> None:
+    assert not runs_in_onednn(SMALL.float())
+    assert not runs_in_onednn(SMALL.to("meta"))

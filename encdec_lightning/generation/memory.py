@@ -1,0 +1,126 @@
+"""How many targets are under way: as many as the memory holds, and half as many where it runs out all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from encdec_lightning.composition.architectures import depth, key_width
+from encdec_lightning.composition.composed_model import ComposedModel
+from encdec_lightning.errors import UserError
+from encdec_lightning.generation.generate import Streamer, streamer, working_dtype
+from encdec_lightning.generation.options import Generation
+from encdec_lightning.generation.search import Hypothesis
+from encdec_lightning.generation.support import obstacle, target_limit
+from encdec_lightning.kernels.onednn_linear import runs_in_onednn
+
+MOST = {"cpu": 256, "cuda": 1024}  # targets under way, where the memory holds so many
+
+Key = TypeVar("Key")
+
+
+class ElasticStreamer(Generic[Key]):
+    """`streamer` with as many targets under way as the memory holds; with half as many from where it runs out.
+
+    Their number decides how fast it is, and which numbers are drawn for which source where `do_sample` is set.
+    """
+
+    def __init__(
+        self,
+        model: ComposedModel,
+        generation: Generation,
+        *,
+        longest_source: int,
+        max_target_length: int | None = None,
+        most: int | None = None,
+        generator: torch.Generator | None = None,
+        scores: bool = True,
+    ) -> None:
+        """For sources of so many tokens or fewer, with `most` targets under way, and no more than `MOST` says.
+
+        Raises `UserError` where the model does not allow targets as long as they may be.
+        """
+        longest = target_limit(model, generation, max_target_length)
+        device = model.device
+        limit = MOST.get(device.type, MOST["cpu"])
+        most = min(most or limit, limit)
+        self.targets = targets_that_fit(model, generation, longest_source, longest, free_memory(device), most)
+        """Targets under way."""
+        self._model, self._generation, self._max_target_length = model, generation, max_target_length
+        self._generator, self._scores = generator, scores
+        self._start: Streamer[Key] | None = None
+
+    def __call__(self, sources: Sequence[tuple[Key, Tensor]]) -> Iterator[tuple[Key, list[Hypothesis]]]:
+        """(key, its targets) for each (key, ids of a source), as they are done; each key is another one.
+
+        Where memory runs out, what is done stays done. Raises `UserError` where it does not hold one source's targets.
+        """
+        done: set[Key] = set()
+        least = self._generation.targets_per_source
+        while True:
+            try:
+                self._start = self._start or self._streamer()
+                for key, hypotheses in self._start([source for source in sources if source[0] not in done]):
+                    done.add(key)
+                    yield key, hypotheses
+                return
+            except torch.OutOfMemoryError as error:
+                if self.targets <= least:
+                    expected = f"the memory of {self._model.device} does not hold the {least} targets of one source"
+                    raise UserError("generation.num_beams", self._generation.num_beams, expected) from error
+            self._start = None  # here the error and all that it held are gone
+            self.targets = max(1, self.targets // 2 // least) * least
+            torch.cuda.empty_cache()
+
+    def _streamer(self) -> Streamer[Key]:
+        return streamer(
+            self._model, self._generation, max_target_length=self._max_target_length, targets=self.targets,
+            generator=self._generator, scores=self._scores,
+        )  # fmt: skip
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a process may still take, at most."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own, of a fit
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
+    sizes = []
+    with suppress(OSError, ValueError, IndexError):  # not on every system
+        sizes.append(1024 * int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]))
+    with suppress(OSError, ValueError):  # of a container, "max" if there is none
+        sizes.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(sizes, default=4 << 30)
+
+
+def targets_that_fit(
+    model: ComposedModel, generation: Generation, source: int, target: int, free: int, most: int
+) -> int:
+    """How many targets half of `free` bytes hold, for lengths of at most these, `most` at most, a source's at least.
+
+    Counted are the engine's own copies of weights and, for each place of a source, keys and values of all layers, the
+    mask of its beams and two rows of logits a beam. On CPU the source's keys are there twice (`Reading`); transformers'
+    own generate keeps them for each beam, and needs no copies.
+    """
+    config, dtype = model.config.decoder, working_dtype(model) or model.dtype
+    beams, slots = generation.targets_per_source, 1 + generation.targets_per_source * (target - 1)
+    ours = obstacle(model, source + target) is None
+    copies = 2 if model.device.type == "cpu" else 1
+    columns = slots + source * (copies if ours else beams)
+    numbers = 2 * depth(config) * key_width(config) * columns + beams * slots
+    place = dtype.itemsize * numbers + 2 * 4 * beams * int(config.vocab_size)
+    free -= copied_weights(model, dtype) if ours else 0
+    return beams * max(1, min(most // beams, free // 2 // place))
+
+
+def copied_weights(model: ComposedModel, dtype: torch.dtype) -> int:
+    """Bytes of the weights that an engine in this dtype holds beside the model's: those it casts, or lays out anew."""
+    numbers: int = sum(each.numel() for each in model.parameters() if each.dtype != dtype)
+    if runs_in_onednn(torch.empty(1, dtype=dtype, device=model.device)):
+        linear = {module.weight for module in model.modules() if type(module) is nn.Linear}  # the LM head's among them
+        numbers += sum(weight.numel() for weight in linear)
+    return numbers * dtype.itemsize

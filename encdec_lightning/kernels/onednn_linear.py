@@ -1,0 +1,71 @@
+"""Linear layers in bf16 on CPU whose weights are laid out once as oneDNN reads them, instead of at every call."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from encdec_lightning.kernels.self_check import self_check
+
+TYPICAL = 64  # vectors of an input, for which a layout is chosen; it serves any number
+
+
+def runs_in_onednn(weight: Tensor) -> bool:
+    """Whether this weight can be laid out so here."""
+    return (
+        weight.device.type == "cpu"
+        and weight.dtype == torch.bfloat16
+        and type(weight) in (Tensor, nn.Parameter)
+        and _processor_has_bf16()
+        and products_are_exact()
+    )
+
+
+@functools.cache
+def _processor_has_bf16() -> bool:
+    """Whether oneDNN computes in bf16 here."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    ask = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return ask is None or bool(ask())  # where nobody can be asked, the check below finds out and says so
+
+
+@self_check("the product of laid-out weights", "torch's own linear layers run")
+def products_are_exact() -> bool:
+    """Whether oneDNN's private operators compute a linear layer: small whole numbers, exact in bf16."""
+    weight, given, bias = ((torch.arange(count) % 5 - 2).bfloat16() for count in (6 * 8, 3 * 8, 6))
+    weight, given = weight.view(6, 8), given.view(3, 8)
+    expected = (given.float()[:, None] * weight.float()).sum(-1)
+    with_bias, without = onednn_linear(weight, bias)(given), onednn_linear(weight, None)(given)
+    return torch.equal(without.float(), expected) and torch.equal(with_bias.float(), expected + bias.float())
+
+
+def onednn_linear(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """`functional.linear` with this weight (O, I), a copy of it as it is now, for inputs (..., I) without gradients."""
+    laid_out = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), TYPICAL)
+    offset = None if bias is None else bias.detach()
+
+    def linear(given: Tensor) -> Tensor:
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(given, laid_out, offset, "none", [], "")
+        return product
+
+    return linear
+
+
+def use_onednn(model: nn.Module, leave: nn.Module | None = None) -> None:
+    """Let the linear layers of `model` work so, for good: later changes of their weights are not seen."""
+    for module in model.modules():
+        if type(module) is nn.Linear and module is not leave and runs_in_onednn(module.weight):
+            made = onednn_linear(module.weight, module.bias)
+            module.forward = partial(_forward, module, made)  # type: ignore[method-assign]
+
+
+def _forward(module: nn.Linear, linear: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+    if given.dtype != torch.bfloat16 or given.numel() == 0:
+        return functional.linear(given, module.weight, module.bias)
+    return linear(given)
