@@ -25,9 +25,10 @@ The map, from left to right; each room imports only from rooms to its left:
                                pydoc.py, docstrings.py, splitting.py
     data/examples/             pairs in, tokenized examples out: examples.py, building.py, store.py, prepared.py
     data/batches/              examples in, batches out: plan.py, updates.py, batch.py, loader.py
-    generation/                batches in, predictions out: predict.py, memory.py, generate.py, support.py, stock.py,
+    generation/                batches in, predictions out: predict.py, memory.py, generate.py, support.py,
                                engine.py, model_runner.py, positions.py, visibility.py, cache.py, logits.py,
-                               candidates.py, constraints.py, search.py, beam_search.py, sampling.py, tokens.py
+                               candidates.py, constraints.py, search.py, beam_search.py, sampling.py,
+                               special_tokens.py, export_config.py
     training/                  batches in, checkpoints out: module.py, loss.py, flops.py, freezing.py,
                                optimizers.py, schedules.py, precision.py, product_speeds.py, checkpoint.py,
                                checkpoint_io.py, callbacks/
@@ -38,10 +39,10 @@ The map, from left to right; each room imports only from rooms to its left:
                                worker.py, prepare.py, evaluation.py, points.py, sweep.py
     launch/command_line/       overrides in, a config out: presets.py, reading.py, hydra_nodes.py, hydra_errors.py,
                                hydra_compose.py, hydra_values.py, names.py, draft.py, overrides.py
-    launch/slots/              the open slots' nodes in, objects out: kinds.py, build.py, places.py
+    launch/slots/              the open slots' nodes in, objects out: argument_types.py, build.py, places.py
     launch/job/                a run's folder in, its results out: job.py, quiet.py, trainer.py, ranks.py, refusals.py,
-                               at_work.py, targets.py, weights.py, training_metrics.py, testing.py
-    launch/checks/             what is checked before a run: checks.py, model.py, paths.py, monitors.py, rehearsal.py
+                               at_work.py, targets.py, weights.py, metrics_json.py, testing.py
+    launch/checks/             what is checked before a run: checks.py, model.py, paths.py, monitors.py, constructors.py
     prediction/                files of sources in, files of texts out: inputs.py, predict_file.py, lines.py, partial.py
     cli/                       the commands: train.py, evaluate.py, predict.py, check.py, prepare.py, arguments.py,
                                help.py

@@ -127,7 +127,7 @@ def test_presets_and_files_that_it_names_exist(file: Path) -> None:
 
 
 def test_contributing_names_files_that_exist() -> None:
-    for path in re.findall(r"`((?:composition|training|evaluation|data|generation|kernels|reporting)/[a-z_./]+)`",
+    for path in re.findall(r"`((?:composition|training|evaluation|data|generation|kernels|reporting|launch)/[a-z_./]+)`",
                            text_of("CONTRIBUTING.md")):  # fmt: skip
         assert (ROOT / "encdec_lightning" / path).exists(), path
     for path in re.findall(r"`((?:tests|conf|experiments)/[a-z_./]+)`", text_of("CONTRIBUTING.md")):

@@ -10,7 +10,7 @@ from encdec_lightning.generation.candidates import candidates
 from encdec_lightning.generation.logits import Pieces
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.search import Hypothesis, Move, Places, Search
-from encdec_lightning.generation.tokens import Tokens
+from encdec_lightning.generation.special_tokens import Tokens
 
 LOWEST = -1.0e9
 """The score of a beam that there is not."""

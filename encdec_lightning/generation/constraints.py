@@ -7,7 +7,7 @@ from torch import Tensor
 
 from encdec_lightning.generation.candidates import Forbid
 from encdec_lightning.generation.options import Generation
-from encdec_lightning.generation.tokens import Tokens
+from encdec_lightning.generation.special_tokens import Tokens
 
 
 def constraint(tokens: Tensor, lengths: Tensor, longest: int, options: Generation, special: Tokens) -> Forbid | None:

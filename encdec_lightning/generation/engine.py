@@ -18,7 +18,7 @@ from encdec_lightning.generation.model_runner import ModelRunner
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.sampling import Sampling
 from encdec_lightning.generation.search import Hypothesis, Places, Search
-from encdec_lightning.generation.tokens import Tokens
+from encdec_lightning.generation.special_tokens import Tokens
 
 Key = TypeVar("Key")
 

@@ -17,8 +17,8 @@ from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.generation.engine import Engine
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.search import Hypothesis
+from encdec_lightning.generation.special_tokens import Tokens
 from encdec_lightning.generation.support import checked, obstacle, source_limit, target_limit
-from encdec_lightning.generation.tokens import Tokens
 
 _announced: set[str] = set()
 """Warnings that this process has seen."""

@@ -9,7 +9,7 @@ from encdec_lightning.generation.candidates import Candidates, Forbid, candidate
 from encdec_lightning.generation.logits import Pieces
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.search import Hypothesis, Move, Places, Search
-from encdec_lightning.generation.tokens import Tokens
+from encdec_lightning.generation.special_tokens import Tokens
 
 
 class Sampling(Search):

@@ -12,7 +12,7 @@ from encdec_lightning.generation.candidates import Forbid
 from encdec_lightning.generation.constraints import constraint
 from encdec_lightning.generation.logits import Pieces
 from encdec_lightning.generation.options import Generation
-from encdec_lightning.generation.tokens import Tokens
+from encdec_lightning.generation.special_tokens import Tokens
 
 Places = Tensor | slice
 """Where sources under way are among all N: new ones by number (M,), or the first n."""

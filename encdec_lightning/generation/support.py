@@ -11,7 +11,7 @@ from encdec_lightning.composition.architectures import architecture_of, attentio
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.errors import UserError
 from encdec_lightning.generation.options import Generation
-from encdec_lightning.generation.tokens import unknown_setting
+from encdec_lightning.generation.special_tokens import unknown_setting
 
 Key = TypeVar("Key")
 

@@ -21,9 +21,9 @@ from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.data.options import Task
 from encdec_lightning.errors import UserError
 from encdec_lightning.evaluation.metric import Score, score_all
+from encdec_lightning.generation.export_config import stock_config
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.predict import predict
-from encdec_lightning.generation.stock import stock_config
 from encdec_lightning.kernels.attention import use_attention
 from encdec_lightning.records import Prediction
 from encdec_lightning.training.callbacks.finite import FiniteSteps, say_missing

@@ -43,8 +43,8 @@ def check_all(config: Config) -> list[UserError]:
 
 def _check(config: Config, doubtful: set[str], here: bool) -> Iterator[UserError]:
     """The problems, each check leaving out what reads an option that is doubtful, or found wrong by one before."""
+    from encdec_lightning.launch.checks.constructors import rehearse
     from encdec_lightning.launch.checks.monitors import check_monitors
-    from encdec_lightning.launch.checks.rehearsal import rehearse
     from encdec_lightning.launch.job.quiet import quiet
     from encdec_lightning.launch.slots.places import leaving
 

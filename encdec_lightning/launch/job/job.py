@@ -14,11 +14,11 @@ from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.config import Config
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.launch.job.at_work import at_work
+from encdec_lightning.launch.job.metrics_json import training_metrics
 from encdec_lightning.launch.job.quiet import quiet
 from encdec_lightning.launch.job.targets import check_targets
 from encdec_lightning.launch.job.testing import test
 from encdec_lightning.launch.job.trainer import build_trainer
-from encdec_lightning.launch.job.training_metrics import training_metrics
 from encdec_lightning.launch.job.weights import chosen_checkpoint, start_from
 from encdec_lightning.launch.slots.build import OPTIMIZER, build_partial
 from encdec_lightning.reporting.curves import draw_curves

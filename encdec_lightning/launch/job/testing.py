@@ -7,7 +7,7 @@ import lightning
 from encdec_lightning.config import Config
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.launch.job.at_work import at_work
-from encdec_lightning.launch.job.training_metrics import DATA_COUNTS
+from encdec_lightning.launch.job.metrics_json import DATA_COUNTS
 from encdec_lightning.reporting.card import write_card
 from encdec_lightning.reporting.results import write_results
 from encdec_lightning.run import Run

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 from encdec_lightning.config import Node
 from encdec_lightning.dotted import NotImported, imported
 from encdec_lightning.errors import UserError, UserErrors, did_you_mean, nearest
-from encdec_lightning.launch.slots.kinds import wrong_kind
+from encdec_lightning.launch.slots.argument_types import wrong_kind
 
 TRAINER, CALLBACK, LOGGER, OPTIMIZER = lightning.Trainer, lightning.Callback, Logger, torch.optim.Optimizer
 """What the objects of the slots must be."""

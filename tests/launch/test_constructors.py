@@ -13,10 +13,10 @@ from lightning.pytorch.loggers import Logger
 
 from encdec_lightning.cli.train import main
 from encdec_lightning.launch.checks.checks import check_all
+from encdec_lightning.launch.checks.constructors import PACKAGES
 from encdec_lightning.launch.checks.monitors import ALWAYS, COUNTERS, SPEED, metric_names
-from encdec_lightning.launch.checks.rehearsal import PACKAGES
 from encdec_lightning.launch.command_line.overrides import compose_config
-from encdec_lightning.launch.slots.kinds import wrong_kind
+from encdec_lightning.launch.slots.argument_types import wrong_kind
 
 LOGGERS = [
     name
