@@ -30,10 +30,12 @@ from encdec_lightning.training.callbacks.finite import FiniteSteps, say_missing
 from encdec_lightning.training.callbacks.progress import watched
 from encdec_lightning.training.checkpoint import check_fit, load_checkpoint, pack_folder, taken_from, unpack_folder
 from encdec_lightning.training.freezing import freeze
+from encdec_lightning.training.fsdp import shard, whole
 from encdec_lightning.training.loss import TrainingLoss, token_losses
 from encdec_lightning.training.optimizers import OptimizerFactory, clip, default_optimizer, parameter_groups
-from encdec_lightning.training.options import NO_FP16_WEIGHTS, Training
+from encdec_lightning.training.options import Training
 from encdec_lightning.training.schedules import SCHEDULES, schedule
+from encdec_lightning.training.trainer_check import check_trainer
 
 LOSS_LOADER = 0  # validation has two loaders: all pairs for the loss, and some to generate for
 
@@ -129,17 +131,12 @@ class TaskModule(lightning.LightningModule, ABC):
         return self.predict(batch)
 
     def on_fit_start(self) -> None:
-        """Refuse a Trainer with weights in fp16, or one whose steps or epochs do not fit the data's plan."""
-        if self.trainer.precision == "16-true":
-            raise UserError("Trainer.precision", "16-true", NO_FP16_WEIGHTS)
-        planned = getattr(getattr(self.trainer, "datamodule", None), "micro_batches", None)
-        if planned is not None and planned != self.trainer.accumulate_grad_batches:
-            expected = f"it must equal Loading.accumulate ({planned})"
-            raise UserError("Trainer.accumulate_grad_batches", self.trainer.accumulate_grad_batches, expected)
-        limit = 0 if self.trainer.fast_dev_run else self.trainer.limit_train_batches  # type: ignore[attr-defined]
-        if planned is not None and isinstance(limit, int) and limit % planned:
-            expected = f"it must be a multiple of the {planned} micro-batches of an optimizer step"
-            raise UserError("Trainer.limit_train_batches", limit, expected)
+        """Refuse a Trainer that this module and its data cannot be right with."""
+        check_trainer(self.trainer)
+
+    def configure_model(self) -> None:
+        """Share the model out over the ranks, where the strategy is to."""
+        shard(self.model, self.device_mesh)
 
     def configure_callbacks(self) -> list[lightning.Callback]:
         """Whatever Trainer fits this module, a step that is not finite ends the fit."""
@@ -236,9 +233,13 @@ class Seq2SeqModule(TaskModule):
         return losses.sum(), losses.numel()
 
     def predict_all(self, batches: list[Batch]) -> Iterator[Prediction]:
-        """Generate a text for each pair; draws come from a generator of their own, the same every time."""
+        """Generate a text for each pair; draws come from a generator of their own, the same every time.
+
+        Where the model is sharded all ranks must call this together; each then goes on alone, with whole weights.
+        """
         generator = torch.Generator(self.model.device).manual_seed(0) if self.generation.do_sample else None
-        return predict(self.model, self.tokenizers, batches, self.generation, self.task.max_target_length, generator)
+        model = whole(self.model)
+        return predict(model, self.tokenizers, batches, self.generation, self.task.max_target_length, generator)
 
     def export(self, folder: Path) -> None:
         """Write the model and its tokenizers so that stock transformers opens them, and generates as it was tested."""
