@@ -1,9 +1,11 @@
-"""Fully sharded training (FSDP2): every rank holds a part of each weight, of its gradient and of its optimizer state."""
+"""Fully sharded training (FSDP2): a rank holds a part of each weight, of its gradient and of its optimizer state."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -18,9 +20,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from encdec_lightning.composition.assembly import rebuild
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.errors import UserError
-
-FSDP = "fsdp2"
-"""The strategy's name, as `trainer.strategy` gives it."""
+from encdec_lightning.training.checkpoint import read_file
+from encdec_lightning.training.options import FSDP, FSDP_IN_PIECES
+from encdec_lightning.training.pieces import drop_unused_pieces, write_pieces
 
 
 class FullyShardedStrategy(ModelParallelStrategy):
@@ -31,11 +33,18 @@ class FullyShardedStrategy(ModelParallelStrategy):
     weights and gradients travel in their own precision.
 
     A checkpoint is the file that one process would write, gathered on rank 0: any strategy, with any number of ranks,
-    goes on from it.
+    goes on from it. With `checkpoints_in_pieces` each rank writes what it holds, nothing is gathered, and whoever reads
+    the checkpoint puts the pieces together; see pieces.py.
     """
 
-    def __init__(self, process_group_backend: str | None = None, timeout: timedelta | None = default_pg_timeout) -> None:
+    def __init__(
+        self,
+        checkpoints_in_pieces: bool = False,
+        process_group_backend: str | None = None,
+        timeout: timedelta | None = default_pg_timeout,
+    ) -> None:
         super().__init__(1, 1, False, process_group_backend, timeout)
+        self._in_pieces = checkpoints_in_pieces
 
     def setup_environment(self) -> None:
         """Shard over all ranks there are."""
@@ -48,24 +57,29 @@ class FullyShardedStrategy(ModelParallelStrategy):
         return True
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """The whole weights on rank 0; what is one tensor there is one."""
+        """What a checkpoint holds of the weights; what is one tensor there is one."""
         assert self.lightning_module is not None
-        found: dict[str, Any] = self._on_rank_0(self.lightning_module.state_dict(keep_vars=True))
-        return found
+        return self._saved(self.lightning_module.state_dict(keep_vars=True))
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """The whole state on rank 0, as an optimizer of whole weights has it."""
+        """What a checkpoint holds of an optimizer, numbered as an optimizer of whole weights does."""
         own = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
-        found: dict[str, Any] = self._on_rank_0(own.state_dict())
-        return found
+        return self._saved(own.state_dict())
 
-    def _on_rank_0(self, values: dict[str, Any]) -> dict[str, Any]:
-        gathered = _gathered(values, self.is_global_zero, {})
-        return gathered if self.is_global_zero else {}
+    def _saved(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Values with tensors that are whole on rank 0, and nowhere else; or as they are, to be saved in pieces."""
+        if self._in_pieces:
+            return values
+        whole: dict[str, Any] = _gathered(values, self.is_global_zero, {})
+        return whole if self.is_global_zero else {}
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
-        """Rank 0 writes the file."""
+        """Rank 0 writes the file, after all ranks their pieces if there are to be some."""
+        if self._in_pieces:
+            write_pieces(checkpoint, Path(filepath))
         ParallelStrategy.save_checkpoint(self, checkpoint, filepath, storage_options)
+        if self._in_pieces and self.is_global_zero:
+            drop_unused_pieces(Path(filepath).parent, partial(read_file, map_location="meta"))
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Each rank reads the file."""
@@ -89,6 +103,9 @@ class FullyShardedStrategy(ModelParallelStrategy):
 
 
 StrategyRegistry.register(FSDP, FullyShardedStrategy, description="fully sharded training (FSDP2)")
+StrategyRegistry.register(
+    FSDP_IN_PIECES, FullyShardedStrategy, description=f"{FSDP} with checkpoints in pieces", checkpoints_in_pieces=True
+)
 
 
 def shard(model: ComposedModel, mesh: DeviceMesh | None) -> None:
@@ -101,7 +118,7 @@ def shard(model: ComposedModel, mesh: DeviceMesh | None) -> None:
         return
     ranks = mesh["data_parallel"]
     for group in layer_groups(model):
-        fully_shard(group, mesh=ranks, reshard_after_forward=True)  # type: ignore[arg-type]
+        fully_shard(group, mesh=ranks, reshard_after_forward=True)
     fully_shard(model, mesh=ranks, reshard_after_forward=True)
 
 
@@ -138,7 +155,7 @@ def whole(model: ComposedModel) -> ComposedModel:
     if not is_sharded(model):
         return model
     with torch.device("meta"):
-        copy = rebuild(model.config.to_dict())
+        copy: ComposedModel = rebuild(model.config.to_dict())
     copy.generation_config = model.generation_config
     made: dict[int, nn.Parameter] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -147,7 +164,8 @@ def whole(model: ComposedModel) -> ComposedModel:
         _put(copy, name, made[id(parameter)])
     for name, buffer in model.named_buffers(remove_duplicate=False):
         _put(copy, name, buffer)
-    return copy.train(model.training)
+    copy.train(model.training)
+    return copy
 
 
 def whole_tensor(tensor: Tensor) -> Tensor:

@@ -16,6 +16,11 @@ NO_FP16_WEIGHTS = (
 )
 """Why a Trainer's precision 16-true is refused in a fit; it may validate, test and predict."""
 
+FSDP, FSDP_IN_PIECES = "fsdp2", "fsdp2_in_pieces"
+"""Names of the strategy that shards a model, as `trainer.strategy` gives them; see fsdp.py."""
+NO_SCALER_OF_SHARDS = "Lightning has no gradient scaler for sharded weights; use precision=bf16, or hardware=ddp"
+"""Why a Trainer's precision 16-mixed is refused with that strategy."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Training:

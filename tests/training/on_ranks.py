@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import warnings
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +35,20 @@ class Case:
     checkpointed: bool = False
     """With gradient checkpointing."""
     resume: str | None = None
-    """The checkpoint to go on from."""
+    """The file in the folder to go on from."""
     family: str = "bert"
     clip: float | None = 1.0
 
     @property
     def name(self) -> str:
         """A file's."""
-        return "-".join(str(each).replace("/", "_") for each in astuple(self))
+        told = {**asdict(self), "resume": self.resume and Path(self.resume).stem[:60]}
+        return "-".join(str(each) for each in told.values())
+
+    @property
+    def file(self) -> str:
+        """Of its checkpoint at the end."""
+        return f"{self.name}.ckpt"
 
 
 class FirstStep(lightning.Callback):
@@ -52,11 +58,16 @@ class FirstStep(lightning.Callback):
         self.loss = 0.0
         self.gradients: dict[str, Tensor] = {}
         self.norms: list[float] = []
+        self._step = 0
+
+    def on_train_start(self, trainer, module) -> None:
+        self._step = trainer.global_step
 
     def on_train_batch_end(self, trainer, module, outputs, batch, index) -> None:
         if not self.norms:
             self.loss += float(trainer.strategy.reduce(outputs["loss"].detach(), reduce_op="mean"))
-        if trainer.global_step > len(self.norms):
+        if trainer.global_step > self._step:
+            self._step = trainer.global_step
             self.norms.append(float(module._finite.norm))
 
     def on_before_optimizer_step(self, trainer, module, optimizer) -> None:
@@ -84,9 +95,9 @@ def fit(files: tiny.Files, case: Case, folder: Path, devices: int = 1) -> dict[s
         enable_checkpointing=False, use_distributed_sampler=False, callbacks=[first, RandomState()],
         plugins=[DurableCheckpointIO()], num_sanity_val_steps=0,
     )  # fmt: skip
-    trainer.fit(module, data, ckpt_path=case.resume, weights_only=True)
-    path = folder / f"{case.name}.ckpt"
-    trainer.save_checkpoint(path)
+    resume = None if case.resume is None else folder / case.resume
+    trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+    trainer.save_checkpoint(folder / case.file)
     validated = {name: float(value) for name, value in trainer.callback_metrics.items() if "second" not in name}
     found = {"loss": first.loss, "gradients": first.gradients, "norms": first.norms, "validated": validated}
     found["weights"] = {name: whole_tensor(each.detach()).clone() for name, each in module.model.named_parameters()}

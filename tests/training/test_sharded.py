@@ -2,47 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from on_ranks import WEIGHTS, Case, fit, two_ranks
 from tiny import Files
+from transformers import EncoderDecoderModel
+
+from encdec_lightning import Seq2SeqModule
+from encdec_lightning.errors import UserError
+from encdec_lightning.training.checkpoint import checkpoint_damage
 
 STRATEGIES = ("ddp", "fsdp2")
 EXACT = [Case(strategy, weights) for strategy in STRATEGIES for weights in WEIGHTS]
 IN_FP32 = [Case(strategy, weights, "32-true", steps=1) for strategy in STRATEGIES for weights in WEIGHTS]
+STARTS = {strategy: Case(strategy) for strategy in ("auto", *STRATEGIES, "fsdp2_in_pieces")}
+CONTINUED = [
+    Case(strategy, steps=5, resume=start.file)
+    for strategy in STARTS
+    for start in STARTS.values()
+    if (start.strategy, strategy) not in [("auto", "auto"), ("ddp", "ddp")] and strategy != "fsdp2_in_pieces"
+]
 
 
 @pytest.fixture(scope="module")
-def ranks(files: Files, tmp_path_factory) -> dict[Case, dict[str, Any]]:
-    """What two ranks find in every case, by one pair of processes."""
-    folder = tmp_path_factory.mktemp("ranks")
-    cases = [*EXACT, *IN_FP32]
-    return dict(zip(cases, two_ranks(files, cases, folder), strict=True))
+def folder(tmp_path_factory) -> Path:
+    """Where the checkpoints of all fits are."""
+    return tmp_path_factory.mktemp("ranks")
 
 
 @pytest.fixture(scope="module")
-def alone(files: Files, tmp_path_factory):
+def alone(files: Files, folder: Path) -> Callable[..., dict[str, Any]]:
     """What one process finds in a case, computed once."""
-    folder, found = tmp_path_factory.mktemp("alone"), {}
+    found: dict[Case, dict[str, Any]] = {}
 
     def of(case: Case) -> dict[str, Any]:
-        own = Case("auto", case.weights, case.precision, case.steps)
-        if own not in found:
-            found[own] = fit(files, own, folder)
-        return found[own]
+        if case not in found:
+            found[case] = fit(files, case, folder)
+        return found[case]
 
     return of
 
 
+@pytest.fixture(scope="module")
+def ranks(files: Files, folder: Path, alone) -> dict[Case, dict[str, Any]]:
+    """What two ranks find in every case, by one pair of processes."""
+    alone(STARTS["auto"])
+    cases = [*EXACT, *IN_FP32, STARTS["fsdp2_in_pieces"], *(each for each in CONTINUED if each.strategy != "auto")]
+    return dict(zip(cases, two_ranks(files, cases, folder), strict=True))
+
+
 @pytest.mark.parametrize("case", EXACT, ids=lambda case: f"{case.strategy}-{case.weights}")
 def test_in_float64_two_ranks_end_with_the_weights_of_one(case, ranks, alone):
-    found, expected = ranks[case], alone(case)
+    found, expected = ranks[case], alone(replace(case, strategy="auto"))
     assert found["weights"].keys() == expected["weights"].keys()
     for name, weight in expected["weights"].items():
         torch.testing.assert_close(found["weights"][name], weight, rtol=0, atol=1e-10, msg=name)
     assert found["norms"] == pytest.approx(expected["norms"], rel=1e-10)
+    for each in (found, expected):
+        each["validated"].pop("train/loss", None)  # of a rank's last micro-batch
     assert found["validated"] == pytest.approx(expected["validated"], rel=1e-6)
     assert found["texts"] == expected["texts"]
     assert found["tested"] == expected["tested"]
@@ -50,9 +72,43 @@ def test_in_float64_two_ranks_end_with_the_weights_of_one(case, ranks, alone):
 
 @pytest.mark.parametrize("case", IN_FP32, ids=lambda case: f"{case.strategy}-{case.weights}")
 def test_in_fp32_the_first_step_is_that_of_one(case, ranks, alone):
-    found, expected = ranks[case], alone(case)
+    found, expected = ranks[case], alone(replace(case, strategy="auto"))
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
     assert found["gradients"].keys() == expected["gradients"].keys()
-    difference = sum(float((found["gradients"][name] - each).double().square().sum()) for name, each in expected["gradients"].items())
+    difference = sum(
+        float((found["gradients"][name] - each).double().square().sum()) for name, each in expected["gradients"].items()
+    )
     norm = sum(float(each.double().square().sum()) for each in expected["gradients"].values())
     assert difference**0.5 <= 1e-6 * norm**0.5
+
+
+@pytest.mark.parametrize("case", CONTINUED, ids=lambda case: f"{case.resume.partition('-')[0]}-{case.strategy}")
+def test_any_checkpoint_goes_on_under_any_strategy_to_the_same_weights(case, ranks, alone):
+    found = alone(case) if case.strategy == "auto" else ranks[case]
+    for name, weight in alone(Case(steps=5))["weights"].items():
+        torch.testing.assert_close(found["weights"][name], weight, rtol=0, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize("strategy", STARTS)
+def test_any_checkpoint_is_loaded_and_exported(strategy, ranks, alone, folder, tmp_path):
+    module = Seq2SeqModule.load_from_checkpoint(folder / STARTS[strategy].file)
+    expected = alone(STARTS["auto"])["weights"]
+    own = dict(module.model.named_parameters())
+    assert own.keys() == expected.keys()
+    for name, weight in expected.items():
+        torch.testing.assert_close(own[name], weight, rtol=0, atol=1e-10, msg=name)
+    module.export(tmp_path)
+    exported = EncoderDecoderModel.from_pretrained(tmp_path, dtype=torch.float64).state_dict()
+    assert all(torch.equal(exported[name], value) for name, value in module.model.state_dict().items())
+
+
+def test_pieces_that_nobody_needs_are_gone_and_a_lost_one_is_named(ranks, folder):
+    path = folder / STARTS["fsdp2_in_pieces"].file
+    (pieces,) = (folder / "pieces").iterdir()
+    assert sorted(each.name for each in pieces.iterdir()) == ["0.pt", "1.pt"]
+    assert checkpoint_damage(path) is None
+    lost = (pieces / "1.pt").rename(folder / "lost")
+    assert checkpoint_damage(path) == f"its piece {pieces.name}/1.pt: there is no such file"
+    with pytest.raises(UserError, match="there is no such file"):
+        Seq2SeqModule.load_from_checkpoint(path)
+    lost.rename(pieces / "1.pt")

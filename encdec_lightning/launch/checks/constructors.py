@@ -30,6 +30,7 @@ from encdec_lightning.launch.slots.build import (
     target_of,
 )
 from encdec_lightning.rules import concerned
+from encdec_lightning.training.options import FSDP
 
 PACKAGES = {
     "CometLogger": ("comet_ml",),
@@ -38,6 +39,8 @@ PACKAGES = {
     "WandbLogger": ("wandb",),
 }
 """What Lightning's loggers import when they are made; of several one is enough."""
+FSDP1 = ("fsdp", "fsdp_cpu_offload")
+"""Lightning's names of the older way to shard."""
 
 
 def rehearse(config: Config, doubtful: set[str], here: bool = True) -> Iterator[UserError]:
@@ -124,7 +127,10 @@ def _hardware(node: Node, here: bool) -> Iterator[UserError]:
         expected = "this machine has none; hardware=auto takes what it has, hardware=cpu the processor"
         yield UserError("trainer.accelerator", accelerator, expected)
     strategies = ["auto", *StrategyRegistry.available_strategies()]
-    if isinstance(strategy, str) and strategy.lower() not in strategies:
+    if isinstance(strategy, str) and strategy.lower() in FSDP1:
+        expected = f"it knows no shared weights; hardware=fsdp takes {FSDP}, which shards what the sides share"
+        yield UserError("trainer.strategy", strategy, expected)
+    elif isinstance(strategy, str) and strategy.lower() not in strategies:
         expected = f"{one_of(strategies[:12])}, ...{did_you_mean(strategy, strategies)}"
         yield UserError("trainer.strategy", strategy, expected)
 

@@ -26,6 +26,7 @@ from encdec_lightning.reporting.opening import opening
 from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 from encdec_lightning.signals import TERMINATION
+from encdec_lightning.training.checkpoint import checkpoint_damage
 from encdec_lightning.training.module import Seq2SeqModule
 
 
@@ -45,7 +46,7 @@ def train(run: Run) -> None:
         optimizer=build_partial("optimizer", config.optimizer, OPTIMIZER),
     )
     trainer = build_trainer(config, run)
-    resumed = run.resumable()
+    resumed = run.resumable(checkpoint_damage)
     if config.init_from is not None and resumed is None:
         start_from(module, config.init_from)
     data.prepare_data()  # before there are processes that would wait for it
