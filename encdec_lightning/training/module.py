@@ -34,6 +34,7 @@ from encdec_lightning.training.fsdp import shard, whole
 from encdec_lightning.training.loss import TrainingLoss, token_losses
 from encdec_lightning.training.optimizers import OptimizerFactory, clip, default_optimizer, parameter_groups
 from encdec_lightning.training.options import Training
+from encdec_lightning.training.resuming import prepare_to_resume
 from encdec_lightning.training.schedules import SCHEDULES, schedule
 from encdec_lightning.training.trainer_check import check_trainer
 
@@ -264,7 +265,7 @@ class Seq2SeqModule(TaskModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raise `UserError` for a checkpoint of another model, before a fit goes on from it."""
-        check_fit(self.trainer.ckpt_path or "", self, checkpoint["state_dict"])
+        prepare_to_resume(self, checkpoint)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
