@@ -102,10 +102,10 @@ class FullyShardedStrategy(ModelParallelStrategy):
         ParallelStrategy.load_optimizer_state_dict(self, {"optimizer_states": parts})
 
 
-StrategyRegistry.register(FSDP, FullyShardedStrategy, description="fully sharded training (FSDP2)")
-StrategyRegistry.register(
-    FSDP_IN_PIECES, FullyShardedStrategy, description=f"{FSDP} with checkpoints in pieces", checkpoints_in_pieces=True
-)
+STRATEGIES: dict[str, dict[str, Any]] = {FSDP: {}, FSDP_IN_PIECES: {"checkpoints_in_pieces": True}}
+"""Arguments by the name that `trainer.strategy` gives; Lightning knows them once this file is imported."""
+for _name, _arguments in STRATEGIES.items():
+    StrategyRegistry.register(_name, FullyShardedStrategy, description=FSDP, **_arguments)
 
 
 def shard(model: ComposedModel, mesh: DeviceMesh | None) -> None:

@@ -30,6 +30,7 @@ from encdec_lightning.launch.slots.build import (
     target_of,
 )
 from encdec_lightning.rules import concerned
+from encdec_lightning.training.fsdp import STRATEGIES
 from encdec_lightning.training.options import FSDP
 
 PACKAGES = {
@@ -126,7 +127,7 @@ def _hardware(node: Node, here: bool) -> Iterator[UserError]:
     elif here and not _is_here(accelerator):
         expected = "this machine has none; hardware=auto takes what it has, hardware=cpu the processor"
         yield UserError("trainer.accelerator", accelerator, expected)
-    strategies = ["auto", *StrategyRegistry.available_strategies()]
+    strategies = ["auto", *STRATEGIES, *sorted(set(StrategyRegistry.available_strategies()) - {*STRATEGIES, *FSDP1})]
     if isinstance(strategy, str) and strategy.lower() in FSDP1:
         expected = f"it knows no shared weights; hardware=fsdp takes {FSDP}, which shards what the sides share"
         yield UserError("trainer.strategy", strategy, expected)
