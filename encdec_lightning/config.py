@@ -52,11 +52,11 @@ class Config:
     name: str = "run"
     """Name of the experiment: part of the default folder, and the run's name in loggers."""
     folder: str | None = None
-    """The run's folder; none: `runs/<name>/<time>`, in a sweep `runs/<name>/<identity>`."""
+    """The run's folder; null: `runs/<name>/<time>`, in a sweep `runs/<name>/<identity>`."""
     seed: int = 0
     """Seed of initialization, dropout and the order of examples (added to `data.seed`)."""
     validate_every: int | None = None
-    """Validate after so many optimizer steps; none: at the end of each epoch."""
+    """Validate after so many optimizer steps; null: at the end of each epoch."""
     checkpoint: str = "best"
     """The checkpoint that is tested and exported: best, last, or a path."""
     init_from: str | None = None
