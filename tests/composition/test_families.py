@@ -9,9 +9,11 @@ import pytest
 import torch
 from families import LENGTHS, batch, logits
 from safetensors.torch import load_file
+from tiny import family_config
 from transformers import AutoModel, AutoTokenizer, EncoderDecoderModel
 
 from encdec_lightning.composition.architectures import ARCHITECTURES
+from encdec_lightning.composition.compatibility import check
 from encdec_lightning.composition.compose import compose
 from encdec_lightning.composition.model import EncoderDecoder, count_ties
 from encdec_lightning.composition.prefix import PrefixDecoder
@@ -24,10 +26,29 @@ DECODERS = [("decoder", name) for name, each in ARCHITECTURES.items() if each.de
 PREFIXES = [("prefix", name) for name, each in ARCHITECTURES.items() if each.prefixes]
 BOTH = [name for name, each in ARCHITECTURES.items() if each.encodes != "no" and each.decodes]
 TIED = [(role, name) for role in ("tied", "tied_embeddings") for name in BOTH]
+REFUSED = [
+    *(("encoder", name) for name, each in ARCHITECTURES.items() if each.encodes == "no"),
+    *(("decoder", name) for name, each in ARCHITECTURES.items() if not each.decodes),
+    *(("prefix", name) for name, each in ARCHITECTURES.items() if not each.prefixes),
+]
+REFUSALS = {
+    "encoder": "cannot be the encoder: ",
+    "decoder": "cannot be the decoder: ",
+    "prefix": f"cannot stand alone, {', '.join(name for _, name in PREFIXES)} can",
+}
 every_family = pytest.mark.parametrize(("role", "family"), [*ENCODERS, *DECODERS, *PREFIXES, *TIED])
 every_decoder = pytest.mark.parametrize(("role", "family"), [*DECODERS, *PREFIXES, *TIED])
 every_encoder = pytest.mark.parametrize(("role", "family"), [*ENCODERS, *TIED])
 every_tied = pytest.mark.parametrize(("role", "family"), TIED)
+
+
+@pytest.mark.parametrize(("role", "family"), REFUSED)
+def test_a_role_that_a_family_cannot_have_is_refused_with_a_reason_of_its_own(files, tmp_path, role, family):
+    family_config(family, 300).save_pretrained(tmp_path)
+    beside = None if role == "prefix" else files.bert
+    pair = (str(tmp_path), files.bert) if role == "encoder" else (beside, str(tmp_path))
+    (problem,) = check(*pair).problems
+    assert REFUSALS[role] in problem.expected and "never tried" not in problem.expected
 
 
 def other(ids: torch.Tensor) -> torch.Tensor:
