@@ -128,6 +128,24 @@ def test_presets_and_files_that_it_names_exist(file: Path) -> None:
         assert (file.parent / link).exists(), link
 
 
+def test_the_table_of_groups_names_every_group_and_the_presets_of_a_row_that_lists_them() -> None:
+    text = text_of("conf", "README.md").partition("## The groups")[2].partition("\n## ")[0]
+
+    def words(text: str) -> set[str]:
+        return set(re.findall(r"`(?:[a-z_]+=)?([a-z_0-9]+)`", text))
+
+    named: set[str] = set()
+    for row in re.findall(r"^\| (`.*) \|$", text, re.M):
+        cell, _, meaning = row.partition(" | ")
+        groups = re.findall(r"`([a-z_]+)=`", cell)
+        named.update(groups)
+        elsewhere = " ".join(text_of("conf", link) for link in re.findall(r"\]\(([^)]+)\)", meaning))
+        listed, presets = words(meaning), {name for group in groups for name in choices()[group]}
+        assert listed <= presets, groups
+        assert not listed or presets <= listed | words(elsewhere), groups
+    assert named == set(choices())
+
+
 def test_contributing_names_files_that_exist() -> None:
     for path in re.findall(r"`((?:composition|training|evaluation|data|generation|kernels|reporting|launch)/[a-z_./]+)`",
                            text_of("CONTRIBUTING.md")):  # fmt: skip
