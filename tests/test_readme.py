@@ -11,7 +11,7 @@ import pytest
 import tiny
 from transformers import AutoTokenizer
 
-from encdec_lightning.cli import check, evaluate, predict, prepare, train
+from encdec_lightning.cli import check, evaluate, predict, prepare, sweep, train
 from encdec_lightning.composition.architectures import ARCHITECTURES
 from encdec_lightning.launch.command_line.presets import choices
 
@@ -22,6 +22,7 @@ COMMANDS = {
     "encdec-evaluate": evaluate.main,
     "encdec-predict": predict.main,
     "encdec-prepare": prepare.main,
+    "encdec-sweep": sweep.main,
 }
 
 
