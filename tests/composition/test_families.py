@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from encdec_lightning.composition.architectures import ARCHITECTURES
 from encdec_lightning.composition.compatibility import check
 from encdec_lightning.composition.compose import compose
 from encdec_lightning.composition.model import EncoderDecoder, count_ties
+from encdec_lightning.composition.options import Weights
 from encdec_lightning.composition.prefix import PrefixDecoder
 from encdec_lightning.composition.sides.cross_attention import is_cross_attention
 from encdec_lightning.composition.tokenizers import Tokenizers
@@ -25,6 +28,7 @@ ENCODERS = [("encoder", name) for name, each in ARCHITECTURES.items() if each.en
 DECODERS = [("decoder", name) for name, each in ARCHITECTURES.items() if each.decodes]
 PREFIXES = [("prefix", name) for name, each in ARCHITECTURES.items() if each.prefixes]
 BOTH = [name for name, each in ARCHITECTURES.items() if each.encodes != "no" and each.decodes]
+<<<<<<< HEAD
 TIED = [(role, name) for role in ("tied", "tied_embeddings") for name in BOTH]
 REFUSED = [
     *(("encoder", name) for name, each in ARCHITECTURES.items() if each.encodes == "no"),
@@ -36,6 +40,15 @@ REFUSALS = {
     "decoder": "cannot be the decoder: ",
     "prefix": f"cannot stand alone, {', '.join(name for _, name in PREFIXES)} can",
 }
+=======
+TIED = [(role, name) for role in get_args(Weights) if role != "untied" for name in BOTH]
+SHARED: dict[Weights, Callable[[str, str], bool]] = {
+    "tied_embeddings": lambda name, block: name.startswith(block),
+    "tied": lambda name, block: True,
+}
+"""Whether a scheme shares a parameter of the decoder's base model, outside cross-attention, by its name and the start
+of the names in the family's embedding block."""
+>>>>>>> w/mends
 every_family = pytest.mark.parametrize(("role", "family"), [*ENCODERS, *DECODERS, *PREFIXES, *TIED])
 every_decoder = pytest.mark.parametrize(("role", "family"), [*DECODERS, *PREFIXES, *TIED])
 every_encoder = pytest.mark.parametrize(("role", "family"), [*ENCODERS, *TIED])
@@ -235,7 +248,7 @@ def test_the_whole_layer_or_the_embedding_block_is_shared(probe, role, family):
     base = f"decoder.{model.decoder.base_model_prefix}."
     own = [name for name, _ in model.decoder.get_submodule(model.decoder.base_model_prefix).named_parameters()]
     block = ARCHITECTURES[family].embeddings
-    wanted = {name for name in own if name.startswith(block) or role == "tied"}
+    wanted = {name for name in own if SHARED[role](name, block)}
     assert {name.removeprefix(base) for name in model.shared} == {
         name for name in wanted if not is_cross_attention(f".{name}")
     }
