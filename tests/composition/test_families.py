@@ -28,8 +28,6 @@ ENCODERS = [("encoder", name) for name, each in ARCHITECTURES.items() if each.en
 DECODERS = [("decoder", name) for name, each in ARCHITECTURES.items() if each.decodes]
 PREFIXES = [("prefix", name) for name, each in ARCHITECTURES.items() if each.prefixes]
 BOTH = [name for name, each in ARCHITECTURES.items() if each.encodes != "no" and each.decodes]
-<<<<<<< HEAD
-TIED = [(role, name) for role in ("tied", "tied_embeddings") for name in BOTH]
 REFUSED = [
     *(("encoder", name) for name, each in ARCHITECTURES.items() if each.encodes == "no"),
     *(("decoder", name) for name, each in ARCHITECTURES.items() if not each.decodes),
@@ -40,7 +38,6 @@ REFUSALS = {
     "decoder": "cannot be the decoder: ",
     "prefix": f"cannot stand alone, {', '.join(name for _, name in PREFIXES)} can",
 }
-=======
 TIED = [(role, name) for role in get_args(Weights) if role != "untied" for name in BOTH]
 SHARED: dict[Weights, Callable[[str, str], bool]] = {
     "tied_embeddings": lambda name, block: name.startswith(block),
@@ -48,7 +45,6 @@ SHARED: dict[Weights, Callable[[str, str], bool]] = {
 }
 """Whether a scheme shares a parameter of the decoder's base model, outside cross-attention, by its name and the start
 of the names in the family's embedding block."""
->>>>>>> w/mends
 every_family = pytest.mark.parametrize(("role", "family"), [*ENCODERS, *DECODERS, *PREFIXES, *TIED])
 every_decoder = pytest.mark.parametrize(("role", "family"), [*DECODERS, *PREFIXES, *TIED])
 every_encoder = pytest.mark.parametrize(("role", "family"), [*ENCODERS, *TIED])
