@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
 import tiny
 from transformers import AutoTokenizer
 
-from encdec_lightning.cli import check, evaluate, predict, prepare, train
+from encdec_lightning.cli import check, evaluate, predict, prepare, sweep, train
 from encdec_lightning.composition.architectures import ARCHITECTURES
 from encdec_lightning.launch.command_line.presets import choices
 
@@ -21,12 +22,14 @@ COMMANDS = {
     "encdec-evaluate": evaluate.main,
     "encdec-predict": predict.main,
     "encdec-prepare": prepare.main,
+    "encdec-sweep": sweep.main,
 }
 
 
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
     ROOT / "conf" / "README.md",
     *sorted((ROOT / "encdec_lightning").rglob("README.md")),
     *sorted((ROOT / "experiments").rglob("README.md")),
@@ -126,12 +129,39 @@ def test_presets_and_files_that_it_names_exist(file: Path) -> None:
         assert (file.parent / link).exists(), link
 
 
+def test_the_table_of_groups_names_every_group_and_the_presets_of_a_row_that_lists_them() -> None:
+    text = text_of("conf", "README.md").partition("## The groups")[2].partition("\n## ")[0]
+
+    def words(text: str) -> set[str]:
+        return set(re.findall(r"`(?:[a-z_]+=)?([a-z_0-9]+)`", text))
+
+    named: set[str] = set()
+    for row in re.findall(r"^\| (`.*) \|$", text, re.M):
+        cell, _, meaning = row.partition(" | ")
+        groups = re.findall(r"`([a-z_]+)=`", cell)
+        named.update(groups)
+        elsewhere = " ".join(text_of("conf", link) for link in re.findall(r"\]\(([^)]+)\)", meaning))
+        listed, presets = words(meaning), {name for group in groups for name in choices()[group]}
+        assert listed <= presets, groups
+        assert not listed or presets <= listed | words(elsewhere), groups
+    assert named == set(choices())
+
+
 def test_contributing_names_files_that_exist() -> None:
     for path in re.findall(r"`((?:composition|training|evaluation|data|generation|kernels|reporting|launch)/[a-z_./]+)`",
                            text_of("CONTRIBUTING.md")):  # fmt: skip
         assert (ROOT / "encdec_lightning" / path).exists(), path
     for path in re.findall(r"`((?:tests|conf|experiments)/[a-z_./]+)`", text_of("CONTRIBUTING.md")):
         assert (ROOT / path).exists(), path
+
+
+def test_security_says_what_every_dependency_is_for() -> None:
+    project = tomllib.loads(text_of("pyproject.toml"))["project"]
+    extras = [each for name, kept in project["optional-dependencies"].items() if name != "dev" for each in kept]
+    table = text_of("SECURITY.md").partition("## What each dependency is for")[2]
+    for each in [*project["dependencies"], *extras]:
+        name = re.split("[<>=!]", each)[0]
+        assert re.search(rf"\b{name}\b", table), name
 
 
 def test_the_readme_is_short() -> None:
