@@ -26,11 +26,12 @@ from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.predict import predict
 from encdec_lightning.kernels.attention import use_attention
 from encdec_lightning.records import Prediction
+from encdec_lightning.training.arrange import arrange
 from encdec_lightning.training.callbacks.finite import FiniteSteps, say_missing
 from encdec_lightning.training.callbacks.progress import watched
 from encdec_lightning.training.checkpoint import check_fit, load_checkpoint, pack_folder, taken_from, unpack_folder
 from encdec_lightning.training.freezing import freeze
-from encdec_lightning.training.fsdp import shard, whole
+from encdec_lightning.training.fsdp import whole
 from encdec_lightning.training.loss import TrainingLoss, token_losses
 from encdec_lightning.training.optimizers import OptimizerFactory, clip, default_optimizer, parameter_groups
 from encdec_lightning.training.options import Training
@@ -137,8 +138,8 @@ class TaskModule(lightning.LightningModule, ABC):
         check_trainer(self.trainer)
 
     def configure_model(self) -> None:
-        """Share the model out over the ranks, where the strategy is to."""
-        shard(self.model, self.device_mesh)
+        """Make the model ready, as the options and the strategy say."""
+        arrange(self.model, self.training_options, self.device_mesh)
 
     def configure_callbacks(self) -> list[lightning.Callback]:
         """Whatever Trainer fits this module, a step that is not finite ends the fit."""
@@ -237,8 +238,7 @@ class Seq2SeqModule(TaskModule):
     def predict_all(self, batches: list[Batch]) -> Iterator[Prediction]:
         """Generate a text for each pair; draws come from a generator of their own, the same every time.
 
-        Where the model is sharded all ranks must call this together; each then goes on alone, with whole weights.
-        """
+        Where the model is sharded all ranks must call this together; each then goes on alone, with whole weights."""
         generator = torch.Generator(self.model.device).manual_seed(0) if self.generation.do_sample else None
         model = whole(self.model)
         return predict(model, self.tokenizers, batches, self.generation, self.task.max_target_length, generator)

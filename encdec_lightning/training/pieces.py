@@ -84,6 +84,8 @@ def drop_unused_pieces(folder: Path, read: Read) -> None:
 
     One rank alone calls it, `read` need not read tensors.
     """
+    if not (folder / FOLDER).is_dir():
+        return
     try:
         told = [_files(read(path), path) for path in folder.glob("*.ckpt") if path.is_file()]
     except UserError:

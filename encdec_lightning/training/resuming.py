@@ -1,4 +1,4 @@
-"""A fit that goes on from a checkpoint: the weights in their precision, the batches counted as the plan now has them."""
+"""A fit that goes on from a checkpoint: weights in their precision, batches counted as the plan now has them."""
 
 from __future__ import annotations
 

@@ -15,8 +15,10 @@ import lightning
 import tiny
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from encdec_lightning import Generation, Loading, Seq2SeqDataModule, Seq2SeqModule, Task, Tokenizers, Training, compose
+from encdec_lightning.training import arrange
 from encdec_lightning.training.callbacks.random_state import RandomState
 from encdec_lightning.training.checkpoint_io import DurableCheckpointIO
 from encdec_lightning.training.fsdp import whole_tensor
@@ -34,10 +36,13 @@ class Case:
     steps: int = 3
     checkpointed: bool = False
     """With gradient checkpointing."""
+    compiled: bool = False
+    """With layers compiled, as far as to operators; inductor takes minutes."""
     resume: str | None = None
     """The file in the folder to go on from."""
     family: str = "bert"
     clip: float | None = 1.0
+    rate: float = 3e-3
 
     @property
     def name(self) -> str:
@@ -78,14 +83,15 @@ class FirstStep(lightning.Callback):
 def fit(files: tiny.Files, case: Case, folder: Path, devices: int = 1) -> dict[str, Any]:
     """All there is to compare: losses, weights, scores, texts; of a checkpoint in `folder` of the fit's name."""
     checkpoint = getattr(files, case.family)
+    arrange.BACKEND = "aot_eager"
+    counters.clear()
     tokenizers = Tokenizers.from_pretrained(checkpoint)
     task = Task(train=files.train, validation=files.validation, test=files.test, source="document", target="summary",
                 id="key", max_source_length=40, max_target_length=12, validation_generate=5)  # fmt: skip
     torch.manual_seed(0)
     model = compose(checkpoint, checkpoint, case.weights, dropout=0.0, tokenizers=tokenizers)
-    if case.checkpointed:
-        model.gradient_checkpointing_enable()
-    training = Training(learning_rate=3e-3, warmup_steps=1, schedule="constant", weight_decay=0.01)
+    training = Training(learning_rate=case.rate, warmup_steps=1, schedule="constant", weight_decay=0.01,
+                        gradient_checkpointing=case.checkpointed, compile=case.compiled)  # fmt: skip
     module = Seq2SeqModule(model, tokenizers, task, training, Generation(max_length=8, num_beams=2))
     data = Seq2SeqDataModule(task, tokenizers, Loading(batch_tokens=400, update_examples=64))
     first = FirstStep()
@@ -101,6 +107,7 @@ def fit(files: tiny.Files, case: Case, folder: Path, devices: int = 1) -> dict[s
     validated = {name: float(value) for name, value in trainer.callback_metrics.items() if "second" not in name}
     found = {"loss": first.loss, "gradients": first.gradients, "norms": first.norms, "validated": validated}
     found["weights"] = {name: whole_tensor(each.detach()).clone() for name, each in module.model.named_parameters()}
+    found["graphs"] = counters["stats"]["unique_graphs"]
     trainer.test(module, data, verbose=False)
     found["tested"] = {name: each.value for name, each in module.scores.items()}
     found["texts"] = [asdict(each) for each in module.predictions]

@@ -20,6 +20,12 @@ from encdec_lightning.training.checkpoint import checkpoint_damage
 STRATEGIES = ("ddp", "fsdp2")
 EXACT = [Case(strategy, weights) for strategy in STRATEGIES for weights in WEIGHTS]
 IN_FP32 = [Case(strategy, weights, "32-true", steps=1) for strategy in STRATEGIES for weights in WEIGHTS]
+LEARNED = [Case(strategy, steps=24, rate=2e-2) for strategy in STRATEGIES]
+REARRANGED = [
+    *(Case(strategy, checkpointed=True) for strategy in STRATEGIES),
+    Case("ddp", compiled=True),
+    Case("fsdp2", checkpointed=True, compiled=True),
+]
 STARTS = {strategy: Case(strategy) for strategy in ("auto", *STRATEGIES, "fsdp2_in_pieces")}
 CONTINUED = [
     Case(strategy, steps=5, resume=start.file)
@@ -52,7 +58,14 @@ def alone(files: Files, folder: Path) -> Callable[..., dict[str, Any]]:
 def ranks(files: Files, folder: Path, alone) -> dict[Case, dict[str, Any]]:
     """What two ranks find in every case, by one pair of processes."""
     alone(STARTS["auto"])
-    cases = [*EXACT, *IN_FP32, STARTS["fsdp2_in_pieces"], *(each for each in CONTINUED if each.strategy != "auto")]
+    cases = [
+        *EXACT,
+        *IN_FP32,
+        *LEARNED,
+        *REARRANGED,
+        STARTS["fsdp2_in_pieces"],
+        *(each for each in CONTINUED if each.strategy != "auto"),
+    ]
     return dict(zip(cases, two_ranks(files, cases, folder), strict=True))
 
 
@@ -80,6 +93,25 @@ def test_in_fp32_the_first_step_is_that_of_one(case, ranks, alone):
     )
     norm = sum(float(each.double().square().sum()) for each in expected["gradients"].values())
     assert difference**0.5 <= 1e-6 * norm**0.5
+
+
+@pytest.mark.parametrize("case", LEARNED, ids=lambda case: case.strategy)
+def test_texts_and_scores_are_those_of_one(case, ranks, alone):
+    """Of 12 test pairs and, in validation, of 5: one rank has more of them than the other."""
+    found, expected = ranks[case], alone(replace(case, strategy="auto"))
+    assert found["tested"] == expected["tested"] and found["tested"]["rouge1"] > 20
+    assert found["texts"] == expected["texts"]
+    assert len({each["prediction"] for each in found["texts"]}) > 2
+    assert len({each["id"] for each in found["texts"]}) == len(found["texts"]) == 12
+    for name in ("val/rouge1", "val/rougeL", "val/loss"):
+        assert found["validated"][name] == pytest.approx(expected["validated"][name], rel=1e-6)
+
+
+@pytest.mark.parametrize("case", REARRANGED, ids=lambda case: f"{case.strategy}-{case.checkpointed}-{case.compiled}")
+def test_compiled_layers_and_activations_computed_again_change_nothing(case, ranks, alone):
+    assert (ranks[case]["graphs"] > 0) == case.compiled
+    for name, weight in alone(Case())["weights"].items():
+        torch.testing.assert_close(ranks[case]["weights"][name], weight, rtol=0, atol=1e-10, msg=name)
 
 
 @pytest.mark.parametrize("case", CONTINUED, ids=lambda case: f"{case.resume.partition('-')[0]}-{case.strategy}")

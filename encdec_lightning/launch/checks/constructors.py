@@ -30,6 +30,7 @@ from encdec_lightning.launch.slots.build import (
     target_of,
 )
 from encdec_lightning.rules import concerned
+from encdec_lightning.training.arrange import why_not_compiled
 from encdec_lightning.training.fsdp import STRATEGIES
 from encdec_lightning.training.options import FSDP
 
@@ -61,7 +62,7 @@ def rehearse(config: Config, doubtful: set[str], here: bool = True) -> Iterator[
     if not concerned(["optimizer"], doubtful):
         yield from _optimizer(config.optimizer)
     if not concerned(["trainer", "validate_every", "data.accumulate"], doubtful):
-        found = list(_hardware(config.trainer, here))
+        found = [*_hardware(config.trainer, here), *_compiled(config, here)]
         yield from found or _trainer(config, [] if refused else callbacks, here)
 
 
@@ -134,6 +135,14 @@ def _hardware(node: Node, here: bool) -> Iterator[UserError]:
     elif isinstance(strategy, str) and strategy.lower() not in strategies:
         expected = f"{one_of(strategies[:12])}, ...{did_you_mean(strategy, strategies)}"
         yield UserError("trainer.strategy", strategy, expected)
+
+
+def _compiled(config: Config, here: bool) -> Iterator[UserError]:
+    """Whether layers can be compiled on this machine, where they are to be."""
+    gpu = config.trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    why = why_not_compiled("cuda" if gpu else "cpu") if config.training.compile and here else None
+    if why is not None:
+        yield UserError("training.compile", True, why)
 
 
 def _is_here(accelerator: Any) -> bool:
