@@ -113,7 +113,7 @@ class TaskModule(lightning.LightningModule, ABC):
         self._log({"val/loss": torch.tensor(total / tokens, dtype=torch.float32)}, prog_bar=True)
         predictions = self._predicted("val")
         if predictions:
-            scores, failed = self._score(predictions)
+            scores, failed = score_all(predictions, self.task.scored_with)
             self._log({f"val/{name}": each.value for name, each in scores.items()})
             say_missing(self.trainer, scores, failed)
 
@@ -126,7 +126,7 @@ class TaskModule(lightning.LightningModule, ABC):
         self.predictions = self._predicted("test")
         if self.keep_predictions is not None and self.trainer.is_global_zero:
             self.keep_predictions(self.predictions)
-        self.scores, self.failed_scores = self._score(self.predictions)
+        self.scores, self.failed_scores = score_all(self.predictions, self.task.scored_with)
         self._log({f"test/{name}": each.value for name, each in self.scores.items()})
 
     def predict_step(self, batch: Batch, batch_index: int) -> list[Prediction]:
@@ -205,9 +205,6 @@ class TaskModule(lightning.LightningModule, ABC):
         distributed.all_gather_object(parts, value)
         return parts
 
-    def _score(self, predictions: list[Prediction]) -> tuple[dict[str, Score], dict[str, str]]:
-        return score_all(predictions, self.task.scored_with)
-
 
 class Seq2SeqModule(TaskModule):
     """A composed model, learning to write targets for sources."""
@@ -238,7 +235,8 @@ class Seq2SeqModule(TaskModule):
     def predict_all(self, batches: list[Batch]) -> Iterator[Prediction]:
         """Generate a text for each pair; draws come from a generator of their own, the same every time.
 
-        Where the model is sharded all ranks must call this together; each then goes on alone, with whole weights."""
+        Where the model is sharded all ranks must call this together; each then goes on alone, with whole weights.
+        """
         generator = torch.Generator(self.model.device).manual_seed(0) if self.generation.do_sample else None
         model = whole(self.model)
         return predict(model, self.tokenizers, batches, self.generation, self.task.max_target_length, generator)
