@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+from typing import Any
 
 from torch.distributed.device_mesh import DeviceMesh
 
@@ -26,7 +27,8 @@ def arrange(model: ComposedModel, training: Training, mesh: DeviceMesh | None) -
     if is_sharded(model):
         return
     if training.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        enable: Any = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+        enable()  # which transformers renames
     if training.compile:
         for layer in (layer for group in layer_groups(model) for layer in group):
             layer.compile(dynamic=True, backend=BACKEND)
