@@ -180,6 +180,7 @@ SAME = [
     {"name": "other"},
     {"folder": "elsewhere"},
     {"export": False},
+    {"checkpoint_minutes": None},
     {"logger": {"mine": {"_target_": "x"}}},
     {"trainer": {"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 7}},
     {"data": {"cache": "/some/folder"}},
