@@ -232,7 +232,7 @@ def write_all(folder: Path) -> Files:
     return Files(**families, **rows)
 
 
-def checkpoint_activations(model: Any, on: bool) -> None:
+def checkpoint_activations(model: object, on: bool) -> None:
     """Switch transformers' gradient checkpointing, which has another name since 5.23."""
     end = "enable" if on else "disable"
     name = f"activation_checkpointing_{end}"
