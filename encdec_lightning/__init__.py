@@ -30,10 +30,11 @@ The map, from left to right; each room imports only from rooms to its left:
                                candidates.py, constraints.py, search.py, beam_search.py, sampling.py,
                                special_tokens.py, export_config.py
     training/                  batches in, checkpoints out: module.py, loss.py, flops.py, freezing.py,
-                               optimizers.py, schedules.py, precision.py, product_speeds.py, checkpoint.py,
+                               optimizers.py, schedules.py, arrange.py, fsdp.py, pieces.py, resuming.py,
+                               trainer_check.py, precision.py, product_speeds.py, checkpoint.py,
                                checkpoint_io.py, callbacks/
     reporting/                 runs in, tables and plots out: opening.py, overview.py, results.py, table.py, curves.py,
-                               card.py, card_code.py, composition.py, data.py
+                               card.py, card_code.py, composition.py, memory.py, data.py
     config.py, rules.py        the tree of options; composed values in, checked objects out
     launch/                    command lines in, runs out: settle.py, auto_precision.py, processes.py, run_folder.py,
                                worker.py, prepare.py, evaluation.py, points.py, sweep.py

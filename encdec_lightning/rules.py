@@ -8,6 +8,7 @@ from dataclasses import asdict
 from encdec_lightning.config import Config, Node, validated
 from encdec_lightning.credentials import HIDDEN, secrets_of
 from encdec_lightning.errors import UserError, UserErrors
+from encdec_lightning.training.options import FSDP, FSDP_IN_PIECES, NO_SCALER_OF_SHARDS
 from encdec_lightning.training.schedules import SCHEDULES
 
 OWNED_ELSEWHERE = {  # {slot: {argument: the option that sets it}}
@@ -131,3 +132,10 @@ def _least_length(config: Config) -> Iterator[UserError]:
     if config.generation.min_length > (config.generation.max_length or config.task.max_target_length):
         expected = f"it must not exceed task.max_target_length ({config.task.max_target_length})"
         yield UserError("generation.min_length", config.generation.min_length, expected)
+
+
+@_reads("trainer.precision", "trainer.strategy")
+def _scaled(config: Config) -> Iterator[UserError]:
+    precision = config.trainer.get("precision")
+    if str(precision) in ("16", "16-mixed") and config.trainer.get("strategy") in (FSDP, FSDP_IN_PIECES):
+        yield UserError("trainer.precision", precision, NO_SCALER_OF_SHARDS)

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
@@ -257,10 +257,10 @@ class Run:
         """The best checkpoint, or the last one where a run keeps no best; raises `UserError` as `checkpoint`."""
         return self.checkpoint("best" if (self.checkpoints / "best.ckpt").exists() else "last")
 
-    def resumable(self) -> Path | None:
+    def resumable(self, damage: Callable[[Path], str | None] = damage) -> Path | None:
         """The checkpoint to continue from, if training has written one: the last, if it is whole, else one before.
 
-        Raises `UserError` when none is whole.
+        `damage` says what is wrong with one. Raises `UserError` when none is whole.
         """
         if kind_of(self.last) is None and kind_of(self.before_last) is None:
             return None

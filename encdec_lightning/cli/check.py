@@ -13,6 +13,7 @@ from encdec_lightning.errors import UserError, UserErrors
 
 if TYPE_CHECKING:
     from encdec_lightning.launch.checks.checks import Purpose
+    from encdec_lightning.reporting.memory import Memory
 
 DESCRIPTION = (
     "Check a job from configs alone: its problems, or the model it builds, with numbers of parameters; or its data."
@@ -69,14 +70,53 @@ def _report(arguments: Arguments) -> None:
     from encdec_lightning.composition.compatibility import check
     from encdec_lightning.composition.tokenizers import special_tokens
     from encdec_lightning.reporting.composition import describe, show_composition
+    from encdec_lightning.reporting.memory import show_memory
 
     parameters = check(**vars(config.model)).parameters
     assert parameters is not None  # no mistake was found
     tokens = special_tokens(config.model)
+    memory = _memory(config)
     if plain:
-        _print(describe(config.model, parameters, tokens))
+        _print(describe(config.model, parameters, tokens, memory))
     else:
         show_composition(config.model, parameters, tokens)
+        if memory is not None:
+            show_memory(memory, config.data.batch_tokens)
+
+
+def _memory(config: Config) -> dict[str, Memory] | None:
+    """What a fit takes on one device, and on each of as many as the job asks for, or of 8.
+
+    None for a family that looks into its inputs, so that it cannot run without values.
+    """
+    import torch
+
+    from encdec_lightning.composition.architectures import length_limit
+    from encdec_lightning.composition.checks.skeleton import skeleton
+    from encdec_lightning.launch.slots.build import OPTIMIZER, build_partial, is_known, target_of
+    from encdec_lightning.reporting.memory import DEVICES, Setting, memory_per_device, states_of
+    from encdec_lightning.training.freezing import freeze
+
+    model = skeleton(config.model)
+    freeze(model, config.training.freeze)
+    limits = [length_limit(each) for each in (model.source_config, model.config.decoder)]
+    given = (config.task.max_source_length, config.task.max_target_length)
+    source, target = (min(length, limit or length) for length, limit in zip(given, limits, strict=True))
+    known = is_known(target_of(config.optimizer) or object)
+    optimizer = build_partial("optimizer", config.optimizer, OPTIMIZER) if known else torch.optim.AdamW
+    setting = Setting(
+        precision=str(config.trainer.get("precision")),
+        states=states_of(optimizer),
+        batch_tokens=config.data.batch_tokens,
+        lengths=(source, target),
+        training=config.training,
+    )
+    devices, nodes = (config.trainer.get(name, 1) for name in ("devices", "num_nodes"))
+    several = devices * nodes if isinstance(devices, int) and devices > 0 and isinstance(nodes, int) else 1
+    try:
+        return memory_per_device(model, setting, several if several > 1 else DEVICES)
+    except (RuntimeError, NotImplementedError):
+        return None
 
 
 def _data(config: Config, plain: bool) -> None:

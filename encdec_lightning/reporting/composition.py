@@ -16,6 +16,7 @@ from encdec_lightning.composition.paper import PaperRow, has_printed_size, paper
 from encdec_lightning.composition.parameters import ParameterTable
 from encdec_lightning.composition.sides.config import layer_numbers, side_config
 from encdec_lightning.errors import UserError
+from encdec_lightning.reporting.memory import Memory
 
 COUNTS = {
     "total": "parameters",
@@ -31,7 +32,10 @@ PRINTED = {"total": "total", "embedding": "embedding", "pretrained": "initialize
 
 
 def describe(
-    composition: Composition, parameters: ParameterTable, special_tokens: dict[str, Any] | None
+    composition: Composition,
+    parameters: ParameterTable,
+    special_tokens: dict[str, Any] | None,
+    memory: dict[str, Memory] | None = None,
 ) -> dict[str, Any]:
     """All that the report says, as plain values: what `--json` prints."""
     row = paper_row(composition)
@@ -42,6 +46,7 @@ def describe(
         "special_tokens": special_tokens,
         "parameters": {"as_built": asdict(parameters.as_built), "by_the_paper": asdict(parameters.by_the_paper)},
         "paper": None if row is None else {**asdict(row), "same_size": has_printed_size(composition)},
+        "memory": memory and {name: {**asdict(each), "total": each.total} for name, each in memory.items()},
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from encdec_lightning.composition.checkpoints import one_line
 from encdec_lightning.errors import UserError
 from encdec_lightning.files import damage
+from encdec_lightning.training.pieces import joined, piece_damage
 
 KEPT = ("model", "generation_config", "tokenizers", "task", "training", "generation")
 """What a module of ours keeps beside the weights, each a mapping."""
@@ -40,7 +42,24 @@ def load_checkpoint(path: str | Path, map_location: torch.device | str) -> dict[
 
 
 def read_checkpoint(path: str | Path, map_location: Any) -> dict[Any, Any]:
-    """What any checkpoint of torch holds, plain values and tensors alone; raises `UserError`."""
+    """What any checkpoint of torch holds, plain values and tensors alone, its pieces joined; raises `UserError`."""
+    read = partial(read_file, map_location=map_location)
+    return joined(read(path), Path(path), read)
+
+
+def checkpoint_damage(path: str | Path) -> str | None:
+    """What is wrong with the file of a checkpoint, or with those of its pieces; None if nothing is."""
+    wrong = damage(path)
+    if wrong is not None:
+        return wrong
+    try:
+        return piece_damage(read_file(path, "meta"), Path(path))
+    except UserError:
+        return None  # whoever loads it is told that it is none of ours
+
+
+def read_file(path: str | Path, map_location: Any) -> dict[Any, Any]:
+    """What one file of a checkpoint holds; on the device `meta` no tensor is read."""
     wrong = damage(path)
     if wrong is not None:
         raise UserError("checkpoint", str(path), f"it cannot be read as a checkpoint: {wrong}")

@@ -26,14 +26,18 @@ from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.predict import predict
 from encdec_lightning.kernels.attention_interface import use_attention
 from encdec_lightning.records import Prediction
+from encdec_lightning.training.arrange import arrange
 from encdec_lightning.training.callbacks.finite import FiniteSteps, say_missing
 from encdec_lightning.training.callbacks.progress import watched
 from encdec_lightning.training.checkpoint import check_fit, load_checkpoint, pack_folder, taken_from, unpack_folder
 from encdec_lightning.training.freezing import freeze
+from encdec_lightning.training.fsdp import whole
 from encdec_lightning.training.loss import TrainingLoss, token_losses
 from encdec_lightning.training.optimizers import OptimizerFactory, clip, default_optimizer, parameter_groups
-from encdec_lightning.training.options import NO_FP16_WEIGHTS, Training
+from encdec_lightning.training.options import Training
+from encdec_lightning.training.resuming import prepare_to_resume
 from encdec_lightning.training.schedules import SCHEDULES, schedule
+from encdec_lightning.training.trainer_check import check_trainer
 
 LOSS_LOADER = 0  # validation has two loaders: all pairs for the loss, and some to generate for
 
@@ -109,7 +113,7 @@ class TaskModule(lightning.LightningModule, ABC):
         self._log({"val/loss": torch.tensor(total / tokens, dtype=torch.float32)}, prog_bar=True)
         predictions = self._predicted("val")
         if predictions:
-            scores, failed = self._score(predictions)
+            scores, failed = score_all(predictions, self.task.scored_with)
             self._log({f"val/{name}": each.value for name, each in scores.items()})
             say_missing(self.trainer, scores, failed)
 
@@ -122,7 +126,7 @@ class TaskModule(lightning.LightningModule, ABC):
         self.predictions = self._predicted("test")
         if self.keep_predictions is not None and self.trainer.is_global_zero:
             self.keep_predictions(self.predictions)
-        self.scores, self.failed_scores = self._score(self.predictions)
+        self.scores, self.failed_scores = score_all(self.predictions, self.task.scored_with)
         self._log({f"test/{name}": each.value for name, each in self.scores.items()})
 
     def predict_step(self, batch: Batch, batch_index: int) -> list[Prediction]:
@@ -130,17 +134,12 @@ class TaskModule(lightning.LightningModule, ABC):
         return self.predict(batch)
 
     def on_fit_start(self) -> None:
-        """Refuse a Trainer with weights in fp16, or one whose steps or epochs do not fit the data's plan."""
-        if self.trainer.precision == "16-true":
-            raise UserError("Trainer.precision", "16-true", NO_FP16_WEIGHTS)
-        planned = getattr(getattr(self.trainer, "datamodule", None), "micro_batches", None)
-        if planned is not None and planned != self.trainer.accumulate_grad_batches:
-            expected = f"it must equal Loading.accumulate ({planned})"
-            raise UserError("Trainer.accumulate_grad_batches", self.trainer.accumulate_grad_batches, expected)
-        limit = 0 if self.trainer.fast_dev_run else self.trainer.limit_train_batches  # type: ignore[attr-defined]
-        if planned is not None and isinstance(limit, int) and limit % planned:
-            expected = f"it must be a multiple of the {planned} micro-batches of an optimizer step"
-            raise UserError("Trainer.limit_train_batches", limit, expected)
+        """Refuse a Trainer that this module and its data cannot be right with."""
+        check_trainer(self.trainer)
+
+    def configure_model(self) -> None:
+        """Make the model ready, as the options and the strategy say."""
+        arrange(self.model, self.training_options, self.device_mesh)
 
     def configure_callbacks(self) -> list[lightning.Callback]:
         """Whatever Trainer fits this module, a step that is not finite ends the fit."""
@@ -206,9 +205,6 @@ class TaskModule(lightning.LightningModule, ABC):
         distributed.all_gather_object(parts, value)
         return parts
 
-    def _score(self, predictions: list[Prediction]) -> tuple[dict[str, Score], dict[str, str]]:
-        return score_all(predictions, self.task.scored_with)
-
 
 class Seq2SeqModule(TaskModule):
     """A composed model, learning to write targets for sources."""
@@ -237,9 +233,13 @@ class Seq2SeqModule(TaskModule):
         return losses.sum(), losses.numel()
 
     def predict_all(self, batches: list[Batch]) -> Iterator[Prediction]:
-        """Generate a text for each pair; draws come from a generator of their own, the same every time."""
+        """Generate a text for each pair; draws come from a generator of their own, the same every time.
+
+        Where the model is sharded all ranks must call this together; each then goes on alone, with whole weights.
+        """
         generator = torch.Generator(self.model.device).manual_seed(0) if self.generation.do_sample else None
-        return predict(self.model, self.tokenizers, batches, self.generation, self.task.max_target_length, generator)
+        model = whole(self.model)
+        return predict(model, self.tokenizers, batches, self.generation, self.task.max_target_length, generator)
 
     def export(self, folder: Path) -> None:
         """Write the model and its tokenizers so that stock transformers opens them, and generates as it was tested."""
@@ -264,7 +264,7 @@ class Seq2SeqModule(TaskModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raise `UserError` for a checkpoint of another model, before a fit goes on from it."""
-        check_fit(self.trainer.ckpt_path or "", self, checkpoint["state_dict"])
+        prepare_to_resume(self, checkpoint)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_
 from transformers import PreTrainedModel
 
+from encdec_lightning.training.fsdp import FullyShardedStrategy
 from encdec_lightning.training.options import Training
 
 Group = dict[str, Any]
@@ -49,11 +50,11 @@ def clip(
     """Clip as a Trainer says, also with a fused optimizer in bf16.
 
     Lightning refuses that pair for the sake of the gradient scaler, which only fp16 has. `norm`, (), is the 2-norm of
-    the gradients where it is known: it is not computed twice where every rank holds all gradients, unscaled.
+    all gradients where it is known: it is not computed twice where it is every rank's, of unscaled gradients.
     """
     plugin = module.trainer.precision_plugin
     kind = GradClipAlgorithmType(algorithm or GradClipAlgorithmType.NORM)
-    whole = isinstance(module.trainer.strategy, SingleDeviceStrategy | DDPStrategy)
+    whole = isinstance(module.trainer.strategy, SingleDeviceStrategy | DDPStrategy | FullyShardedStrategy)
     whole = whole and getattr(plugin, "scaler", None) is None
     if value and norm is not None and whole and kind == GradClipAlgorithmType.NORM:
         clip_grads_with_norm_([each for group in optimizer.param_groups for each in group["params"]], value, norm)

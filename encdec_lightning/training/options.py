@@ -16,6 +16,11 @@ NO_FP16_WEIGHTS = (
 )
 """Why a Trainer's precision 16-true is refused in a fit; it may validate, test and predict."""
 
+FSDP, FSDP_IN_PIECES = "fsdp2", "fsdp2_in_pieces"
+"""Names of the strategy that shards a model, as `trainer.strategy` gives them; see fsdp.py."""
+NO_SCALER_OF_SHARDS = "Lightning has no gradient scaler for sharded weights; use precision=bf16, or hardware=ddp"
+"""Why a Trainer's precision 16-mixed is refused with that strategy."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
@@ -37,6 +42,10 @@ class Training:
     freeze: Freeze | None = None
     """What is not trained: all that started as a checkpoint has it (the first stage of a new vocabulary), or a side,
     with what it shares; null: everything is trained."""
+    gradient_checkpointing: bool = False
+    """Compute each layer's activations again in the backward pass instead of keeping them: less memory, more time."""
+    compile: bool = False
+    """Compile the layers with torch.compile: minutes at the start, and then faster on a GPU."""
 
     def __post_init__(self) -> None:
         fresh = self.fresh_learning_rate

@@ -207,3 +207,27 @@ def test_data_that_are_wrong_are_one_sentence(files, in_tmp, capsys):
     assert err.startswith("task.id is 'key': task.train line 2 has no such column") and err.count("\n") == 1
     code, out, err = answer(capsys, "--data", "--json", *options)
     assert (code, err, json.loads(out)["ok"]) == (2, "", False)
+
+
+def test_memory_per_device_is_counted_without_values(files, capsys):
+    """Weights, gradients and AdamW's two states in fp32; each of N shards has its part, DDP its buckets beside."""
+    options = files.overrides("variant=bertshare", "hardware=ddp_cpu")
+    code, out, _ = answer(capsys, *options, "--json")
+    found = json.loads(out)
+    assert code == 0 and list(found["memory"]) == ["1 device", "DDP, 2 devices", "FSDP2, 2 devices"]
+    one, ddp, fsdp = found["memory"].values()
+    size = 4 * found["parameters"]["as_built"]["total"]
+    assert (one["weights"], one["gradients"], one["optimizer"], one["copies"]) == (size, size, 2 * size, 0)
+    assert ddp == {**one, "copies": size, "total": one["total"] + size}
+    assert (fsdp["weights"], fsdp["optimizer"], fsdp["activations"]) == (size // 2, size, one["activations"])
+    assert one["total"] == 4 * size + one["activations"]
+    again = json.loads(answer(capsys, *options, "training.gradient_checkpointing=true", "--json")[1])["memory"][
+        "1 device"
+    ]
+    assert 0 < 3 * again["activations"] < one["activations"]
+    half = json.loads(
+        answer(capsys, *options, "precision=bf16_true", "optimizer._target_=torch.optim.SGD", "--json")[1]
+    )
+    assert half["memory"]["1 device"]["weights"] == size // 2 and half["memory"]["1 device"]["optimizer"] == 0
+    assert half["memory"]["1 device"]["activations"] < 0.75 * one["activations"]
+    assert "activations" in answer(capsys, *options)[1]

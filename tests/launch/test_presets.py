@@ -25,6 +25,8 @@ NOT_RUN_HERE = {
     ("logger", "wandb"): "test_wandb_offline below trains it",
     ("debug", "profiler"): "test_the_profiler below trains with it",
     ("hardware", "ddp"): "needs GPUs",
+    ("hardware", "gpu"): "needs a GPU",
+    ("hardware", "fsdp"): "needs GPUs; test_fsdp_run.py trains it on the processor",
     ("hardware", "ddp_cpu"): "test_processes.py trains it",
     ("hparams_search", "learning_rate"): "test_sweep.py sweeps it",
     ("task", "pydoc"): "embedded data: test_pydoc.py makes them",

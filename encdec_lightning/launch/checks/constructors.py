@@ -30,6 +30,9 @@ from encdec_lightning.launch.slots.build import (
     target_of,
 )
 from encdec_lightning.rules import concerned
+from encdec_lightning.training.arrange import why_not_compiled
+from encdec_lightning.training.fsdp import STRATEGIES
+from encdec_lightning.training.options import FSDP
 
 PACKAGES = {
     "CometLogger": ("comet_ml",),
@@ -38,6 +41,8 @@ PACKAGES = {
     "WandbLogger": ("wandb",),
 }
 """What Lightning's loggers import when they are made; of several one is enough."""
+FSDP1 = ("fsdp", "fsdp_cpu_offload")
+"""Lightning's names of the older way to shard."""
 
 
 def rehearse(config: Config, doubtful: set[str], here: bool = True) -> Iterator[UserError]:
@@ -57,7 +62,7 @@ def rehearse(config: Config, doubtful: set[str], here: bool = True) -> Iterator[
     if not concerned(["optimizer"], doubtful):
         yield from _optimizer(config.optimizer)
     if not concerned(["trainer", "validate_every", "data.accumulate"], doubtful):
-        found = list(_hardware(config.trainer, here))
+        found = [*_hardware(config.trainer, here), *_compiled(config, here)]
         yield from found or _trainer(config, [] if refused else callbacks, here)
 
 
@@ -123,10 +128,21 @@ def _hardware(node: Node, here: bool) -> Iterator[UserError]:
     elif here and not _is_here(accelerator):
         expected = "this machine has none; hardware=auto takes what it has, hardware=cpu the processor"
         yield UserError("trainer.accelerator", accelerator, expected)
-    strategies = ["auto", *StrategyRegistry.available_strategies()]
-    if isinstance(strategy, str) and strategy.lower() not in strategies:
+    strategies = ["auto", *STRATEGIES, *sorted(set(StrategyRegistry.available_strategies()) - {*STRATEGIES, *FSDP1})]
+    if isinstance(strategy, str) and strategy.lower() in FSDP1:
+        expected = f"it knows no shared weights; hardware=fsdp takes {FSDP}, which shards what the sides share"
+        yield UserError("trainer.strategy", strategy, expected)
+    elif isinstance(strategy, str) and strategy.lower() not in strategies:
         expected = f"{one_of(strategies[:12])}, ...{did_you_mean(strategy, strategies)}"
         yield UserError("trainer.strategy", strategy, expected)
+
+
+def _compiled(config: Config, here: bool) -> Iterator[UserError]:
+    """Whether layers can be compiled on this machine, where they are to be."""
+    gpu = config.trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    why = why_not_compiled("cuda" if gpu else "cpu") if config.training.compile and here else None
+    if why is not None:
+        yield UserError("training.compile", True, why)
 
 
 def _is_here(accelerator: Any) -> bool:

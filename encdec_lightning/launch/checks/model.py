@@ -35,6 +35,8 @@ def check_model(config: Config, doubtful: set[str]) -> Iterator[UserError]:
     yield from _check_tokenizers(config, model)
     if not concerned(["training.freeze"], doubtful):
         yield from _check_freeze(config, model)
+    if not concerned(["training.gradient_checkpointing"], doubtful):
+        yield from _check_checkpointing(config, model)
     lengths = ["task.max_source_length", "task.max_target_length"]
     if not concerned(lengths, doubtful):
         longer = length_problems(config.model, sides, task.max_source_length, task.max_target_length)
@@ -64,6 +66,16 @@ def _check_freeze(config: Config, model: ComposedModel) -> list[UserError]:
 
     try:
         freeze(model, config.training.freeze)
+    except UserError as problem:
+        return [problem]
+    return []
+
+
+def _check_checkpointing(config: Config, model: ComposedModel) -> list[UserError]:
+    from encdec_lightning.training.arrange import check_checkpointing
+
+    try:
+        check_checkpointing(model, config.training)
     except UserError as problem:
         return [problem]
     return []

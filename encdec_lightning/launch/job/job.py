@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from functools import partial
 
 import lightning
 from lightning.pytorch.callbacks import LambdaCallback
@@ -26,7 +27,9 @@ from encdec_lightning.reporting.opening import opening
 from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 from encdec_lightning.signals import TERMINATION
+from encdec_lightning.training.checkpoint import checkpoint_damage, read_file
 from encdec_lightning.training.module import Seq2SeqModule
+from encdec_lightning.training.pieces import drop_unused_pieces
 
 
 def train(run: Run) -> None:
@@ -45,7 +48,7 @@ def train(run: Run) -> None:
         optimizer=build_partial("optimizer", config.optimizer, OPTIMIZER),
     )
     trainer = build_trainer(config, run)
-    resumed = run.resumable()
+    resumed = run.resumable(checkpoint_damage)
     if config.init_from is not None and resumed is None:
         start_from(module, config.init_from)
     data.prepare_data()  # before there are processes that would wait for it
@@ -68,6 +71,7 @@ def train(run: Run) -> None:
     test(run, config, trainer, data, module)
     if trainer.is_global_zero:
         run.before_last.unlink(missing_ok=True)  # nothing goes on from here
+        drop_unused_pieces(run.checkpoints, partial(read_file, map_location="meta"))
 
 
 def _opened(

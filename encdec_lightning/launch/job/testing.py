@@ -11,6 +11,7 @@ from encdec_lightning.launch.job.metrics_json import DATA_COUNTS
 from encdec_lightning.reporting.card import write_card
 from encdec_lightning.reporting.results import write_results
 from encdec_lightning.run import Run
+from encdec_lightning.training.fsdp import whole
 from encdec_lightning.training.module import Seq2SeqModule
 
 
@@ -19,6 +20,8 @@ def test(run: Run, config: Config, trainer: lightning.Trainer, data: Seq2SeqData
     module.keep_predictions = run.write_predictions
     with at_work(run, trainer):
         trainer.test(module, data, verbose=False)
+    if config.export:
+        module.model = whole(module.model)  # of all ranks' pieces; rank 0 writes it
     if trainer.is_global_zero:
         metrics, baselines = config.task.scored_with, config.task.baselines or []
         write_results(run, module.predictions, module.scores, metrics, baselines, module.failed_scores)

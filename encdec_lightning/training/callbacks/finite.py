@@ -17,6 +17,7 @@ from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.data.batches.loader import PlanLoader
 from encdec_lightning.errors import UserError
 from encdec_lightning.evaluation.metric import Score
+from encdec_lightning.training.fsdp import whole_tensor
 
 SKIPS = 30
 """Steps in a row that fp16's gradient scaler may leave out: it halves its scale of 65,536 each time, to 2^-14."""
@@ -69,7 +70,7 @@ class FiniteSteps(lightning.Callback):
         self._waiting: _Step | None = None
         self._skipped = 0
         self.norm: Tensor | None = None
-        """(): the 2-norm of this rank's gradients in the step under way, before they are clipped."""
+        """(): the 2-norm of the gradients in the step under way, this rank's or all ranks', before they are clipped."""
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Forget a fit before."""
@@ -94,7 +95,7 @@ class FiniteSteps(lightning.Callback):
         self.settle(trainer)
         micro_batches, self._micro_batches = self._micro_batches, []
         parameters = (each for group in optimizer.param_groups for each in group["params"])
-        self.norm = get_total_norm([each.grad for each in parameters if each.grad is not None])
+        self.norm = whole_tensor(get_total_norm([each.grad for each in parameters if each.grad is not None]))
         unsound = _on_any_rank(trainer, [self.norm, *(each.loss for each in micro_batches)])
         copied = None
         if unsound.is_cuda:
@@ -143,7 +144,7 @@ class FiniteSteps(lightning.Callback):
     ) -> None:
         """Raise `UserError` instead of writing weights that are not finite."""
         self.settle(trainer)
-        largest = get_total_norm(pl_module.parameters(), norm_type=math.inf)
+        largest = whole_tensor(get_total_norm(pl_module.parameters(), norm_type=math.inf))
         if _on_any_rank(trainer, [largest]):
             expected = (
                 f"the weights must be finite numbers: the fit ends after step {trainer.global_step}, no checkpoint of"

@@ -1,0 +1,153 @@
+"""Fits of tiny models, on this process alone or, started twice by `two_ranks`, on two ranks over gloo."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import tiny
+import torch
+from torch import Tensor
+from torch._dynamo.utils import counters
+
+from encdec_lightning import Generation, Loading, Seq2SeqDataModule, Seq2SeqModule, Task, Tokenizers, Training, compose
+from encdec_lightning.training import arrange
+from encdec_lightning.training.callbacks.random_state import RandomState
+from encdec_lightning.training.checkpoint_io import DurableCheckpointIO
+from encdec_lightning.training.fsdp import whole_tensor
+
+WEIGHTS = ("tied", "tied_embeddings", "untied")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One fit and what follows it."""
+
+    strategy: str = "auto"
+    weights: str = "tied"
+    precision: str = "64-true"
+    steps: int = 3
+    checkpointed: bool = False
+    """With gradient checkpointing."""
+    compiled: bool = False
+    """With layers compiled, as far as to operators; inductor takes minutes."""
+    resume: str | None = None
+    """The file in the folder to go on from."""
+    family: str = "bert"
+    clip: float | None = 1.0
+    rate: float = 3e-3
+
+    @property
+    def name(self) -> str:
+        """A file's."""
+        told = {**asdict(self), "resume": self.resume and Path(self.resume).stem[:60]}
+        return "-".join(str(each) for each in told.values())
+
+    @property
+    def file(self) -> str:
+        """Of its checkpoint at the end."""
+        return f"{self.name}.ckpt"
+
+
+class FirstStep(lightning.Callback):
+    """The loss and the gradients of the first step, over all ranks."""
+
+    def __init__(self) -> None:
+        self.loss = 0.0
+        self.gradients: dict[str, Tensor] = {}
+        self.norms: list[float] = []
+        self._step = 0
+
+    def on_train_start(self, trainer, module) -> None:
+        self._step = trainer.global_step
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, index) -> None:
+        if not self.norms:
+            self.loss += float(trainer.strategy.reduce(outputs["loss"].detach(), reduce_op="mean"))
+        if trainer.global_step > self._step:
+            self._step = trainer.global_step
+            self.norms.append(float(module._finite.norm))
+
+    def on_before_optimizer_step(self, trainer, module, optimizer) -> None:
+        if not self.gradients:
+            self.gradients = {name: whole_tensor(each.grad).clone() for name, each in module.model.named_parameters()}
+
+
+def fit(files: tiny.Files, case: Case, folder: Path, devices: int = 1) -> dict[str, Any]:
+    """All there is to compare: losses, weights, scores, texts; of a checkpoint in `folder` of the fit's name."""
+    checkpoint = getattr(files, case.family)
+    arrange.BACKEND = "aot_eager"
+    counters.clear()
+    tokenizers = Tokenizers.from_pretrained(checkpoint)
+    task = Task(train=files.train, validation=files.validation, test=files.test, source="document", target="summary",
+                id="key", max_source_length=40, max_target_length=12, validation_generate=5)  # fmt: skip
+    torch.manual_seed(0)
+    model = compose(checkpoint, checkpoint, case.weights, dropout=0.0, tokenizers=tokenizers)
+    training = Training(learning_rate=case.rate, warmup_steps=1, schedule="constant", weight_decay=0.01,
+                        gradient_checkpointing=case.checkpointed, compile=case.compiled)  # fmt: skip
+    module = Seq2SeqModule(model, tokenizers, task, training, Generation(max_length=8, num_beams=2))
+    data = Seq2SeqDataModule(task, tokenizers, Loading(batch_tokens=400, update_examples=64))
+    first = FirstStep()
+    trainer = lightning.Trainer(
+        accelerator="cpu", devices=devices, strategy=case.strategy, precision=case.precision, max_steps=case.steps,
+        gradient_clip_val=case.clip, logger=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, use_distributed_sampler=False, callbacks=[first, RandomState()],
+        plugins=[DurableCheckpointIO()], num_sanity_val_steps=0,
+    )  # fmt: skip
+    resume = None if case.resume is None else folder / case.resume
+    trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+    trainer.save_checkpoint(folder / case.file)
+    validated = {name: float(value) for name, value in trainer.callback_metrics.items() if "second" not in name}
+    found = {"loss": first.loss, "gradients": first.gradients, "norms": first.norms, "validated": validated}
+    found["weights"] = {name: whole_tensor(each.detach()).clone() for name, each in module.model.named_parameters()}
+    found["graphs"] = counters["stats"]["unique_graphs"]
+    trainer.test(module, data, verbose=False)
+    found["tested"] = {name: each.value for name, each in module.scores.items()}
+    found["texts"] = [asdict(each) for each in module.predictions]
+    return found
+
+
+def two_ranks(files: tiny.Files, cases: list[Case], folder: Path) -> list[dict[str, Any]]:
+    """What rank 0 of two real processes finds in each case."""
+    torch.save({"files": asdict(files), "cases": [asdict(case) for case in cases]}, folder / "cases.pt")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+              "TORCHELASTIC_RUN_ID": "tests", "GROUP_RANK": "0", "OMP_NUM_THREADS": "1"}  # fmt: skip
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "PYTHONPATH": path},
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        said = [rank.communicate(timeout=300)[0] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(said)
+    return [torch.load(folder / f"{case.name}.pt", weights_only=True) for case in cases]
+
+
+def _main(folder: Path) -> None:
+    warnings.filterwarnings("error", message=".*DTensor.*")
+    given = torch.load(folder / "cases.pt", weights_only=True)
+    files = tiny.Files(**given["files"])
+    for case in (Case(**each) for each in given["cases"]):
+        found = fit(files, case, folder, devices=2)
+        if os.environ["RANK"] == "0":
+            torch.save(found, folder / f"{case.name}.pt")
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]))

@@ -1,0 +1,146 @@
+"""Two real processes train what one does: DDP and FSDP2, whatever the sides share, with other tokens on each rank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from on_ranks import WEIGHTS, Case, fit, two_ranks
+from tiny import Files
+from transformers import EncoderDecoderModel
+
+from encdec_lightning import Seq2SeqModule
+from encdec_lightning.errors import UserError
+from encdec_lightning.training.checkpoint import checkpoint_damage
+
+STRATEGIES = ("ddp", "fsdp2")
+EXACT = [Case(strategy, weights) for strategy in STRATEGIES for weights in WEIGHTS]
+IN_FP32 = [Case(strategy, weights, "32-true", steps=1) for strategy in STRATEGIES for weights in WEIGHTS]
+LEARNED = [Case(strategy, steps=24, rate=2e-2) for strategy in STRATEGIES]
+REARRANGED = [
+    *(Case(strategy, checkpointed=True) for strategy in STRATEGIES),
+    Case("ddp", compiled=True),
+    Case("fsdp2", checkpointed=True, compiled=True),
+]
+STARTS = {strategy: Case(strategy) for strategy in ("auto", *STRATEGIES, "fsdp2_in_pieces")}
+CONTINUED = [
+    Case(strategy, steps=5, resume=start.file)
+    for strategy in STARTS
+    for start in STARTS.values()
+    if (start.strategy, strategy) not in [("auto", "auto"), ("ddp", "ddp")] and strategy != "fsdp2_in_pieces"
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Where the checkpoints of all fits are."""
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def alone(files: Files, folder: Path) -> Callable[..., dict[str, Any]]:
+    """What one process finds in a case, computed once."""
+    found: dict[Case, dict[str, Any]] = {}
+
+    def of(case: Case) -> dict[str, Any]:
+        if case not in found:
+            found[case] = fit(files, case, folder)
+        return found[case]
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def ranks(files: Files, folder: Path, alone) -> dict[Case, dict[str, Any]]:
+    """What two ranks find in every case, by one pair of processes."""
+    alone(STARTS["auto"])
+    cases = [
+        *EXACT,
+        *IN_FP32,
+        *LEARNED,
+        *REARRANGED,
+        STARTS["fsdp2_in_pieces"],
+        *(each for each in CONTINUED if each.strategy != "auto"),
+    ]
+    return dict(zip(cases, two_ranks(files, cases, folder), strict=True))
+
+
+@pytest.mark.parametrize("case", EXACT, ids=lambda case: f"{case.strategy}-{case.weights}")
+def test_in_float64_two_ranks_end_with_the_weights_of_one(case, ranks, alone):
+    found, expected = ranks[case], alone(replace(case, strategy="auto"))
+    assert found["weights"].keys() == expected["weights"].keys()
+    for name, weight in expected["weights"].items():
+        torch.testing.assert_close(found["weights"][name], weight, rtol=0, atol=1e-10, msg=name)
+    assert found["norms"] == pytest.approx(expected["norms"], rel=1e-10)
+    for each in (found, expected):
+        each["validated"].pop("train/loss", None)  # of a rank's last micro-batch
+    assert found["validated"] == pytest.approx(expected["validated"], rel=1e-6)
+    assert found["texts"] == expected["texts"]
+    assert found["tested"] == expected["tested"]
+
+
+@pytest.mark.parametrize("case", IN_FP32, ids=lambda case: f"{case.strategy}-{case.weights}")
+def test_in_fp32_the_first_step_is_that_of_one(case, ranks, alone):
+    found, expected = ranks[case], alone(replace(case, strategy="auto"))
+    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+    assert found["gradients"].keys() == expected["gradients"].keys()
+    difference = sum(
+        float((found["gradients"][name] - each).double().square().sum()) for name, each in expected["gradients"].items()
+    )
+    norm = sum(float(each.double().square().sum()) for each in expected["gradients"].values())
+    assert difference**0.5 <= 1e-6 * norm**0.5
+
+
+@pytest.mark.parametrize("case", LEARNED, ids=lambda case: case.strategy)
+def test_texts_and_scores_are_those_of_one(case, ranks, alone):
+    """Of 12 test pairs and, in validation, of 5: one rank has more of them than the other."""
+    found, expected = ranks[case], alone(replace(case, strategy="auto"))
+    assert found["tested"] == expected["tested"] and found["tested"]["rouge1"] > 20
+    assert found["texts"] == expected["texts"]
+    assert len({each["prediction"] for each in found["texts"]}) > 2
+    assert len({each["id"] for each in found["texts"]}) == len(found["texts"]) == 12
+    for name in ("val/rouge1", "val/rougeL", "val/loss"):
+        assert found["validated"][name] == pytest.approx(expected["validated"][name], rel=1e-6)
+
+
+@pytest.mark.parametrize("case", REARRANGED, ids=lambda case: f"{case.strategy}-{case.checkpointed}-{case.compiled}")
+def test_compiled_layers_and_activations_computed_again_change_nothing(case, ranks, alone):
+    assert (ranks[case]["graphs"] > 0) == case.compiled
+    for name, weight in alone(Case())["weights"].items():
+        torch.testing.assert_close(ranks[case]["weights"][name], weight, rtol=0, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize("case", CONTINUED, ids=lambda case: f"{case.resume.partition('-')[0]}-{case.strategy}")
+def test_any_checkpoint_goes_on_under_any_strategy_to_the_same_weights(case, ranks, alone):
+    found = alone(case) if case.strategy == "auto" else ranks[case]
+    for name, weight in alone(Case(steps=5))["weights"].items():
+        torch.testing.assert_close(found["weights"][name], weight, rtol=0, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize("strategy", STARTS)
+def test_any_checkpoint_is_loaded_and_exported(strategy, ranks, alone, folder, tmp_path):
+    module = Seq2SeqModule.load_from_checkpoint(folder / STARTS[strategy].file)
+    expected = alone(STARTS["auto"])["weights"]
+    own = dict(module.model.named_parameters())
+    assert own.keys() == expected.keys()
+    for name, weight in expected.items():
+        torch.testing.assert_close(own[name], weight, rtol=0, atol=1e-10, msg=name)
+    module.export(tmp_path)
+    exported = EncoderDecoderModel.from_pretrained(tmp_path, dtype=torch.float64).state_dict()
+    assert all(torch.equal(exported[name], value) for name, value in module.model.state_dict().items())
+
+
+def test_pieces_that_nobody_needs_are_gone_and_a_lost_one_is_named(ranks, folder):
+    path = folder / STARTS["fsdp2_in_pieces"].file
+    (pieces,) = (folder / "pieces").iterdir()
+    assert sorted(each.name for each in pieces.iterdir()) == ["0.pt", "1.pt"]
+    assert checkpoint_damage(path) is None
+    lost = (pieces / "1.pt").rename(folder / "lost")
+    assert checkpoint_damage(path) == f"its piece {pieces.name}/1.pt: there is no such file"
+    with pytest.raises(UserError, match="there is no such file"):
+        Seq2SeqModule.load_from_checkpoint(path)
+    lost.rename(pieces / "1.pt")
