@@ -29,6 +29,8 @@ State = Literal["running", "preempted", "failed", "finished"]
 class Run:
     """A run's folder: `config.yaml`, `status.json`, `metrics.json`, `predictions/`, `checkpoints/`, `model/`, logs.
 
+    In `slurm/` lie the script and the output of a job of Slurm's, and its number.
+
     Files appear whole or not at all: each is written beside its place and renamed.
     """
 
@@ -41,6 +43,7 @@ class Run:
         self.model = self.folder / "model"
         self.logs = self.folder / "logs"
         self.curves = self.folder / "curves.png"
+        self.slurm = self.folder / "slurm"
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], field: str = "run") -> Run:

@@ -53,9 +53,14 @@ def _train(argv: Sequence[str] | None) -> None:
     if folder is None:
         from encdec_lightning.launch.checks.checks import mistakes
         from encdec_lightning.launch.run_folder import make_run
+        from encdec_lightning.launch.submit import checked, refused, submit, wants_slurm
 
-        made = compose_draft(*arguments.given)
-        refuse(mistakes(made, "train"))
+        made, by_slurm = compose_draft(*arguments.given), wants_slurm(arguments.overrides)
+        refuse(mistakes(made, "train", here=not by_slurm))
+        if by_slurm:
+            submit(checked([made.config]))
+            return
+        refuse(refused(made.config.slurm))
         run = make_run(made.config, checked=True)
     else:
         run = opened_run(folder)

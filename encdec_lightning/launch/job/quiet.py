@@ -12,7 +12,8 @@ def quiet() -> None:
     """Silence what libraries say that a user of a command can do nothing about."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # a run continues
     warnings.filterwarnings("ignore", message="Precision .* is not supported by the model summary.*")

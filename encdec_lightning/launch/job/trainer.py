@@ -8,6 +8,8 @@ from functools import partial
 import lightning
 
 from encdec_lightning.config import Config, Node
+from encdec_lightning.launch.job.meeting import RanksMeet
+from encdec_lightning.launch.job.rank_starter import rank_starter
 from encdec_lightning.launch.slots.build import CALLBACK, LOGGER, TRAINER
 from encdec_lightning.launch.slots.places import build_inside
 from encdec_lightning.run import Run
@@ -33,6 +35,7 @@ def build_trainer(config: Config, run: Run) -> lightning.Trainer:
     where = {"save_dir": run.logs, "id": run.id, "name": config.name}
     loggers = [built(f"logger.{name}", each, LOGGER, **where) for name, each in _nodes(config.logger)]
     callbacks.append(EndTogether(run.checkpoints / "last.ckpt"))
+    callbacks.insert(0, RanksMeet(run))
     every = config.validate_every
     if every is not None:
         callbacks.append(ValidateEvery(every))
@@ -44,7 +47,7 @@ def build_trainer(config: Config, run: Run) -> lightning.Trainer:
         node,
         TRAINER,
         callbacks=callbacks,
-        plugins=[DurableCheckpointIO({run.last: run.before_last})],
+        plugins=[DurableCheckpointIO({run.last: run.before_last}), rank_starter()],
         logger=loggers,
         default_root_dir=run.folder,
         accumulate_grad_batches=config.data.accumulate,
@@ -62,6 +65,7 @@ def build_evaluator(config: Config) -> lightning.Trainer:
         devices=1,
         precision=config.trainer.get("precision"),
         callbacks=[FitProgress()],
+        plugins=[rank_starter()],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
