@@ -111,7 +111,9 @@ def _in_worker(run: Run, lock: int) -> None:
     try:
         code = worker.wait()
     except BaseException:
-        worker.send_signal(signal.SIGUSR1 if in_job else signal.SIGTERM)  # srun hands the first on, and dies of the other
+        worker.send_signal(
+            signal.SIGUSR1 if in_job else signal.SIGTERM
+        )  # srun hands the first on, and dies of the other
         with suppress(subprocess.TimeoutExpired):
             worker.wait(GRACE)
         raise

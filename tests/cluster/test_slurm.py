@@ -150,7 +150,7 @@ def test_more_points_than_the_site_takes(cluster, options, in_tmp, capsys):
 def test_what_slurm_refuses_is_said(cluster, options, capsys):
     assert main([*options, "folder=run", SLURM, "slurm.partition=mian"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("sbatch is '") and "invalid partition specified" in line
+    assert line.startswith("sbatch is '") and "Invalid partition name specified" in line
 
 
 def test_a_rank_that_dies_fails_the_run_within_a_minute(cluster, options, monkeypatch, capsys):
@@ -195,7 +195,9 @@ def test_a_job_that_is_more_urgent(cluster, options, monkeypatch, capsys):
     job, run = submitted(capsys, *options, "folder=run", "slurm.nodes=2", *TWO_NODES), Run("run")
     reached(run)
     urgent = cluster.run(
-        *("sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--exclusive"), "--output=/dev/null", "--wrap=sleep 5"
+        *("sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--exclusive"),
+        "--output=/dev/null",
+        "--wrap=sleep 5",
     ).strip()
     cluster.wait(urgent)
     cluster.wait(job)
