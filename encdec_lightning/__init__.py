@@ -3,7 +3,7 @@
 The map, from left to right; each room imports only from rooms to its left:
 
     records.py, signals.py     Pair and Prediction; the request to end
-    dotted.py                  objects of a user's own by their dotted path
+    credentials.py, dotted.py  passwords and keys in options; objects of a user's own by their dotted path
     errors.py, progress.py     a user's mistake, one sentence, exit code 2; how far long work is
     files.py                   files written whole, archives read whole
     cache/                     derived data on disk: folder.py, entries.py, fingerprints.py

@@ -41,7 +41,7 @@ WORDS = {
     "float_type": "it must be a number",
 }
 """What is said for pydantic's kinds of mistakes."""
-NOT_OF_THE_RESULT = ("name", "folder", "logger", "export", "slurm")
+NOT_OF_THE_RESULT = ("name", "folder", "logger", "export", "checkpoint_minutes", "slurm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +53,13 @@ class Config:
     name: str = "run"
     """Name of the experiment: part of the default folder, and the run's name in loggers."""
     folder: str | None = None
-    """The run's folder; none: `runs/<name>/<time>`, in a sweep `runs/<name>/<identity>`."""
+    """The run's folder; null: `runs/<name>/<time>`, in a sweep `runs/<name>/<identity>`."""
     seed: int = 0
     """Seed of initialization, dropout and the order of examples (added to `data.seed`)."""
     validate_every: int | None = None
-    """Validate after so many optimizer steps; none: at the end of each epoch."""
+    """Validate after so many optimizer steps; null: at the end of each epoch."""
+    checkpoint_minutes: float | None = 5.0
+    """Save `last.ckpt` when the last checkpoint is so many minutes old, beside every validation's; null: do not."""
     checkpoint: str = "best"
     """The checkpoint that is tested and exported: best, last, or a path."""
     init_from: str | None = None
@@ -86,11 +88,12 @@ class Config:
     """Open slots: Lightning loggers by a name of your own."""
 
     def __post_init__(self) -> None:
-        every = self.validate_every
+        every, minutes = self.validate_every, self.checkpoint_minutes
         require(
             ("name", self.name, is_file_name(self.name), "it must be a name that a folder can have, without a slash"),
             ("seed", self.seed, 0 <= self.seed < 2**32, "it must lie in [0, 2^32)"),
             ("validate_every", every, every is None or every >= 1, "it must be at least 1"),
+            ("checkpoint_minutes", minutes, minutes is None or minutes > 0, "it must be above 0, or null for never"),
             *(
                 (name, value, value != "", "it must not be empty")
                 for name in ("folder", "init_from", "checkpoint")
@@ -105,7 +108,7 @@ class Config:
         return replace(self.data, seed=self.data.seed + self.seed)
 
     def frozen(self) -> Node:
-        """The plain values that a run keeps: all but those of the job that runs it, which may change from job to job."""
+        """The plain values that a run keeps: all but those of the job that runs it, which may be another one next time."""
         return {name: value for name, value in asdict(self).items() if name != "slurm"}
 
     def identity(self) -> str:

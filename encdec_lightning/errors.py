@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
+from encdec_lightning.credentials import without_secrets
 from encdec_lightning.signals import TERMINATION, Terminated
 
 FAILED = 1
@@ -56,12 +57,13 @@ class UserErrors(ValueError):
 
 
 def shown(value: object) -> str:
-    """A value as Python writes it; of a long one the start, the end and how long it is."""
+    """A value as Python writes it, secrets hidden; of a long one the start, the end and how long it is."""
     is_text = isinstance(value, str)
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # an integer of thousands of digits, lists inside thousands of lists
         return f"a value of the type {type(value).__name__} that is too large to be shown"
+    text = without_secrets(text)
     if len(text) <= LONGEST:
         return text
     length = len(value) if isinstance(value, str) else len(text)
@@ -76,7 +78,7 @@ def _with_short_words(text: str) -> str:
 def reason(error: BaseException) -> str:
     """An exception in one line: a user's mistakes in their own sentences, else the exception's type and text."""
     text = str(error) if isinstance(error, UserError | UserErrors) else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())
+    return without_secrets(" ".join(text.split()))
 
 
 def is_finite(value: object) -> bool:

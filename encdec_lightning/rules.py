@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 
 from encdec_lightning.config import Config, Node, validated
+from encdec_lightning.credentials import HIDDEN, secrets_of
 from encdec_lightning.errors import UserError, UserErrors
 from encdec_lightning.training.schedules import SCHEDULES
 
@@ -72,6 +74,17 @@ def _owned_elsewhere(config: Config) -> Iterator[UserError]:
         for argument in sorted(node.keys() & owners.keys()):
             expected = f"it is not set here but by {owners[argument]}"
             yield UserError(f"{slot}.{argument}", node[argument], expected)
+
+
+@_reads()
+def _no_secrets(config: Config) -> Iterator[UserError]:
+    """A run's options are written into its folder, its logs and wandb."""
+    for option, secret in secrets_of(asdict(config)).items():
+        expected = (
+            f"it holds {secret}, which everybody who reads the run would see: give it in the environment (HF_TOKEN,"
+            f" WANDB_API_KEY, ~/.netrc), or fetch the file before"
+        )
+        yield UserError(option, HIDDEN, expected)
 
 
 @_reads("trainer")

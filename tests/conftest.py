@@ -23,8 +23,6 @@ def pytest_configure(config: pytest.Config) -> None:
     """A cache of the tests' own; only what takes minutes to make stays where it is."""
     own = Path(tempfile.mkdtemp(prefix="encdec_tests_"))
     config.add_cleanup(lambda: shutil.rmtree(own))
-    # Where Slurm is installed, Lightning says of each Trainer that it was not started by it.
-    config.addinivalue_line("filterwarnings", "ignore:The `srun` command is available on your system")
     for name in ("checkpoints", "pydoc"):
         (cache_folder() / name).mkdir(parents=True, exist_ok=True)
         (own / name).symlink_to((cache_folder() / name).resolve())

@@ -21,6 +21,7 @@ ROOMS = [
     *(
         "records",
         "signals",
+        "credentials",
         "dotted",
         "errors",
         "progress",

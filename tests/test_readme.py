@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ COMMANDS = {
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
     ROOT / "conf" / "README.md",
     *sorted((ROOT / "encdec_lightning").rglob("README.md")),
     *sorted((ROOT / "experiments").rglob("README.md")),
@@ -132,6 +134,15 @@ def test_contributing_names_files_that_exist() -> None:
         assert (ROOT / "encdec_lightning" / path).exists(), path
     for path in re.findall(r"`((?:tests|conf|experiments)/[a-z_./]+)`", text_of("CONTRIBUTING.md")):
         assert (ROOT / path).exists(), path
+
+
+def test_security_says_what_every_dependency_is_for() -> None:
+    project = tomllib.loads(text_of("pyproject.toml"))["project"]
+    extras = [each for name, kept in project["optional-dependencies"].items() if name != "dev" for each in kept]
+    table = text_of("SECURITY.md").partition("## What each dependency is for")[2]
+    for each in [*project["dependencies"], *extras]:
+        name = re.split("[<>=!]", each)[0]
+        assert re.search(rf"\b{name}\b", table), name
 
 
 def test_the_readme_is_short() -> None:

@@ -11,6 +11,7 @@ from encdec_lightning.composition.architectures import architecture_of
 from encdec_lightning.composition.labels import decoder_inputs
 from encdec_lightning.composition.options import Composition, Role
 from encdec_lightning.composition.sharing import Shared
+from encdec_lightning.errors import UserError
 
 
 class ComposedModel(PreTrainedModel):  # type: ignore[misc]
@@ -59,3 +60,12 @@ class ComposedModel(PreTrainedModel):  # type: ignore[misc]
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """What the decoder reads (B, T) for labels (B, T); `DataCollatorForSeq2Seq` asks for it."""
         return decoder_inputs(labels, self.config)
+
+
+def check_composed(model: object) -> None:
+    """Raise `UserError` for a model of another class, such as a stock `EncoderDecoderModel`."""
+    if not isinstance(model, ComposedModel):
+        expected = (
+            "it must be a composed model: `compose` makes one, and `EncoderDecoder.from_pretrained` opens a folder"
+        )
+        raise UserError("model", type(model).__name__, expected)

@@ -36,7 +36,7 @@ class Composition:
     """
 
     encoder: str | None
-    """The encoder: a Hub id or a local folder; none: the decoder alone, which reads the source as a prefix (GPT)."""
+    """The encoder: a Hub id or a local folder; null: the decoder alone, which reads the source as a prefix (GPT)."""
     decoder: str
     """The decoder: a Hub id or a local folder."""
     weights: Weights = "untied"
@@ -46,9 +46,9 @@ class Composition:
     decoder_init: Init = "pretrained"
     """What the decoder takes from its checkpoint: all, nothing (BERT2RND), the embeddings or the layers only."""
     encoder_layers: int | list[int] | None = None
-    """The encoder's layers: the first so many of its checkpoint, or those listed, counted from 1; none: all."""
+    """The encoder's layers: the first so many of its checkpoint, or those listed, counted from 1; null: all."""
     decoder_layers: int | list[int] | None = None
-    """The decoder's layers: the first so many of its checkpoint, or those listed, counted from 1; none: all."""
+    """The decoder's layers: the first so many of its checkpoint, or those listed, counted from 1; null: all."""
     encoder_vocabulary: str | None = None
     """A Hub id or folder whose tokenizer replaces the encoder's; the words' embeddings then start anew."""
     decoder_vocabulary: str | None = None
@@ -60,7 +60,7 @@ class Composition:
     always at random; or as a copy of each decoder layer's self-attention, which learns to use the source several times
     sooner where steps are few. Nothing without an encoder."""
     dropout: float | None = None
-    """Dropout probability of both sides, attention included; none: what the checkpoints' configs say."""
+    """Dropout probability of both sides, attention included; null: what the checkpoints' configs say."""
 
     def __post_init__(self) -> None:
         require(

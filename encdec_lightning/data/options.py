@@ -19,15 +19,15 @@ class Task:
     validation: str
     """Validation pairs, as `train`; an embedded data set gives the part of its split that fits the role."""
     test: str | None = None
-    """Test pairs, as `train`; none: `validation` is tested."""
+    """Test pairs, as `train`; null: `validation` is tested."""
     source: str = "source"
     """Column of the text that is read; `a.b` is the field b of column a, `a+b` two columns joined by a space."""
     target: str = "target"
     """Column of the text to be written, as `source`."""
     id: str | None = None
-    """Column of the examples' ids; none: the number of the row."""
+    """Column of the examples' ids; null: the number of the row."""
     columns: list[str] | None = None
-    """Names of the columns of csv and tsv files whose first line is a row already; none: the first line names them."""
+    """Names of the columns of csv and tsv files whose first line is a row already; null: the first line names them."""
     preprocess: list[str] | None = None
     """Functions `Pair -> Pair | None` by dotted path, applied in this order; a None drops the pair."""
     test_preprocess: list[str] | None = None
@@ -41,21 +41,21 @@ class Task:
     train_share: float = 1.0
     """Use only this share of the training pairs, chosen by a hash of their ids: the 1% lies inside the 10%."""
     train_examples: int | None = None
-    """Use only the first so many training pairs; none: all."""
+    """Use only the first so many training pairs; null: all."""
     validation_examples: int | None = None
-    """Use only the first so many validation pairs; none: all."""
+    """Use only the first so many validation pairs; null: all."""
     test_examples: int | None = None
-    """Use only the first so many test pairs; none: all."""
+    """Use only the first so many test pairs; null: all."""
     validation_generate: int = 0
     """Generate for the first so many validation pairs at every validation, and log `val/rouge1` and the like."""
     metrics: list[str] | None = None
-    """Metrics: rouge, exact_match, sari, bleu, bleu_uncased, or the dotted path of a class of your own; none: rouge."""
+    """Metrics: rouge, exact_match, sari, bleu, bleu_uncased, or the dotted path of a class of your own; null: rouge."""
     baselines: list[str] | None = None
-    """Baselines in the final table, such as lead_sentence, lead_8_words, copy; none: no baseline."""
+    """Baselines in the final table, such as lead_sentence, lead_8_words, copy; null: no baseline."""
     monitor: str = "val/loss"
     """What chooses the best checkpoint and stops early."""
     monitor_mode: Literal["min", "max"] | None = None
-    """Whether less or more of `monitor` is better; none: as the metric says."""
+    """Whether less or more of `monitor` is better; null: as the metric says."""
 
     def __post_init__(self) -> None:
         require(
@@ -88,11 +88,11 @@ class Loading:
     batch_tokens: int = 8000
     """Most tokens in a micro-batch, padding and both sides included."""
     evaluation_batch_tokens: int | None = None
-    """The same for validation and generation; none: as `batch_tokens`."""
+    """The same for validation and generation; null: as `batch_tokens`."""
     accumulate: int = 1
     """Micro-batches on each device for one optimizer step; the loss stays exact per target token."""
     update_examples: int | None = None
-    """Examples of one optimizer step on all devices together; `accumulate` then follows. None: as many as fit."""
+    """Examples of one optimizer step on all devices together; `accumulate` then follows. null: as many as fit."""
     update_target_tokens: int | None = None
     """The same by target tokens: as many examples as have so many on average."""
     on_bad_row: Literal["error", "skip"] = "error"
@@ -102,7 +102,7 @@ class Loading:
     seed: int = 0
     """Seed of the order of the examples."""
     cache: str | None = None
-    """Folder of cached data; none: $ENCDEC_LIGHTNING_CACHE, else the user's cache folder."""
+    """Folder of cached data; null: $ENCDEC_LIGHTNING_CACHE, else the user's cache folder."""
 
     def __post_init__(self) -> None:
         budget = self.evaluation_batch_tokens

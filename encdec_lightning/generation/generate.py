@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from encdec_lightning.composition.composed_model import ComposedModel
+from encdec_lightning.composition.composed_model import ComposedModel, check_composed
 from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.generation.engine import Engine
 from encdec_lightning.generation.options import Generation
@@ -91,6 +91,7 @@ def streamer(
     A stream may stop anywhere: what it leaves unfinished is dropped when the next begins. Each thread needs a streamer
     of its own; a second stream beside one that has not ended raises `UserError`, or makes that one raise it.
     """
+    check_composed(model)
     longest = target_limit(model, generation, max_target_length)
     limit = source_limit(model, longest)
     why = obstacle(model, longest + (limit or 0) if model.reads_prefix else longest)

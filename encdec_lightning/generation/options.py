@@ -17,7 +17,7 @@ class Generation:
     num_return_sequences: int = 1
     """Targets for each source: the best of the beams, or so many draws."""
     max_length: int | None = None
-    """Most tokens generated, the end token included; none: the task's max_target_length."""
+    """Most tokens generated, the end token included; null: the task's max_target_length."""
     min_length: int = 0
     """Fewest tokens generated before the end token."""
     length_penalty: float = 1.0

@@ -22,8 +22,8 @@ from encdec_lightning.signals import GRACE, PARENT, TERMINATION, Terminated
 def start(run: Run, own_process: bool = False) -> None:
     """Train the run to its end, or do nothing if it is finished. Keeps `status.json`; holds the run's lock meanwhile.
 
-    Several devices, a job of Slurm's, or `own_process`, run in processes that have never loaded Hydra. When this process
-    is interrupted or asked to end, they end too, and the run is `preempted`; a job of Slurm's is queued again.
+    Several devices, a job of Slurm's, or `own_process`, run in processes that have never loaded Hydra. When this
+    process is interrupted or asked to end, they end too, and the run is `preempted`; Slurm's job is queued again.
     """
     if run.status().get("state") == "finished":
         return

@@ -16,6 +16,7 @@ from encdec_lightning.launch.run_folder import make_run
 from encdec_lightning.run import Run
 
 POINTS = "points.txt"
+SAME = "it must be the same for all points of a sweep, which are one job"
 
 
 def submit(configs: Sequence[Config], sweep: Path | None = None) -> None:
@@ -64,15 +65,14 @@ def submit(configs: Sequence[Config], sweep: Path | None = None) -> None:
 def job_problems(configs: Sequence[Config]) -> list[UserError]:
     """What keeps the configs from being one job of Slurm's."""
     found = [problem for config in configs for problem in _problems(config)]
-    for option, values in {
-        "slurm": [config.slurm for config in configs],
-        "trainer.devices": [str(config.trainer.get("devices")) for config in configs],
-        "trainer.num_nodes": [str(config.trainer.get("num_nodes", 1)) for config in configs],
-    }.items():
-        others = [each for each in values if each != values[0]]
-        if others:
-            shown = option if option == "slurm" else others[0]
-            found.append(UserError(option, shown, "it must be the same for all points of one job"))
+    for option in ("devices", "num_nodes"):
+        values = [str(config.trainer.get(option, 1)) for config in configs]
+        if len({*values}) > 1:
+            found.append(UserError(f"trainer.{option}", ",".join(dict.fromkeys(values)), SAME))
+    first = configs[0].slurm
+    for name, value in vars(first).items():
+        others = [getattr(config.slurm, name) for config in configs if getattr(config.slurm, name) != value]
+        found += [UserError(f"slurm.{name}", others[0], SAME)] if others else []
     return list({str(problem): problem for problem in found}.values())
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, distributed
 
 from encdec_lightning.composition.assembly import rebuild
-from encdec_lightning.composition.composed_model import ComposedModel
+from encdec_lightning.composition.composed_model import ComposedModel, check_composed
 from encdec_lightning.composition.foreign import check_values
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.data.batches.batch import Batch
@@ -44,6 +44,7 @@ class TaskModule(lightning.LightningModule, ABC):
     def __init__(
         self, model: ComposedModel, task: Task, training: Training, optimizer: OptimizerFactory = default_optimizer
     ) -> None:
+        check_composed(model)
         super().__init__()
         self.model: ComposedModel = model.train()  # from_pretrained gives evaluation mode, and Lightning keeps that
         freeze(model, training.freeze)

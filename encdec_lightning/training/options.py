@@ -24,7 +24,7 @@ class Training:
     learning_rate: float = 5e-5
     """Peak learning rate; with `noam` the factor in front of the paper's formula (0.05)."""
     fresh_learning_rate: float | None = None
-    """Peak learning rate of the parameters that started at random; none: `learning_rate`."""
+    """Peak learning rate of the parameters that started at random; null: `learning_rate`."""
     schedule: Schedule = "linear"
     """After the warm-up: constant, linear to zero at the last step, or falling with the square root of the step;
     `noam` is the last with the paper's scaling by the model's width."""
@@ -36,7 +36,7 @@ class Training:
     """Share of the target probability spread over the whole vocabulary."""
     freeze: Freeze | None = None
     """What is not trained: all that started as a checkpoint has it (the first stage of a new vocabulary), or a side,
-    with what it shares; none: everything is trained."""
+    with what it shares; null: everything is trained."""
 
     def __post_init__(self) -> None:
         fresh = self.fresh_learning_rate

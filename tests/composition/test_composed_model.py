@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 from composed import composed
+from transformers import EncoderDecoderModel
 
 import encdec_lightning
+from encdec_lightning import Generation, Seq2SeqModule, Task, Tokenizers, UserError
 from encdec_lightning.composition.architectures import ARCHITECTURES, depth, key_width
 from encdec_lightning.composition.composed_model import ComposedModel
+from encdec_lightning.generation.generate import streamer
 
 
 def test_an_encoder_decoder(files):
@@ -56,3 +59,11 @@ def test_nobody_asks_which_kind_a_model_is():
     house = Path(encdec_lightning.__file__).parent
     found = {file.name: asked for file in house.rglob("*.py") if (asked := asks_for_the_kind(file))}
     assert found == {}
+
+
+def test_a_stock_model_is_refused_in_one_sentence(files):
+    stock = EncoderDecoderModel.from_encoder_decoder_pretrained(files.bert, files.bert)
+    with pytest.raises(UserError, match=r"model is 'EncoderDecoderModel': it must be a composed model"):
+        streamer(stock, Generation())
+    with pytest.raises(UserError, match=r"model is 'EncoderDecoderModel': it must be a composed model"):
+        Seq2SeqModule(stock, Tokenizers.from_pretrained(files.bert, files.bert), Task(train="a", validation="b"))

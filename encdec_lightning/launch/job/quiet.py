@@ -19,3 +19,4 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message="Precision .* is not supported by the model summary.*")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # the module gathers by itself
+    warnings.filterwarnings("ignore", message="The .srun. command is available")  # a login node's, say

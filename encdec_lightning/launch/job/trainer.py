@@ -16,6 +16,7 @@ from encdec_lightning.run import Run
 from encdec_lightning.training.callbacks.checkpoints import LastCheckpoint
 from encdec_lightning.training.callbacks.ending import EndTogether
 from encdec_lightning.training.callbacks.progress import FitProgress
+from encdec_lightning.training.callbacks.timed_checkpoint import TimedCheckpoint
 from encdec_lightning.training.callbacks.validate_every import ValidateEvery
 from encdec_lightning.training.checkpoint_io import DurableCheckpointIO
 
@@ -34,8 +35,10 @@ def build_trainer(config: Config, run: Run) -> lightning.Trainer:
     callbacks.sort(key=lambda each: isinstance(each, LastCheckpoint))  # it writes down the state of all others
     where = {"save_dir": run.logs, "id": run.id, "name": config.name}
     loggers = [built(f"logger.{name}", each, LOGGER, **where) for name, each in _nodes(config.logger)]
-    callbacks.append(EndTogether(run.checkpoints / "last.ckpt"))
     callbacks.insert(0, RanksMeet(run))
+    callbacks.append(EndTogether(run.last))
+    if config.checkpoint_minutes is not None:
+        callbacks.append(TimedCheckpoint(run.last, config.checkpoint_minutes))
     every = config.validate_every
     if every is not None:
         callbacks.append(ValidateEvery(every))

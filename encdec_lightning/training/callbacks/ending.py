@@ -50,12 +50,12 @@ class EndTogether(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Ask all ranks at the end of a step."""
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+        if not ends_step(trainer, batch_idx):
             return
         self._ending = trainer.strategy.reduce_boolean_decision(TERMINATION.asked, all=False)
         if self._ending:
             TERMINATION.asked = True  # perhaps by another rank's signal
-            if not _validation_may_follow(trainer, batch_idx):
+            if not validation_may_follow(trainer, batch_idx):
                 trainer.save_checkpoint(self._checkpoint)
                 TERMINATION.check()
 
@@ -64,7 +64,12 @@ class EndTogether(lightning.Callback):
         TERMINATION.deferred = False
 
 
-def _validation_may_follow(trainer: lightning.Trainer, index: int) -> bool:
+def ends_step(trainer: lightning.Trainer, index: int) -> bool:
+    """Whether the micro-batch of this number was the last one of an optimizer step."""
+    return (index + 1) % trainer.accumulate_grad_batches == 0
+
+
+def validation_may_follow(trainer: lightning.Trainer, index: int) -> bool:
     """Whether a checkpoint of this moment would lack the validation of its step, which a continued fit skips."""
     loop, every = trainer.fit_loop.epoch_loop, trainer.val_check_batch
     last_of_epoch = loop.batch_progress.is_last_batch
