@@ -108,7 +108,7 @@ class Config:
         return replace(self.data, seed=self.data.seed + self.seed)
 
     def frozen(self) -> Node:
-        """The plain values that a run keeps: all but those of the job that runs it, which may be another one next time."""
+        """The plain values that a run keeps: all but those of its job, which may be another one next time."""
         return {name: value for name, value in asdict(self).items() if name != "slurm"}
 
     def identity(self) -> str:

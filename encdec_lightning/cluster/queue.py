@@ -55,7 +55,7 @@ def is_slurm_job() -> bool:
 
 
 def srun() -> list[str]:
-    """How a job starts its ranks: they end together when one of them fails. Raises `UserError` where there is no srun."""
+    """How a job starts its ranks, which end together when one fails. Raises `UserError` where there is no srun."""
     if shutil.which("srun") is None:
         raise UserError("PATH", os.environ.get("PATH"), "there is no srun on it in the job, which starts the ranks")
     cores = os.environ.get("SLURM_CPUS_PER_TASK")  # which srun does not take over by itself
