@@ -128,7 +128,7 @@ def _in_worker(run: Run, lock: int) -> None:
     elif code == TERMINATED or (code and state == "preempted"):  # as it ended, Lightning may have killed it
         raise Terminated
     if code and state != "failed":  # it could not say so itself
-        run.set_state("failed", f"its process ended with {described(code)}")
+        run.set_state("failed", f"its {'ranks' if in_job else 'process'} ended with {described(code)}")
     if code == EXIT_CODE:
         raise UserErrors([])  # the worker has said it
     if code:
