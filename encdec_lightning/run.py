@@ -27,9 +27,7 @@ State = Literal["running", "preempted", "failed", "finished"]
 
 
 class Run:
-    """A run's folder: `config.yaml`, `status.json`, `metrics.json`, `predictions/`, `checkpoints/`, `model/`, logs.
-
-    In `slurm/` lie the script and the output of a job of Slurm's, and its number.
+    """A run's folder: `config.yaml`, `status.json`, `metrics.json`, `predictions/`, `checkpoints/`, `model/`, `slurm/`, logs.
 
     Files appear whole or not at all: each is written beside its place and renamed.
     """
@@ -42,8 +40,7 @@ class Run:
         self.before_last = self.checkpoints / "last.previous.ckpt"
         self.model = self.folder / "model"
         self.logs = self.folder / "logs"
-        self.curves = self.folder / "curves.png"
-        self.slurm = self.folder / "slurm"
+        self.curves, self.slurm = self.folder / "curves.png", self.folder / "slurm"
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], field: str = "run") -> Run:

@@ -182,6 +182,7 @@ SAME = [
     {"logger": {"mine": {"_target_": "x"}}},
     {"trainer": {"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 7}},
     {"data": {"cache": "/some/folder"}},
+    {"slurm": {"partition": "gpu", "print": True}},
 ]
 OTHER = [
     {"seed": 1},

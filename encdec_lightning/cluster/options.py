@@ -9,9 +9,8 @@ from typing import Any, ClassVar
 
 from encdec_lightning.errors import require
 
-IN_SCRIPT = ("partition", "account", "qos", "time", "cpus_per_task", "gpus_per_node", "mem", "constraint")
-"""The options that stand in the script as `sbatch` has them, where they are given."""
-SECRET = re.compile(r"\b\w*(KEY|TOKEN|SECRET|PASSW)\w*\s*=\s*[^\s$]|://[^\s/]+:[^\s/]+@", re.IGNORECASE)
+SECRET = re.compile(r"\b\w*(KEY|TOKEN|SECRET|PASSWORD|PASSWD)\s*=\s*[^\s$]", re.IGNORECASE)
+"""A variable that is set to a secret, not to what a command or another variable holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +66,7 @@ class Slurm:
 
     def _texts(self) -> Iterator[tuple[str, object, bool, str]]:
         """Rules for what stands in the script as a text."""
-        for name in IN_SCRIPT:
+        for name in ("partition", "account", "qos", "gpus_per_node", "mem", "constraint"):
             value = getattr(self, name)
             if isinstance(value, str):
                 fits = re.fullmatch(r"""[^\s"'\\]+""", value) is not None

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from encdec_lightning.cluster.options import IN_SCRIPT, Slurm
+from encdec_lightning.cluster.options import Slurm
 from encdec_lightning.signals import GRACE_VARIABLE
 
 REQUEUES = "ENCDEC_LIGHTNING_REQUEUES"
@@ -51,7 +51,14 @@ def script(work: Work, slurm: Slurm) -> str:
         ("signal", f"B:USR1@{slurm.signal_seconds}"),
         ("nodes", work.nodes),
         ("ntasks-per-node", work.ntasks_per_node),
-        *((name.replace("_", "-"), getattr(slurm, name)) for name in IN_SCRIPT),
+        ("partition", slurm.partition),
+        ("account", slurm.account),
+        ("qos", slurm.qos),
+        ("time", slurm.time),
+        ("cpus-per-task", slurm.cpus_per_task),
+        ("gpus-per-node", slurm.gpus_per_node),
+        ("mem", slurm.mem),
+        ("constraint", slurm.constraint),
     ]
     if work.points is not None:
         throttle = "" if slurm.array_throttle is None else f"%{slurm.array_throttle}"

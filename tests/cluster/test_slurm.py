@@ -37,7 +37,7 @@ class Waiting(lightning.Callback):
         place = os.environ.get("PLACE", "")
         if place.startswith("wait"):
             Path(trainer.default_root_dir, f"reached-by-{trainer.global_rank}").write_text(str(os.getpid()))
-            until = time.monotonic() + 120
+            until = time.monotonic() + 400
             while not TERMINATION.asked and time.monotonic() < until:
                 time.sleep(0.05)
         if place == f"rank {trainer.global_rank} dies":
