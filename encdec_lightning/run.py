@@ -27,7 +27,7 @@ State = Literal["running", "preempted", "failed", "finished"]
 
 
 class Run:
-    """A run's folder: `config.yaml`, `status.json`, `metrics.json`, `predictions/`, `checkpoints/`, `model/`, `slurm/`, logs.
+    """A run's folder: `config.yaml`, `status.json`, `metrics.json`, `predictions/`, `checkpoints/`, `model/`, logs.
 
     Files appear whole or not at all: each is written beside its place and renamed.
     """

@@ -79,7 +79,8 @@ class Slurm:
                 hint = "it must not hold a secret: name its variable in slurm.environment, or read it from a file"
                 yield name, "...", SECRET.search(line) is None, hint
         for line in self.options:
-            yield "options", line, line.startswith("-"), "each must be an option of sbatch, such as --exclude=node7"
+            expected = "each must be an option of sbatch, such as --exclude=node7"
+            yield "options", line.partition("=")[0], line.startswith("-"), expected
         for name in self.environment:
             fits = re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) is not None
             yield "environment", "...", fits, "each must be the name of a variable, without a value"

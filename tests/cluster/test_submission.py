@@ -44,7 +44,7 @@ def test_the_script_of_a_run(files: Files, in_tmp, capsys, monkeypatch):
     assert f'#SBATCH --output="{in_tmp}/runs/été (1)/slurm/%j.log"' in lines
     (export,) = [line for line in lines if "--export=" in line]
     assert {"WANDB_API_KEY", "HF_HOME", "PATH"} <= {*export.partition("--export=")[2].split(",")}
-    assert "ALL" not in export and "=" not in export.partition("--export=")[2]
+    assert "=ALL" not in export and "=" not in export.partition("--export=")[2]
     assert lines[0] == "#!/bin/bash -l" and "module load cuda" in lines
     assert lines[-1].startswith("exec ") and lines[-1].endswith(f"'run={in_tmp}/runs/été (1)'")
     run = Run.open("runs/été (1)")
