@@ -33,8 +33,8 @@ The map, from left to right; each room imports only from rooms to its left:
     training/                  batches in, checkpoints out: module.py, loss.py, flops.py, freezing.py,
                                optimizers.py, schedules.py, precision.py, product_speeds.py, checkpoint.py,
                                checkpoint_io.py, callbacks/
-    reporting/                 runs in, tables and plots out: opening.py, results.py, table.py, curves.py, card.py,
-                               card_code.py, composition.py, data.py
+    reporting/                 runs in, tables and plots out: opening.py, overview.py, results.py, table.py, curves.py,
+                               card.py, card_code.py, composition.py, data.py
     config.py, rules.py        the tree of options; composed values in, checked objects out
     launch/                    command lines in, runs out: settle.py, auto_precision.py, processes.py, run_folder.py,
                                worker.py, submit.py, prepare.py, evaluation.py, points.py, sweep.py
@@ -46,8 +46,8 @@ The map, from left to right; each room imports only from rooms to its left:
                                meeting.py
     launch/checks/             what is checked before a run: checks.py, model.py, paths.py, monitors.py, constructors.py
     prediction/                files of sources in, files of texts out: inputs.py, predict_file.py, lines.py, partial.py
-    cli/                       the commands: train.py, evaluate.py, predict.py, check.py, prepare.py, arguments.py,
-                               help.py
+    cli/                       the commands: train.py, evaluate.py, predict.py, check.py, prepare.py, sweep.py,
+                               arguments.py, help.py
 
 Each room's options are dataclasses in its options.py. The names below are stable, and loaded when first used.
 """

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -54,6 +54,7 @@ def probe(files: tiny.Files, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     from encdec_lightning.composition.architectures import ARCHITECTURES
     from encdec_lightning.composition.compose import compose
+    from encdec_lightning.composition.options import Weights
 
     folder = tmp_path_factory.mktemp("families")
 
@@ -65,7 +66,7 @@ def probe(files: tiny.Files, tmp_path_factory: pytest.TempPathFactory) -> Any:
     def options(role: str, family: str) -> dict[str, Any]:
         checkpoint = folder_of(family)
         unmasked = ARCHITECTURES[family].encodes == "unmasked"
-        if role.startswith("tied"):
+        if role in get_args(Weights):
             return {"encoder": checkpoint, "decoder": checkpoint, "weights": role, "encoder_bidirectional": unmasked}
         if role == "encoder":
             return {"encoder": checkpoint, "decoder": files.bert, "encoder_bidirectional": unmasked}

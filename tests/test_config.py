@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from encdec_lightning.composition.options import Weights
 from encdec_lightning.config import NOT_GIVEN, Config, defaults, unknown_option
 from encdec_lightning.errors import UserErrors
 from encdec_lightning.rules import convert, problems
@@ -99,7 +100,7 @@ def test_what_must_be_given_is_named():
 
 def test_choices_are_listed_and_the_near_one_is_proposed():
     (sentence,) = mistakes(model={"weights": "tide"})
-    assert sentence.endswith("it must be one of untied, tied_embeddings, tied (did you mean 'tied'?).")
+    assert sentence.endswith(f"it must be one of {', '.join(get_args(Weights))} (did you mean 'tied'?).")
 
 
 @pytest.mark.parametrize("value", [2.5, "two", True, [1.5], [[1]], {"a": 1}])

@@ -11,7 +11,7 @@ import pytest
 import tiny
 from transformers import AutoTokenizer
 
-from encdec_lightning.cli import check, evaluate, predict, prepare, train
+from encdec_lightning.cli import check, evaluate, predict, prepare, sweep, train
 from encdec_lightning.composition.architectures import ARCHITECTURES
 from encdec_lightning.launch.command_line.presets import choices
 
@@ -22,6 +22,7 @@ COMMANDS = {
     "encdec-evaluate": evaluate.main,
     "encdec-predict": predict.main,
     "encdec-prepare": prepare.main,
+    "encdec-sweep": sweep.main,
 }
 
 
@@ -126,6 +127,24 @@ def test_presets_and_files_that_it_names_exist(file: Path) -> None:
         assert set(found) - {"null", "mine"} <= set(choices()[group]), group
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (file.parent / link).exists(), link
+
+
+def test_the_table_of_groups_names_every_group_and_the_presets_of_a_row_that_lists_them() -> None:
+    text = text_of("conf", "README.md").partition("## The groups")[2].partition("\n## ")[0]
+
+    def words(text: str) -> set[str]:
+        return set(re.findall(r"`(?:[a-z_]+=)?([a-z_0-9]+)`", text))
+
+    named: set[str] = set()
+    for row in re.findall(r"^\| (`.*) \|$", text, re.M):
+        cell, _, meaning = row.partition(" | ")
+        groups = re.findall(r"`([a-z_]+)=`", cell)
+        named.update(groups)
+        elsewhere = " ".join(text_of("conf", link) for link in re.findall(r"\]\(([^)]+)\)", meaning))
+        listed, presets = words(meaning), {name for group in groups for name in choices()[group]}
+        assert listed <= presets, groups
+        assert not listed or presets <= listed | words(elsewhere), groups
+    assert named == set(choices())
 
 
 def test_contributing_names_files_that_exist() -> None:

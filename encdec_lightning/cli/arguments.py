@@ -42,8 +42,11 @@ between what a step allocates, and no faster.
 """
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """One whose refusals are `UserError`s."""
+
     def error(self, message: str) -> NoReturn:
+        """Raise it."""
         raise UserError("arguments", message, f"see {self.prog} --help")
 
 
@@ -77,7 +80,7 @@ def parse_overrides(
     program: str, description: str, argv: Sequence[str] | None, flags: dict[str, str] | None = None
 ) -> Arguments:
     """Arguments of a command that composes a config; `flags` ({flag: help}) take the place of a run's."""
-    parser = _Parser(
+    parser = Parser(
         program, description=description, epilog=options_help(), formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("overrides", nargs="*", metavar="option=value", help="options and groups, in any order; below")
@@ -130,7 +133,7 @@ def parse_named(
 ) -> tuple[dict[str, str], dict[str, str], list[UserError]]:
     """`name=value` arguments: those in `named` ({name: help}), options below `nodes` of the config, and mistakes."""
     epilog = "\n".join(f"  {name + '=':<14}{text}" for name, text in named.items())
-    parser = _Parser(program, description=description, epilog=epilog, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(program, description=description, epilog=epilog, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("arguments", nargs="*", metavar="name=value")
     given: dict[str, str] = {}
     options: dict[str, str] = {}

@@ -49,7 +49,11 @@ class Scheme:
     """(encoder, decoder) -> {name of a decoder's parameter: the encoder's that it is}."""
     needs_one_family: bool
     """Whether it shares what layers compute with, so that both sides must be of one family, with the same layers and
-    settings."""
+    settings. What a refusal then says is in the next two."""
+    shares: str = "weights"
+    """In the refusal of two families, after "cannot share"."""
+    instead: str = "untied"
+    """In the refusal of two settings, after "use": the schemes that may be used instead."""
     label: str
     """In the opening lines of a fit, after the names of the sides."""
     sentence: str
@@ -61,7 +65,14 @@ SCHEMES: dict[Weights, Scheme] = {
     "tied_embeddings": Scheme(
         share=tied_embeddings, needs_one_family=False, label="embeddings tied", sentence="share their embeddings"
     ),
-    "tied": Scheme(share=tied, needs_one_family=True, label="tied", sentence="share all weights that both have"),
+    "tied": Scheme(
+        share=tied,
+        needs_one_family=True,
+        shares="all weights",
+        instead="tied_embeddings or untied",
+        label="tied",
+        sentence="share all weights that both have",
+    ),
 }
 
 

@@ -45,11 +45,7 @@ class Engine(Generic[Key]):
         special = Tokens.of(model)
         self.runner = ModelRunner(model, self.places, beams, max_length, special.start, dtype)
         device = self.runner.device
-        self.search: Search = (
-            BeamSearch(generation, self.places, max_length, special, device)
-            if generation.num_beams > 1
-            else Sampling(generation, self.places, max_length, special, device, generator, scores)
-        )
+        self.search = _search(generation, self.places, max_length, special, device, generator, scores)
         self._tokens = torch.zeros(self.places, beams, dtype=torch.long, device=device)  # written last
         self._keys: list[Key] = []
         self._lengths: list[int] = []
@@ -146,6 +142,16 @@ class Engine(Generic[Key]):
                 self._keys[place], self._lengths[place] = self._keys[other], self._lengths[other]
         del self._keys[kept:], self._lengths[kept:]
         return finished
+
+
+def _search(
+    generation: Generation, places: int, max_length: int, special: Tokens, device: torch.device,
+    generator: torch.Generator | None, scores: bool,
+) -> Search:  # fmt: skip
+    """What chooses the tokens: a beam search, or for one beam the greedy search and draws."""
+    if generation.num_beams > 1:
+        return BeamSearch(generation, places, max_length, special, device)
+    return Sampling(generation, places, max_length, special, device, generator, scores)
 
 
 def _by_length(sources: Sequence[tuple[Key, Tensor]], padded: bool) -> Iterator[list[tuple[Key, Tensor]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -79,12 +80,16 @@ class Generation:
         base = float(length) if self.length_normalization == "length" else (5 + length) / 6
         return base**self.length_penalty if base else 1.0
 
+    def beyond_transformers(self) -> list[str]:
+        """The names of the options that transformers' generate does not have, and that change texts here."""
+        return [
+            field for field, option in LACKING.items() if getattr(self, field) != option.neutral and option.acts(self)
+        ]
+
     def arguments(self, max_target_length: int) -> dict[str, Any]:
         """Keyword arguments of `transformers.GenerationMixin.generate`. Raises `UserError` for what it cannot do."""
-        if self.length_normalization != "length" and self.num_beams > 1 and self.length_penalty != 0:
-            raise UserError(
-                "length_normalization", self.length_normalization, "transformers' generate knows length only"
-            )
+        for field in self.beyond_transformers():
+            raise UserError(field, getattr(self, field), LACKING[field].expected)
         # transformers counts the start token in neither of these two.
         arguments: dict[str, Any] = {
             "max_new_tokens": self.max_length or max_target_length,
@@ -99,3 +104,29 @@ class Generation:
         if self.do_sample:
             arguments |= {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p}
         return arguments
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lacking:
+    """An option of `Generation` that transformers' generate does not have."""
+
+    neutral: object
+    """The value that says what transformers does."""
+    acts: Callable[[Generation], bool]
+    """Whether the other values change any text, the other options being what they are."""
+    expected: str
+    """What would be right, where transformers' generate would have to do it."""
+    remark: str
+    """What is said of an export, which leaves it out."""
+
+
+LACKING: dict[str, Lacking] = {
+    "length_normalization": Lacking(
+        neutral="length",
+        acts=lambda options: options.num_beams > 1 and options.length_penalty != 0,
+        expected="transformers' generate knows length only",
+        remark="The scores were made with the length normalization of Wu et al. (2016), `length_normalization=wu`, "
+        "which transformers does not know: it divides by the length, so some texts of this code differ.",
+    ),
+}
+"""{option: what must be known of it}, for every one that transformers' generate does not have."""

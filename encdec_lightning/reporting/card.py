@@ -14,7 +14,7 @@ from encdec_lightning.composition.sharing import SCHEMES
 from encdec_lightning.data.options import Task
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.reporting.card_code import code
-from encdec_lightning.reporting.table import ROW_NAMES, rows_of
+from encdec_lightning.reporting.table import Cell, header_and_rows, scored
 from encdec_lightning.run import Run
 from encdec_lightning.training.options import Training
 
@@ -80,7 +80,7 @@ def _head(name: str, model: Composition, task: Task, metrics: dict[str, Any]) ->
     bases = list(dict.fromkeys(found for each in used if (found := hub_id(each))))
     splits = [Data.of(task.path(split)) for split in ("train", "validation", "test")]
     sets = list(dict.fromkeys(each.hub for each in splits if each.hub))
-    tested, scored = splits[2], _scored(metrics)
+    tested, names = splits[2], _known(metrics)
     results = [
         EvalResult(
             task_type=TASK,
@@ -93,13 +93,13 @@ def _head(name: str, model: Composition, task: Task, metrics: dict[str, Any]) ->
             metric_name=each,
             metric_value=round(metrics[f"test/{each}"], 2),
         )
-        for each in scored
+        for each in names
     ]
     return ModelCardData(
         base_model=bases or None,
         datasets=sets or None,
         library_name="transformers",
-        metrics=list(dict.fromkeys(map(_kind, scored))) or None,
+        metrics=list(dict.fromkeys(map(_kind, names))) or None,
         model_name=name if results else None,
         eval_results=results or None,
         pipeline_tag=TASK,
@@ -123,14 +123,12 @@ def _what(model: Composition, task: Task, metrics: dict[str, Any]) -> str:
 
 def _scores(task: Task, metrics: dict[str, Any]) -> str:
     """The table of the terminal, and what each metric is exactly."""
-    names = _scored(metrics)
+    names = _known(metrics)
     if not names:
         return "It was not scored."
-    lines = [f"| | {' | '.join(names)} |", f"|---|{'---:|' * len(names)}"]
-    for row in rows_of(metrics):
-        label = ROW_NAMES.get(row, row.removeprefix("baseline/").replace("_", " "))
-        cells = [_cell(metrics, f"{row}/{name}") for name in names]
-        lines.append(f"| {label} | {' | '.join(cells)} |")
+    header, rows = header_and_rows(metrics, names)
+    lines = [f"| | {' | '.join(header)} |", f"|---|{'---:|' * len(header)}"]
+    lines += [f"| {row.label} | {' | '.join(map(_cell, row.cells))} |" for row in rows]
     tested = f"On {metrics['test/examples']:,} examples of {Data.of(task.path('test')).name}, with 95% intervals"
     control = "" if not any(key.startswith("control/") for key in metrics) else (
         "; `sources permuted` scores each text against another example's reference"
@@ -168,15 +166,16 @@ def _precision(metrics: dict[str, Any]) -> str:
     return f"The scores were made in {precision}; in another precision a few texts end otherwise."
 
 
-def _scored(metrics: dict[str, Any]) -> list[str]:
+def _known(metrics: dict[str, Any]) -> list[str]:
     """Names of the metrics that have a value on the test set; one that failed has none."""
-    names = [key.removeprefix("test/") for key in metrics if key.startswith("test/") and f"{key}/low" in metrics]
-    return [name for name in names if metrics[f"test/{name}"] is not None]
+    return [name for name in scored(metrics) if metrics[f"test/{name}"] is not None]
 
 
-def _cell(metrics: dict[str, Any], key: str) -> str:
-    values = [metrics.get(each) for each in (key, f"{key}/low", f"{key}/high")]
-    return "" if None in values else f"{values[0]:.1f} ({values[1]:.1f}-{values[2]:.1f})"
+def _cell(cell: Cell) -> str:
+    """A cell of the card, which is empty unless all of it is known."""
+    if not cell.complete:
+        return ""
+    return f"{cell.value} ({cell.interval})" if cell.interval else cell.value
 
 
 def _kind(metric: str) -> str:

@@ -10,7 +10,7 @@ from encdec_lightning.composition.architectures import architecture_of
 from encdec_lightning.composition.checkpoints import load_config
 from encdec_lightning.composition.tokenizers import DECODER_FOLDER, Tokenizers
 from encdec_lightning.data.options import Task
-from encdec_lightning.generation.options import Generation
+from encdec_lightning.generation.options import LACKING, Generation
 
 FOLDER = 'folder = "."  # this folder, or the id of its repository on the Hub'
 TEXTS = 'texts = ["A text to be read."]'
@@ -80,11 +80,7 @@ def _remarks(source: str, generation: Generation) -> list[str]:
     remarks = ["`generation_config.json` holds the lengths and the search with which the scores were made."]
     if source != "transformers":
         remarks.append(f"Stock transformers cannot load this encoder by itself, so `{source}` must be installed.")
-    if generation.length_normalization != "length" and generation.num_beams > 1 and generation.length_penalty != 0:
-        remarks.append(
-            "The scores were made with the length normalization of Wu et al. (2016), `length_normalization=wu`, which "
-            "transformers does not know: it divides by the length, so some texts of this code differ."
-        )
+    remarks += [LACKING[field].remark for field in generation.beyond_transformers()]
     if generation.do_sample:
         remarks.append("Texts are drawn at random, so those of this code are others each time.")
     return [" ".join(remarks)]

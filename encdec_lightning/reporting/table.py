@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +16,27 @@ from encdec_lightning.reporting.results import remarks
 from encdec_lightning.run import Run
 
 SAMPLES = 5
-ROW_NAMES = {"test": "this model", "control": "sources permuted"}
+LABELS = {"test": "this model", "control": "sources permuted"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value of the table of scores, as text; both empty where the system has no such value."""
+
+    value: str = ""
+    interval: str = ""
+    complete: bool = True
+    """Whether nothing is missing: the value is a number, and so are the ends of the interval that it should have."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A system's row in the table of scores."""
+
+    label: str
+    cells: list[Cell]
+    is_model: bool
+    """Whether the system is the model, neither a baseline nor the control."""
 
 
 def show(run: Run, console: Console | None = None) -> None:
@@ -42,35 +64,48 @@ def show(run: Run, console: Console | None = None) -> None:
 
 
 def score_table(metrics: dict[str, Any]) -> Table:
-    """Rows: baselines, the model, its control. Columns: metrics, each with its 95% interval; a dash where none is."""
-    scored = [key for key in metrics if key.startswith("test/") and {f"{key}/low", f"{key}/error"} & metrics.keys()]
-    names = [key.removeprefix("test/") for key in scored]
+    """The table of the terminal: each value with its 95% interval beside it, and a dash where a value is missing."""
+    header, rows = header_and_rows(metrics, scored(metrics))
     table = Table(title="Test scores with 95% intervals")
     table.add_column("", no_wrap=True)
-    for name in names:
+    for name in header:
         table.add_column(name, justify="right", no_wrap=True)
-    for row in rows_of(metrics):
-        cells = [_cell(metrics, f"{row}/{name}") for name in names]
-        label = ROW_NAMES.get(row, row.removeprefix("baseline/").replace("_", " "))
-        table.add_row(label, *cells, style="bold" if row == "test" else None)
+    for row in rows:
+        cells = [f"{each.value} [dim]{each.interval}[/]" if each.interval else each.value for each in row.cells]
+        table.add_row(row.label, *cells, style="bold" if row.is_model else None)
     return table
 
 
-def rows_of(metrics: dict[str, Any]) -> list[str]:
-    """What has scores: `baseline/{name}` for each, `test`, and `control`."""
-    baselines = sorted(
-        {key.rpartition("/")[0] for key in metrics if key.startswith("baseline/") and key.count("/") == 2}
-    )
-    return [*baselines, "test", *(["control"] if any(key.startswith("control/") for key in metrics) else [])]
+def scored(metrics: dict[str, Any]) -> list[str]:
+    """Names of the metrics that the model was scored by, in order; a value that is missing counts too."""
+    keys = [key for key in metrics if key.startswith("test/") and {f"{key}/low", f"{key}/error"} & metrics.keys()]
+    return [key.removeprefix("test/") for key in keys]
 
 
-def _cell(metrics: dict[str, Any], key: str) -> str:
+def header_and_rows(metrics: dict[str, Any], names: Sequence[str]) -> tuple[list[str], list[Row]]:
+    """The titles of the columns of the table of scores, and its rows: the baselines', the model's, its control's.
+
+    The terminal and the model card only format them, so a new column is added here alone.
+    """
+    baselines = {key.rpartition("/")[0] for key in metrics if key.startswith("baseline/") and key.count("/") == 2}
+    control = ["control"] if any(key.startswith("control/") for key in metrics) else []
+    rows = []
+    for system in [*sorted(baselines), "test", *control]:
+        label = LABELS.get(system, system.removeprefix("baseline/").replace("_", " "))
+        cells = [_cell(metrics, f"{system}/{name}") for name in names]
+        rows.append(Row(label, cells, is_model=system == "test"))
+    return list(names), rows
+
+
+def _cell(metrics: dict[str, Any], key: str) -> Cell:
     if key not in metrics:
-        return ""
+        return Cell()
     value, low, high = (metrics.get(each) for each in (key, f"{key}/low", f"{key}/high"))
     if value is None:
-        return "-"
-    return f"{value:.1f}" if low is None or high is None else f"{value:.1f} [dim]{low:.1f}-{high:.1f}[/]"
+        return Cell("-", complete=False)
+    if low is None or high is None:
+        return Cell(f"{value:.1f}", complete=False)
+    return Cell(f"{value:.1f}", f"{low:.1f}-{high:.1f}")
 
 
 def _files(run: Run) -> dict[str, Any]:

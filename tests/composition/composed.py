@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,17 +12,20 @@ from tiny import Files
 
 from encdec_lightning.composition.compose import compose
 from encdec_lightning.composition.model import EncoderDecoder
+from encdec_lightning.composition.options import Weights
 
 ENCODERS, DECODERS = ("bert", "roberta"), ("bert", "roberta", "gpt2")
-WEIGHTS, INITS = ("untied", "tied_embeddings", "tied"), ("pretrained", "random")
+WEIGHTS: tuple[Weights, ...] = get_args(Weights)
+INITS = ("pretrained", "random")
 PAIRS = [(encoder, decoder) for encoder in ENCODERS for decoder in DECODERS]
-TIED = [(family, family, weights) for family in ENCODERS for weights in WEIGHTS[1:]] + [
+TIED = [(family, family, weights) for family in ENCODERS for weights in WEIGHTS if weights != "untied"] + [
     ("roberta", "gpt2", "tied_embeddings")  # their tiny vocabularies have one size
 ]
 CELLS = [(*pair, "untied") for pair in PAIRS] + TIED
 
 every_cell = pytest.mark.parametrize(("encoder", "decoder", "weights"), CELLS)
 tied_cells = pytest.mark.parametrize(("encoder", "decoder", "weights"), TIED)
+every_scheme = pytest.mark.parametrize("weights", WEIGHTS)
 every_pair = pytest.mark.parametrize(("encoder", "decoder"), PAIRS)
 
 

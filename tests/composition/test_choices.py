@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from composed import logits
+from composed import every_scheme, logits
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from encdec_lightning.composition.compatibility import check
@@ -105,7 +105,7 @@ def test_a_family_whose_layers_are_one_cannot_have_them_chosen(files, tmp_path):
     assert "the layers of albert are not alike" in problem(albert, files.bert, encoder_layers=[2])
 
 
-@pytest.mark.parametrize("weights", ["untied", "tied_embeddings", "tied"])
+@every_scheme
 @pytest.mark.parametrize("init", ["embeddings", "layers"])
 @pytest.mark.parametrize("family", ["bert", "roberta"])
 def test_embeddings_or_layers_only(files, family, init, weights):
@@ -146,7 +146,7 @@ def vocabulary(files, tmp_path_factory):
     return str(folder), len(tokenizer)
 
 
-@pytest.mark.parametrize("weights", ["untied", "tied_embeddings", "tied"])
+@every_scheme
 def test_a_new_vocabulary_has_fresh_word_embeddings_and_nothing_else_fresh(files, vocabulary, weights):
     folder, size = vocabulary
     tokenizers = Tokenizers.from_pretrained(folder)

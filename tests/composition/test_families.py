@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from families import LENGTHS, batch, logits
 from safetensors.torch import load_file
+from tiny import family_config
 from transformers import AutoModel, AutoTokenizer, EncoderDecoderModel
 
 from encdec_lightning.composition.architectures import ARCHITECTURES
+from encdec_lightning.composition.compatibility import check
 from encdec_lightning.composition.compose import compose
 from encdec_lightning.composition.model import EncoderDecoder, count_ties
+from encdec_lightning.composition.options import Weights
 from encdec_lightning.composition.prefix import PrefixDecoder
 from encdec_lightning.composition.sides.cross_attention import is_cross_attention
 from encdec_lightning.composition.tokenizers import Tokenizers
@@ -23,11 +28,36 @@ ENCODERS = [("encoder", name) for name, each in ARCHITECTURES.items() if each.en
 DECODERS = [("decoder", name) for name, each in ARCHITECTURES.items() if each.decodes]
 PREFIXES = [("prefix", name) for name, each in ARCHITECTURES.items() if each.prefixes]
 BOTH = [name for name, each in ARCHITECTURES.items() if each.encodes != "no" and each.decodes]
-TIED = [(role, name) for role in ("tied", "tied_embeddings") for name in BOTH]
+REFUSED = [
+    *(("encoder", name) for name, each in ARCHITECTURES.items() if each.encodes == "no"),
+    *(("decoder", name) for name, each in ARCHITECTURES.items() if not each.decodes),
+    *(("prefix", name) for name, each in ARCHITECTURES.items() if not each.prefixes),
+]
+REFUSALS = {
+    "encoder": "cannot be the encoder: ",
+    "decoder": "cannot be the decoder: ",
+    "prefix": f"cannot stand alone, {', '.join(name for _, name in PREFIXES)} can",
+}
+TIED = [(role, name) for role in get_args(Weights) if role != "untied" for name in BOTH]
+SHARED: dict[Weights, Callable[[str, str], bool]] = {
+    "tied_embeddings": lambda name, block: name.startswith(block),
+    "tied": lambda name, block: True,
+}
+"""Whether a scheme shares a parameter of the decoder's base model, outside cross-attention, by its name and the start
+of the names in the family's embedding block."""
 every_family = pytest.mark.parametrize(("role", "family"), [*ENCODERS, *DECODERS, *PREFIXES, *TIED])
 every_decoder = pytest.mark.parametrize(("role", "family"), [*DECODERS, *PREFIXES, *TIED])
 every_encoder = pytest.mark.parametrize(("role", "family"), [*ENCODERS, *TIED])
 every_tied = pytest.mark.parametrize(("role", "family"), TIED)
+
+
+@pytest.mark.parametrize(("role", "family"), REFUSED)
+def test_a_role_that_a_family_cannot_have_is_refused_with_a_reason_of_its_own(files, tmp_path, role, family):
+    family_config(family, 300).save_pretrained(tmp_path)
+    beside = None if role == "prefix" else files.bert
+    pair = (str(tmp_path), files.bert) if role == "encoder" else (beside, str(tmp_path))
+    (problem,) = check(*pair).problems
+    assert REFUSALS[role] in problem.expected and "never tried" not in problem.expected
 
 
 def other(ids: torch.Tensor) -> torch.Tensor:
@@ -214,7 +244,7 @@ def test_the_whole_layer_or_the_embedding_block_is_shared(probe, role, family):
     base = f"decoder.{model.decoder.base_model_prefix}."
     own = [name for name, _ in model.decoder.get_submodule(model.decoder.base_model_prefix).named_parameters()]
     block = ARCHITECTURES[family].embeddings
-    wanted = {name for name in own if name.startswith(block) or role == "tied"}
+    wanted = {name for name in own if SHARED[role](name, block)}
     assert {name.removeprefix(base) for name in model.shared} == {
         name for name in wanted if not is_cross_attention(f".{name}")
     }

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from composed import CELLS, ENCODERS, INITS, TIED, composed, every_cell, every_pair, inputs, kept
+from composed import CELLS, ENCODERS, INITS, TIED, composed, every_cell, every_pair, every_scheme, inputs, kept
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -104,7 +104,7 @@ def test_the_sides_draw_different_values(files, encoder, decoder):
 
 
 @both_inits
-@pytest.mark.parametrize("weights", ["untied", "tied_embeddings", "tied"])
+@every_scheme
 @pytest.mark.parametrize("family", ENCODERS)
 def test_cross_attention_as_a_copy_of_self_attention(files, second, family, weights, inits):
     options = dict(encoder_init=inits[0], decoder_init=inits[1], cross_attention_init="self_attention")
@@ -115,12 +115,13 @@ def test_cross_attention_as_a_copy_of_self_attention(files, second, family, weig
     for name in names:
         own = model.get_parameter(name.replace("crossattention", "attention"))
         assert torch.equal(model.get_parameter(name), own) and model.get_parameter(name) is not own
-    pretrained = inits[1] == "pretrained" or (weights == "tied" and inits[0] == "pretrained")
+    shared = names[0].replace("crossattention", "attention") in model.shared
+    pretrained = inits[1] == "pretrained" or (shared and inits[0] == "pretrained")
     assert (names[0] in model.config.fresh_parameters) == (not pretrained)
     assert len({name in model.config.fresh_parameters for name in names}) == 1
 
 
-@pytest.mark.parametrize("weights", ["untied", "tied_embeddings", "tied"])
+@every_scheme
 def test_cross_attention_of_gpt2_takes_its_part_of_the_fused_projections(files, weights):
     """GPT-2's c_attn is [queries | keys | values], in cross-attention q_attn and [keys | values]."""
     model = compose(files.gpt2, files.gpt2, weights, encoder_bidirectional=True, cross_attention_init="self_attention")

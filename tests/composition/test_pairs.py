@@ -6,6 +6,7 @@ import copy
 import tempfile
 
 import torch
+from composed import WEIGHTS
 from families import batch, logits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ INITS = st.sampled_from(["pretrained", "random", "embeddings", "layers"])
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
-@given(encoder=FOLDERS, decoder=FOLDERS, weights=st.sampled_from(["untied", "tied_embeddings", "tied"]),
+@given(encoder=FOLDERS, decoder=FOLDERS, weights=st.sampled_from(WEIGHTS),
        same=st.booleans(), inits=st.tuples(INITS, INITS), cross=st.sampled_from(["pretrained", "random", "self_attention"]))  # fmt: skip
 def test_any_pair_is_refused_beforehand_or_holds_what_check_said(probe, encoder, decoder, weights, same, inits, cross):
     encoder = decoder if same else encoder

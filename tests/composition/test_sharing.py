@@ -1,6 +1,8 @@
 """Which parameters the two sides share."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -18,10 +20,18 @@ def test_every_scheme_is_an_option_and_every_option_a_scheme():
 
 
 def test_a_scheme_that_needs_one_family_refuses_two_in_its_own_name(files, monkeypatch):
-    monkeypatch.setitem(SCHEMES, "untied", replace(SCHEMES["untied"], needs_one_family=True))
+    monkeypatch.setitem(SCHEMES, "untied", replace(SCHEMES["untied"], needs_one_family=True, shares="layers"))
     (problem,) = check(files.bert, files.roberta, "untied").problems
     assert (problem.field, problem.value) == ("weights", "untied")
-    assert problem.expected.startswith("a bert encoder and a roberta decoder cannot share")
+    assert problem.expected.startswith("a bert encoder and a roberta decoder cannot share layers (")
+
+
+def test_a_scheme_that_needs_one_family_proposes_what_it_names(files, tmp_path, monkeypatch):
+    monkeypatch.setitem(SCHEMES, "untied", replace(SCHEMES["untied"], needs_one_family=True, instead="another"))
+    config = json.loads((Path(files.bert) / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "hidden_act": "relu"}))
+    (problem,) = check(files.bert, str(tmp_path), "untied").problems
+    assert problem.expected == "the encoder's hidden_act is gelu, the decoder's relu; use another"
 
 
 def names(module: torch.nn.Module) -> set[str]:

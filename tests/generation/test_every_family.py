@@ -7,10 +7,12 @@ import warnings
 
 import pytest
 import searches
+import tiny
 import torch
 
 from encdec_lightning import Generation
 from encdec_lightning.composition.architectures import ARCHITECTURES
+from encdec_lightning.composition.compose import compose
 from encdec_lightning.generation import generate
 from encdec_lightning.generation.generate import stream
 from encdec_lightning.generation.support import obstacle
@@ -92,6 +94,19 @@ def test_a_setting_of_the_model_that_only_transformers_obeys_is_an_obstacle(prob
         setattr(model.generation_config, name, value)
         assert obstacle(model, 20) == f"its generation config sets {name}"
         setattr(model.generation_config, name, None)
+
+
+def test_sinusoids_that_count_positions_by_themselves_are_an_obstacle(files, tmp_path, monkeypatch):
+    monkeypatch.setitem(tiny.PECULIAR, "trocr", {"use_learned_position_embeddings": False})
+    trocr = tiny.family_checkpoint(tmp_path, "trocr")
+    # Random, since transformers leaves the sinusoids of a model that it loads without values.
+    model = searches.sharpen(compose(files.bert, trocr, decoder_init="random").eval())
+    assert obstacle(model, 20) == "its sinusoids count positions by themselves"
+    texts, options = searches.sources(LENGTHS), Generation(num_beams=3)
+    with pytest.warns(UserWarning, match="runs trocr, slower: its sinusoids count positions by themselves"):
+        found = dict(stream(model, enumerate(texts), options, max_target_length=9))
+    for number, hypotheses in enumerate(searches.theirs(model, texts, options, 9)):
+        assert [each.tokens for each in found[number]] == [each.tokens for each in hypotheses]
 
 
 def test_a_window_shorter_than_the_sequence_is_an_obstacle(probe):

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 
 from encdec_lightning import Generation
 from encdec_lightning.errors import UserError, UserErrors
+from encdec_lightning.generation.options import LACKING
 
 
 @pytest.mark.parametrize(
@@ -40,6 +43,28 @@ def test_every_field_reaches_transformers() -> None:
     assert (drawn["do_sample"], drawn["temperature"], drawn["top_k"], drawn["top_p"]) == (True, 0.5, 3, 0.9)
     with pytest.raises(UserError, match="length_normalization is 'wu': transformers' generate knows length only"):
         Generation(num_beams=2, length_normalization="wu").arguments(20)
+
+
+def test_every_option_reaches_transformers_or_is_declared_as_lacking() -> None:
+    reached = Generation(num_beams=2).arguments(9) | Generation(do_sample=True).arguments(9)
+    named = {name.replace("_new_tokens", "_length") for name in reached}
+    assert named == {field.name for field in fields(Generation)} - LACKING.keys()
+    for field, option in LACKING.items():
+        assert getattr(Generation(), field) == option.neutral
+
+
+@pytest.mark.parametrize(
+    ("options", "beyond"),
+    [
+        (Generation(num_beams=2, length_normalization="wu"), ["length_normalization"]),
+        (Generation(num_beams=2), []),
+        (Generation(length_normalization="wu"), []),
+        (Generation(num_beams=2, length_normalization="wu", length_penalty=0.0), []),
+    ],
+    ids=["wu", "length", "greedy", "no penalty"],
+)
+def test_what_is_beyond_transformers_is_what_changes_a_text(options: Generation, beyond: list[str]) -> None:
+    assert options.beyond_transformers() == beyond
 
 
 @pytest.mark.parametrize(

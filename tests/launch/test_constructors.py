@@ -7,6 +7,7 @@ from pathlib import Path
 
 import lightning
 import pytest
+import yaml
 from lightning.pytorch import loggers
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
@@ -14,15 +15,19 @@ from lightning.pytorch.loggers import Logger
 from encdec_lightning.cli.train import main
 from encdec_lightning.launch.checks.checks import check_all
 from encdec_lightning.launch.checks.constructors import PACKAGES
-from encdec_lightning.launch.checks.monitors import ALWAYS, COUNTERS, SPEED, metric_names
+from encdec_lightning.launch.checks.monitors import ALWAYS, COUNTERS, metric_names, names_logged_by
 from encdec_lightning.launch.command_line.overrides import compose_config
+from encdec_lightning.launch.command_line.presets import conf_folder
 from encdec_lightning.launch.slots.argument_types import wrong_kind
+from encdec_lightning.launch.slots.build import target_of
 
 LOGGERS = [
     name
     for name in loggers.__all__
     if name not in ("Logger", "CSVLogger") and issubclass(getattr(loggers, name), Logger)
 ]
+CALLBACKS = yaml.safe_load((conf_folder() / "callbacks" / "default.yaml").read_text(encoding="utf-8"))
+LOGGED_BY_CALLBACKS = names_logged_by(target_of(node) for node in CALLBACKS.values())
 RECORDER = """
 import json
 from pathlib import Path
@@ -57,11 +62,11 @@ def test_the_names_that_can_be_monitored_are_those_that_are_logged(files, in_tmp
     )
     assert main([*options, "callbacks.x._target_=recording.Recorder"]) == 0, capsys.readouterr().err
     logged = json.loads(Path("logged.json").read_text())
-    known = [*ALWAYS, *SPEED, "val/texts_per_second", *metric_names(compose_config(options))]
+    known = [*ALWAYS, *LOGGED_BY_CALLBACKS, "val/texts_per_second", *metric_names(compose_config(options))]
     assert sorted(known) == logged
 
 
-@pytest.mark.parametrize("monitor", [*ALWAYS, *SPEED, *COUNTERS, "val/rouge1", "val/texts_per_second"])
+@pytest.mark.parametrize("monitor", [*ALWAYS, *LOGGED_BY_CALLBACKS, *COUNTERS, "val/rouge1", "val/texts_per_second"])
 def test_what_is_logged_may_be_monitored(monitor, files):
     options = files.overrides(
         "callbacks=early_stopping", f"callbacks.best.monitor={monitor}", "task.validation_generate=2"

@@ -140,7 +140,7 @@ def test_wandb_offline_has_curves_and_the_resolved_config(files, in_tmp):
 def test_callbacks_are_the_runs_own(files, in_tmp):
     config = compose_config(files.overrides("callbacks=early_stopping", "callbacks.throughput=null"))
     assert config.callbacks["early_stopping"]["monitor"] == "val/loss"
-    assert set(config.callbacks) == {"best", "last", "random_state", "throughput", "progress", "early_stopping"}
+    assert set(config.callbacks) == {*preset("callbacks", "default")[1], "early_stopping"}
     assert config.callbacks["throughput"] is None
 
 

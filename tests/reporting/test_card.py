@@ -76,6 +76,17 @@ def test_the_table_has_intervals_and_baselines(run):
         assert words in text
 
 
+def test_a_value_of_a_baseline_that_is_missing_leaves_its_cell_empty(run, tmp_path):
+    run = Run.open(shutil.copytree(run.folder, tmp_path / "run"))
+    run.write_metrics({**run.metrics(), "baseline/lead_sentence/rouge1": None, "control/rouge2/low": None})
+    write_card(run, run.model)
+    lines = ModelCard.load(run.model / "README.md").content.splitlines()
+    (lead,) = [line for line in lines if line.startswith("| lead sentence |")]
+    (control,) = [line for line in lines if line.startswith("| sources permuted |")]
+    assert [not cell.strip() for cell in lead.split("|")[2:-1]] == [True, False, False]
+    assert [not cell.strip() for cell in control.split("|")[2:-1]] == [False, True, False]
+
+
 def test_nothing_of_the_machine_is_named(run, files):
     text = (run.model / "README.md").read_text(encoding="utf-8")
     assert "`bert` (a local folder)" in text

@@ -18,7 +18,7 @@ from encdec_lightning.evaluation.metric import Score
 from encdec_lightning.evaluation.rouge import Rouge
 from encdec_lightning.records import Prediction
 from encdec_lightning.reporting.results import flatten, write_results
-from encdec_lightning.reporting.table import show
+from encdec_lightning.reporting.table import Cell, Row, header_and_rows, scored, show
 from encdec_lightning.run import Run
 
 PREDICTIONS = [
@@ -143,6 +143,23 @@ def test_the_table_has_a_row_for_each_system_and_a_column_for_each_metric(run):
     assert table[0].split() == ["┃", "┃", "rouge1", "┃", "rouge2", "┃"]
     assert "61.0 60.0-62.0" in table[3] and "50.0 49.0-51.0" in table[3]
     assert "lead 8 words" in text
+
+
+def test_header_and_rows():
+    known = {"a": 1.26, "a/low": 1.0, "a/high": 2.0}
+    unbounded, missing = {"b": 1.0, "b/low": None, "b/high": None}, {"b": None, "b/error": "why"}
+    systems = {"test": known | unbounded, "baseline/lead_8_words": known | missing, "control": known}
+    metrics = {f"{system}/{key}": value for system, values in systems.items() for key, value in values.items()}
+    assert scored({"test/examples": 2, "test/c": None, "test/c/error": "why", **metrics}) == ["c", "a", "b"]
+    cell = Cell("1.3", "1.0-2.0")
+    assert header_and_rows(metrics, ["a", "b"]) == (
+        ["a", "b"],
+        [
+            Row("lead 8 words", [cell, Cell("-", complete=False)], is_model=False),
+            Row("this model", [cell, Cell("1.0", complete=False)], is_model=True),
+            Row("sources permuted", [cell, Cell()], is_model=False),
+        ],
+    )
 
 
 def test_texts_are_shown_as_they_are_but_short(run):

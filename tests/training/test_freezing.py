@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import get_args
 
 import pytest
 import tiny
@@ -11,13 +12,14 @@ from transformers import AutoTokenizer
 from encdec_lightning import Tokenizers, compose
 from encdec_lightning.cli.train import main
 from encdec_lightning.composition.model import EncoderDecoder
+from encdec_lightning.composition.options import Weights
 from encdec_lightning.errors import UserError
 from encdec_lightning.run import Run
 from encdec_lightning.training.freezing import freeze
 from encdec_lightning.training.module import Seq2SeqModule
 
 
-@pytest.mark.parametrize("weights", ["untied", "tied_embeddings", "tied"])
+@pytest.mark.parametrize("weights", get_args(Weights))
 @pytest.mark.parametrize("part", ["encoder", "decoder", "pretrained", None])
 def test_what_is_frozen(files, part, weights):
     model = compose(files.bert, files.bert, weights)

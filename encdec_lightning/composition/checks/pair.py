@@ -30,17 +30,17 @@ def refuse_unlike(composition: Composition, encoder: PreTrainedModel, decoder: P
         family = decoder.config.model_type
         expected = f"the cross-attention of {family} is laid out unlike its self-attention, use random"
         raise UserError("cross_attention_init", "self_attention", expected)
-    needs_one_family = SCHEMES[composition.weights].needs_one_family
-    if needs_one_family:
+    scheme = SCHEMES[composition.weights]
+    if scheme.needs_one_family:
         _refuse_unlike_families(composition, encoder, decoder)
     parts = torch.nn.ModuleDict({"encoder": encoder, "decoder": decoder})
     differing = unlike(parts, shared_keys(composition.weights, encoder, decoder))
     if differing:
         more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
         raise UserError("weights", composition.weights, f"{differing[0]}{more}; use untied")
-    if needs_one_family:
+    if scheme.needs_one_family:
         for name, (one, other) in _unlike_settings(encoder.config, decoder.config).items():
-            expected = f"the encoder's {name} is {one}, the decoder's {other}; use tied_embeddings or untied"
+            expected = f"the encoder's {name} is {one}, the decoder's {other}; use {scheme.instead}"
             raise UserError("weights", composition.weights, expected)
 
 
@@ -48,7 +48,8 @@ def _refuse_unlike_families(composition: Composition, encoder: PreTrainedModel, 
     families = encoder.config.model_type, decoder.config.model_type
     if families[0] != families[1]:
         which = _first_difference(encoder, decoder)
-        expected = f"a {families[0]} encoder and a {families[1]} decoder cannot share all weights ({which}), use untied"
+        shares = SCHEMES[composition.weights].shares
+        expected = f"a {families[0]} encoder and a {families[1]} decoder cannot share {shares} ({which}), use untied"
         raise UserError("weights", composition.weights, expected)
     numbers = [layer_numbers(side, checkpoint_config(side)) for side in composition.sides]
     if numbers[0] != numbers[1]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -10,14 +10,8 @@ from encdec_lightning.config import Config
 from encdec_lightning.errors import UserError, did_you_mean, one_of
 from encdec_lightning.launch.slots.build import is_known, target_of
 from encdec_lightning.rules import concerned
-from encdec_lightning.training.callbacks.throughput import Throughput
 
 ALWAYS = ("val/loss", "train/loss")
-SPEED = (
-    *("train/tokens_per_second", "train/examples_per_second", "train/padding", "train/mfu", "train/memory_gib"),
-    *("train/seconds_data", "train/seconds_forward", "train/seconds_backward", "train/seconds_optimizer", "tokens/s"),
-)
-"""What `Throughput` logs."""
 COUNTERS = ("epoch", "step")  # what a ModelCheckpoint knows beside what is logged
 
 
@@ -44,6 +38,11 @@ def metric_names(config: Config) -> list[str]:
     return [f"val/{name}" for metric in config.task.scored_with for name in load_metric(metric).names]
 
 
+def names_logged_by(callbacks: Iterable[type | None]) -> list[str]:
+    """The names of what these classes of callbacks log, each once: their attribute `logged`, where they have one."""
+    return list(dict.fromkeys(name for each in callbacks for name in getattr(each, "logged", ())))
+
+
 def _check_callbacks(config: Config, doubtful: set[str], metrics: list[str]) -> Iterator[UserError]:
     used = {name: node for name, node in config.callbacks.items() if node is not None}
     if concerned([f"callbacks.{name}._target_" for name in used], doubtful):
@@ -52,8 +51,8 @@ def _check_callbacks(config: Config, doubtful: set[str], metrics: list[str]) -> 
     if not all(target is not None and is_known(target) for target in targets.values()):
         return  # a callback of the user's own may log anything
     generated = ["val/texts_per_second", *metrics]
-    speed = SPEED if Throughput in targets.values() else ()
-    known = [*ALWAYS, *(generated if config.task.validation_generate else ()), *speed]
+    validated = generated if config.task.validation_generate else ()
+    known = [*ALWAYS, *validated, *names_logged_by(targets.values())]
     for name, node in used.items():
         field, monitor = f"callbacks.{name}.monitor", node.get("monitor")
         if not isinstance(monitor, str) or concerned([field], doubtful):

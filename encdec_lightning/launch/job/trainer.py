@@ -15,6 +15,7 @@ from encdec_lightning.launch.slots.places import build_inside
 from encdec_lightning.run import Run
 from encdec_lightning.training.callbacks.checkpoints import LastCheckpoint
 from encdec_lightning.training.callbacks.ending import EndTogether
+from encdec_lightning.training.callbacks.heartbeat import Heartbeat
 from encdec_lightning.training.callbacks.progress import FitProgress
 from encdec_lightning.training.callbacks.timed_checkpoint import TimedCheckpoint
 from encdec_lightning.training.callbacks.validate_every import ValidateEvery
@@ -36,7 +37,7 @@ def build_trainer(config: Config, run: Run) -> lightning.Trainer:
     where = {"save_dir": run.logs, "id": run.id, "name": config.name}
     loggers = [built(f"logger.{name}", each, LOGGER, **where) for name, each in _nodes(config.logger)]
     callbacks.insert(0, RanksMeet(run))
-    callbacks.append(EndTogether(run.last))
+    callbacks += [EndTogether(run.last), Heartbeat(run.folder)]
     if config.checkpoint_minutes is not None:
         callbacks.append(TimedCheckpoint(run.last, config.checkpoint_minutes))
     every = config.validate_every

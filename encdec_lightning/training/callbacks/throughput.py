@@ -6,7 +6,7 @@ import resource
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning
 import torch
@@ -58,6 +58,13 @@ class Throughput(lightning.Callback):
     GPU, which works behind the program's back, the parts are those of the last batch alone, before which the program
     waits.
     """
+
+    logged: ClassVar[tuple[str, ...]] = (
+        *("train/tokens_per_second", "train/examples_per_second", "train/padding", "train/mfu", "train/memory_gib"),
+        *(f"train/seconds_{part}" for part in PARTS),
+        "tokens/s",
+    )
+    """The names of all values that it logs: what may be monitored (`launch/checks/monitors.py`)."""
 
     def __init__(self) -> None:
         self._since: Counter[str] = Counter()

@@ -1,0 +1,198 @@
+"""Many runs in one table: what each is, how far it is, what it has scored. Read from the runs' folders alone."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from encdec_lightning.errors import UserError
+from encdec_lightning.files import kind_of
+from encdec_lightning.run import Run
+
+SILENT = 120.0
+"""Seconds without a sign of life after which a running run is called silent: nobody may be at work on it any more."""
+SAME = ("name", "folder", "logger", "export", "data.cache")
+"""Options in which runs may differ without being other models."""
+STYLES = {"finished": "green", "failed": "red", "silent": "red", "preempted": "yellow"}
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What the folder of a run tells."""
+
+    run: Run
+    options: Mapping[str, Any]
+    """Every option by its dotted path."""
+    state: str
+    """`waiting`, `running`, `silent`, `preempted`, `failed` or `finished`."""
+    progress: Mapping[str, Any]
+    """What `progress.json` says; empty before the first step."""
+    scores: Mapping[str, float]
+    """Of the test, else of the last validation."""
+    error: str | None
+    """Why it failed, or cannot be read."""
+
+
+def find_runs(folder: Path) -> list[Run]:
+    """The runs in a folder and in the folders below it; raises `UserError` where there is none."""
+    if kind_of(folder) != "folder":
+        raise UserError("folder", str(folder), "there is no such folder")
+    found = [Run(file.parent) for file in sorted(folder.rglob("config.yaml")) if (file.parent / "status.json").exists()]
+    if not found:
+        raise UserError("folder", str(folder), "there is no run in it")
+    return found
+
+
+def overview(run: Run, now: float | None = None) -> Overview:
+    """What a run's folder tells at this moment; what cannot be read is told as its error."""
+    error: str | None = None
+    config: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
+    try:
+        config = run.config()
+        metrics = run.metrics()
+    except UserError as problem:
+        error = str(problem)
+    status, progress = run.status(), _progress(run)
+    state = str(status.get("state", "waiting"))
+    seen = progress.get("time")
+    if state == "running" and seen is not None and (time.time() if now is None else now) - seen > SILENT:
+        state = "silent"
+    tested = [key for key in metrics if key.startswith("test/") and f"{key}/low" in metrics]
+    scores = {key.removeprefix("test/"): metrics[key] for key in tested if isinstance(metrics[key], int | float)}
+    if not scores:
+        scores = {name: value for name, value in progress.get("scores", {}).items() if "second" not in name}
+    return Overview(run, dict(_flat(config)), state, progress, scores, error or status.get("error"))
+
+
+def differing(overviews: Sequence[Overview]) -> list[str]:
+    """The options in which the runs differ, by their dotted paths, in the order of the config."""
+    names = list(dict.fromkeys(name for each in overviews for name in each.options))
+    found = []
+    for name in names:
+        values = {json.dumps(each.options.get(name), default=str) for each in overviews}
+        if len(values) > 1 and not name.startswith(SAME):
+            found.append(name)
+    return found
+
+
+def overview_table(overviews: Sequence[Overview], now: float | None = None) -> Table:
+    """A row for each run: what sets it apart, its state, step, scores, where it runs, and the time that is left."""
+    now = time.time() if now is None else now
+    options = differing(overviews)
+    scores = list(dict.fromkeys(name for each in overviews for name in each.scores))
+    states = [each.state for each in overviews]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    table = Table(
+        title=f"{len(overviews)} runs: {counts}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("run", no_wrap=True, min_width=max(len(each.run.folder.name) for each in overviews))
+    for name, least in (("state", 9), ("step", 8), ("left", 6)):
+        table.add_column(name, overflow="fold", min_width=least)
+    for name in _short_names(options):
+        table.add_column(name, overflow="fold", min_width=min(8, len(name)))
+    for name in scores:
+        table.add_column(name, justify="right", no_wrap=True, min_width=5)
+    table.add_column("where", overflow="fold", min_width=6)
+    for each in overviews:
+        style = STYLES.get(each.state)
+        table.add_row(
+            each.run.folder.name,
+            f"[{style}]{_state(each, now)}[/]" if style else _state(each, now),
+            _steps(each),
+            _left(each),
+            *(escape(_value(each.options.get(name))) for name in options),
+            *(f"{each.scores[name]:.2f}" if name in each.scores else "-" for name in scores),
+            _where(each),
+        )
+    return table
+
+
+def remarks(overviews: Iterable[Overview]) -> list[str]:
+    """A line on each run that needs somebody's hand."""
+    found = []
+    for each in overviews:
+        go_on = f"encdec-train run={each.run.folder} continues it"
+        if each.error is not None and each.state != "finished":
+            found.append(f"{each.run.folder.name}: {each.error}")
+        elif each.state == "silent":
+            found.append(f"{each.run.folder.name} gives no sign of life; if its process is gone, {go_on}")
+        elif each.state == "preempted":
+            found.append(f"{each.run.folder.name} is preempted; {go_on}")
+    return found
+
+
+def _progress(run: Run) -> dict[str, Any]:
+    try:
+        content = json.loads((run.folder / "progress.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) and isinstance(content.get("scores", {}), dict) else {}
+
+
+def _flat(values: Mapping[str, Any], path: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
+
+
+def _short_names(options: Sequence[str]) -> list[str]:
+    """The last part of each path, or all of it where two would be alike."""
+    last = [name.rpartition(".")[2] for name in options]
+    return [short if last.count(short) == 1 else name for short, name in zip(last, options, strict=True)]
+
+
+def _value(value: Any) -> str:
+    """An option's value in a cell; of a path its last part."""
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return PurePath(text).name if "/" in text else text
+
+
+def _state(each: Overview, now: float) -> str:
+    doing = each.progress.get("doing")
+    if each.state == "running" and doing:
+        return str(doing)
+    if each.state == "silent":
+        return f"silent for {_time(now - float(each.progress['time']))}"
+    return each.state
+
+
+def _steps(each: Overview) -> str:
+    step, steps = each.progress.get("step"), each.progress.get("steps")
+    if not isinstance(step, int):
+        return "-"
+    return f"{step:,} of {steps:,}" if isinstance(steps, int) else f"{step:,}"
+
+
+def _where(each: Overview) -> str:
+    if each.state not in ("running", "silent"):
+        return "-"
+    job = each.progress.get("job")
+    return f"{each.progress.get('host', '-')}{f', job {job}' if job else ''}"
+
+
+def _left(each: Overview) -> str:
+    left = each.progress.get("seconds_left")
+    return _time(left) if each.state == "running" and isinstance(left, int | float) else "-"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
