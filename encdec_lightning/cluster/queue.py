@@ -13,6 +13,7 @@ from encdec_lightning.cluster.script import REQUEUES
 from encdec_lightning.errors import UserError
 
 PATIENCE = 60  # seconds for an answer of Slurm's
+IDLE = 4  # starts without progress after which a job is not queued again
 
 
 def check_here() -> None:
@@ -76,12 +77,23 @@ def is_preempted() -> bool:
     return found is not None and found[1] not in ("None", "Unknown")
 
 
-def requeue() -> str:
-    """Queue this job again, unless it has been too often; gives what has become of it, as a sentence."""
+def requeue(record: Path, progress: bool) -> str:
+    """Queue this job again, unless it has been too often or does not get on; gives what has become of it, in words.
+
+    `progress`: whether this start has brought the run further. The file `record` counts the starts that have not.
+    """
+    idle = 0 if progress else 1 + len(record.read_bytes() if record.exists() else b"")
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text("." * idle, encoding="utf-8")
+    if idle >= IDLE:
+        record.unlink()
+        return f"{idle} starts of the job have left no checkpoint: it needs more time (slurm.time)"
     before, most = int(os.environ.get("SLURM_RESTART_COUNT", "0")), int(os.environ[REQUEUES])
     if before >= most:
         return f"the job was queued again {before} times, and slurm.requeues is {most}"
     done = _asked("scontrol", "requeue", own_job())
+    if done is not None and "pending" in done.stderr:  # Slurm itself has done it
+        return f"the job {own_job()} is queued again"
     if done is None or done.returncode:
         said = "scontrol does not answer" if done is None else _last_line(done.stderr)
         return f"the job cannot be queued again ({said})"

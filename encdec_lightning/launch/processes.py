@@ -35,6 +35,7 @@ def start(run: Run, own_process: bool = False) -> None:
         if config.identity() != run.identity():
             raise UserError("run", str(run.folder), f"its config.yaml is not as it was made; {run.anew}")
         run.set_state("running")
+        before = _saved(run)
         try:
             if own_process or is_slurm_job() or _several_devices(config):
                 _in_worker(run, lock)
@@ -47,10 +48,15 @@ def start(run: Run, own_process: bool = False) -> None:
             run.set_state("preempted")
             continues = f"encdec-train run={run.folder} continues it"
             if is_slurm_job() and (TERMINATION.number != signal.SIGTERM or is_preempted()):
-                continues = requeue()
+                continues = requeue(run.slurm / "idle", progress=_saved(run) != before)
             print(f"The run is preempted; {continues}.", file=sys.stderr)
             raise
         run.set_state("finished")
+
+
+def _saved(run: Run) -> int:
+    """When the last checkpoint was written; 0 if there is none."""
+    return run.last.stat().st_mtime_ns if run.last.exists() else 0
 
 
 def recover(run: Run) -> None:

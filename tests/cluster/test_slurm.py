@@ -53,14 +53,15 @@ def cluster() -> Iterator[VirtualSlurm]:
 
 
 @pytest.fixture
-def options(cluster: VirtualSlurm, files: Files, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def options(cluster: VirtualSlurm, files: Files, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Nine steps with dropout, a validation every three, on two ranks."""
     (in_tmp / "waiting.py").write_text(MINE)
     monkeypatch.setenv("PYTHONPATH", str(in_tmp), prepend=os.pathsep)
     monkeypatch.syspath_prepend(in_tmp)
     mine = ["callbacks.waiting._target_=waiting.Waiting", "trainer.max_steps=9", "validate_every=3", "export=false"]
     more = ["variant=bertshare", "data.batch_tokens=200", "hardware=ddp_cpu", "slurm.environment=[PLACE]"]
-    return files.overrides(*mine, *more)
+    yield files.overrides(*mine, *more)
+    cluster.clear()
 
 
 SLURM = "hydra/launcher=slurm"
@@ -182,8 +183,9 @@ def test_one_task_of_an_array_is_queued_again_alone(cluster, options, monkeypatc
 @pytest.mark.slow
 def test_the_time_limit(cluster, options, monkeypatch, capsys):
     monkeypatch.setenv("PLACE", "wait")
-    job, run = submitted(capsys, *options, "folder=run", "slurm.time=1", "slurm.signal_seconds=25"), Run("run")
-    cluster.wait(job, timeout=300)
+    job, run = submitted(capsys, *options, "folder=run", "slurm.time=2", "slurm.signal_seconds=40"), Run("run")
+    reached(run)
+    cluster.wait(job, timeout=400)
     assert cluster.field(job, "Restarts") == "1"
     assert "is queued again" in output(run) and "5 are done" in output(run)
     same(without_slurm(options, monkeypatch), run)
@@ -233,6 +235,25 @@ def test_the_limit_of_requeues(cluster, options, monkeypatch, capsys):
     cluster.wait(job, "FAILED")
     assert run.status()["state"] == "preempted"
     assert "the job was queued again 0 times, and slurm.requeues is 0" in output(run)
+
+
+@pytest.mark.slow
+def test_a_job_that_never_gets_on_is_not_queued_for_ever(cluster, options, monkeypatch, capsys):
+    monkeypatch.setenv("PLACE", "wait")
+    job, run = submitted(capsys, *options, "folder=run", "trainer.devices=1", "slurm.requeues=9"), Run("run")
+    starts = 0
+    while cluster.field(job, "JobState") not in ("FAILED", "COMPLETED"):
+        if cluster.field(job, "JobState") == "RUNNING" and run.status().get("state") == "running":
+            assert cluster.field(job, "Restarts") == str(starts)
+            time.sleep(1)
+            cluster.run("scancel", "--signal=USR1", "--batch", job)
+            starts += 1
+            until = time.monotonic() + 60
+            while run.status()["state"] == "running" and time.monotonic() < until:
+                time.sleep(0.1)
+        time.sleep(0.2)
+    assert cluster.field(job, "JobState") == "FAILED" and starts == 4, output(run)
+    assert "4 starts of the job have left no checkpoint: it needs more time (slurm.time)" in output(run)
 
 
 @pytest.mark.slow

@@ -119,13 +119,17 @@ class VirtualSlurm:
         """Start the daemon of a node."""
         self.slurmd[name] = self._start("slurmd", "-D", "-N", name)
 
+    def clear(self) -> None:
+        """Cancel all jobs and wait until they have ended."""
+        until = time.monotonic() + 30
+        while self.run("squeue", "-h") and time.monotonic() < until:
+            self.run("scancel", "--full", "--user=root")
+            time.sleep(0.2)
+
     def stop(self) -> None:
         """Cancel all jobs and end what was started, by its pid."""
         with suppress(subprocess.SubprocessError, OSError):
-            self.run("scancel", "--full", "--user=root")
-            until = time.monotonic() + 20
-            while self.run("squeue", "-h") and time.monotonic() < until:
-                time.sleep(0.2)
+            self.clear()
         for process in reversed(self._started):
             process.terminate()
             try:
