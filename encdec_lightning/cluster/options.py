@@ -21,7 +21,7 @@ class Slurm:
 
     partition: str | None = None
     """The partition. This option and those below act with `hydra/launcher=slurm`; those that `sbatch` has mean the
-    same, and none leaves it to the site."""
+    same, and null leaves it to the site."""
     account: str | None = None
     """Who pays."""
     qos: str | None = None
@@ -29,9 +29,9 @@ class Slurm:
     time: str | None = None
     """Time limit of a start, such as 30 (minutes), 08:00:00 or 2-00; a run that is not done then goes on in another."""
     nodes: int | None = None
-    """Nodes of a run; none: as `trainer.num_nodes`, which it must equal."""
+    """Nodes of a run; null: as `trainer.num_nodes`, which it must equal."""
     ntasks_per_node: int | None = None
-    """Processes of a run on each node; none: as `trainer.devices`, which it must equal."""
+    """Processes of a run on each node; null: as `trainer.devices`, which it must equal."""
     cpus_per_task: int | None = None
     """Processor cores of each process; `data.workers` need some too."""
     gpus_per_node: str | None = None

@@ -23,6 +23,14 @@ def check_here() -> None:
         raise UserError("hydra/launcher", "slurm", expected)
 
 
+def check_one_task() -> None:
+    """Raise `UserError` where `srun` starts a command several times: each would be a run of its own."""
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if tasks != "1":
+        expected = "srun starts this command so often: give it once, with hydra/launcher=slurm, which starts the ranks"
+        raise UserError("SLURM_STEP_NUM_TASKS", tasks, expected)
+
+
 def submitted(script: Path) -> str:
     """Submit a script; gives the job's number. Raises `UserError` with what Slurm refuses."""
     done = _asked("sbatch", "--parsable", str(script))

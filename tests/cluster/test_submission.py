@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,19 @@ def test_the_job_is_no_part_of_a_runs_identity(files, in_tmp):
     first, second = (compose_config(files.overrides(*more)) for more in ([], ["slurm.mem=1G"]))
     assert isinstance(first, Config) and first.identity() == second.identity()
     assert first.frozen() == second.frozen()
+
+
+def test_srun_does_not_start_the_command_several_times(files, in_tmp, capsys, monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    assert main(files.overrides("folder=run")) == 2
+    assert capsys.readouterr().err.startswith("SLURM_STEP_NUM_TASKS is '2': srun starts this command so often")
+    assert not [*in_tmp.iterdir()]
+
+
+def test_a_further_rank_says_that_its_node_does_not_see_the_run(in_tmp):
+    job = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "1", "ENCDEC_LIGHTNING_REQUEUES": "1"}
+    command = [sys.executable, "-m", "encdec_lightning.launch.worker", str(in_tmp / "run")]
+    done = subprocess.run(command, env={**os.environ, **job}, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"folder is '{in_tmp}/run': ") and line.endswith(" all nodes must share its folder.")
