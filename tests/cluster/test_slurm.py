@@ -267,7 +267,10 @@ def test_a_node_that_dies(cluster, options, monkeypatch, capsys):
     step = int(subprocess.run(["ps", "-o", "ppid=", str(rank)], check=True, capture_output=True, text=True).stdout)
     for pid in (step, rank):
         os.kill(pid, signal.SIGKILL)
-    time.sleep(15)
+    until = time.monotonic() + 120
+    while cluster.field(job, "Restarts") != "1":  # Slurm has noticed
+        assert time.monotonic() < until
+        time.sleep(0.5)
     cluster.start_node("127.0.0.2")
     cluster.wait(job, timeout=300)
     assert cluster.field(job, "Restarts") == "1"
