@@ -64,7 +64,7 @@ MODULES = [file for file in FILES if not file.endswith("__init__.py")]
 MAY_NAME_PRIVATE_THINGS = {
     "transformers": {
         *(f"composition/{name}.py" for name in ("sharing", "model", "prefix")),
-        "kernels/attention.py",
+        "kernels/attention_interface.py",
         "generation/cache.py",
     },
     "torch": {f"kernels/{name}.py" for name in ("attention", "onednn_linear", "stand_in")},

@@ -14,7 +14,7 @@ from encdec_lightning.generation.cache import SharedCache
 from encdec_lightning.generation.logits import CapturedHead, Pieces
 from encdec_lightning.generation.positions import Positions
 from encdec_lightning.generation.visibility import Visibility
-from encdec_lightning.kernels.attention import all_use_attention, use_attention
+from encdec_lightning.kernels.attention_interface import all_use_attention, use_attention
 from encdec_lightning.kernels.onednn_linear import use_onednn
 from encdec_lightning.kernels.packing import Packing, packed
 from encdec_lightning.kernels.spans import Reading, Span, reading, spans

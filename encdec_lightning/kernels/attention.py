@@ -15,16 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
 from encdec_lightning.kernels.noise import draw_key, dropout_noise
 from encdec_lightning.kernels.packing import Group, Packing, active
 from encdec_lightning.kernels.self_check import self_check
 from encdec_lightning.kernels.short_attention import short_attention
 
-NAME = "encdec"
 SHORT = 16  # queries; more of them are transformers' to answer
 NOT_HERE = ("softcap", "output_attentions", "cache")  # arguments that only transformers' function answers
 
@@ -264,32 +261,3 @@ def _hiding(hidden: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     if hidden is None:
         return None
     return torch.zeros_like(hidden, dtype=dtype).masked_fill_(hidden, torch.finfo(dtype).min)
-
-
-def use_attention(model: PreTrainedModel) -> None:
-    """Choose `attention` wherever a module of `model` runs transformers' `sdpa`; other modules stay as they are."""
-    for part in model.modules():
-        if not isinstance(part, PreTrainedModel) or not part._supports_attention_backend:
-            continue
-        for module in part.modules():
-            config = getattr(module, "config", None)
-            if config is None or config.sub_configs:
-                continue  # setting it in one of several parts sets it in all, whatever they run
-            if config._attn_implementation == "sdpa":
-                config._attn_implementation = NAME
-
-
-def all_use_attention(model: PreTrainedModel) -> bool:
-    """Whether every attention of `model` is `attention`."""
-    parts = [part for part in model.modules() if isinstance(part, PreTrainedModel) and not part.config.sub_configs]
-    return all(part.config._attn_implementation == NAME for part in parts)
-
-
-def mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    """Transformers' mask for `sdpa`; None for a packed row, whose attention knows what belongs together."""
-    made: Tensor | None = None if active.get() is not None else sdpa_mask(*args, **kwargs)
-    return made
-
-
-AttentionInterface.register(NAME, attention)
-AttentionMaskInterface.register(NAME, mask)

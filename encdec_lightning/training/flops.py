@@ -35,11 +35,11 @@ class TrainingFlops:
 
     def of(self, batch: Batch) -> float:
         """Of a batch of real tokens."""
-        source, target = batch.source_lengths.double(), batch.target_lengths.double()
+        source, target = batch.lengths.astype(float).T
         products = (
             (self.source_token, source),
             (self.target_token, target),
-            (self.source_pair, source.square()),
+            (self.source_pair, source**2),
             (self.target_pair, target * (target + 1) / 2),
             (self.cross_pair, target * source),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from encdec_lightning.composition.architectures import position_ids
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.data.batches.batch import Batch
-from encdec_lightning.kernels.attention import all_use_attention
+from encdec_lightning.kernels.attention_interface import all_use_attention
 from encdec_lightning.kernels.cross_entropy import linear_cross_entropy
 from encdec_lightning.kernels.dropout import FastDropout
 from encdec_lightning.kernels.gradients import GradientMemory
@@ -23,12 +23,9 @@ from encdec_lightning.kernels.working_copy import call_in
 
 
 def token_losses(model: PreTrainedModel, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of each real target token, (N,) in fp32 or better, in the order of the flattened batch.
-
-    No decoder mask is passed: targets are padded on the right, where causal attention never looks.
-    """
-    real = batch.target_mask
-    return _losses(model(**_inputs(batch), use_cache=False).logits[real], batch.target_ids[real], label_smoothing)
+    """Cross-entropy of each real target token, (N,) in fp32 or better, in the order of the flattened batch."""
+    logits = model(**_inputs(batch), use_cache=False).logits
+    return _losses(_real(logits, batch), _real(batch.target_ids, batch), label_smoothing)
 
 
 class TrainingLoss:
@@ -56,15 +53,15 @@ class TrainingLoss:
             self._head, self._plain_head = head, has_plain_head(self._model, head)
         packing = self._packing(batch)
         if packing is None:
-            inputs, real = _inputs(batch), batch.target_mask
+            inputs = _inputs(batch)
         else:
             batch = batch.select(torch.argsort(batch.source_lengths, descending=True, stable=True))
-            inputs, real = _packed_inputs(batch, self._model), batch.target_mask
+            inputs = _packed_inputs(batch, self._model)
             packing = self._packing(batch)
-        targets = batch.target_ids[real]
+        targets = _real(batch.target_ids, batch)
 
         def chosen(hidden: Tensor) -> Tensor:  # (N, H)
-            return hidden[0] if packing is not None else hidden[real]
+            return hidden[0] if packing is not None else _real(hidden, batch)
 
         with FastDropout(), packed(packing):
             if self._plain_head:
@@ -91,10 +88,10 @@ class TrainingLoss:
         """How the examples of a batch lie side by side; None where they do not."""
         if not self._packs or batch.source_ids.device.type != "cpu" or not all_use_attention(self._model):
             return None
-        packing = Packing(tuple(batch.source_lengths.tolist()), tuple(batch.target_lengths.tolist()))
+        packing = Packing(tuple(batch.lengths[:, 0].tolist()), tuple(batch.lengths[:, 1].tolist()))
         return packing if packing.is_clear else None
 
-    def _forward(self, inputs: dict[str, Tensor], head: nn.Linear, caught: _Caught, uncast: Any = None) -> Any:
+    def _forward(self, inputs: Mapping[str, Tensor], head: nn.Linear, caught: _Caught, uncast: Any = None) -> Any:
         device = self._model.device.type
         if device != "cpu" or not torch.is_autocast_enabled(device) or not self._casts_once:
             return stand_in(self._model, {}, {head: caught.forward})(**inputs, use_cache=False)
@@ -128,12 +125,28 @@ def has_plain_head(model: PreTrainedModel, head: nn.Linear) -> bool:
     return logits.shape == expected.shape and torch.allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
+def _real(values: Tensor, batch: Batch) -> Tensor:
+    """(B, T, ...) -> (N, ...): those at the real target tokens, without asking the device how many these are."""
+    return values.flatten(0, 1).index_select(0, batch.target_positions)
+
+
 def _inputs(batch: Batch) -> dict[str, Tensor]:
-    return {
+    """What a model is called with.
+
+    On a processor targets need no mask: they are padded on the right, where causal attention never looks. Elsewhere
+    transformers would look into positions or masks to find out what it may leave out, and the processor wait for the
+    device: there each mask says all, and one that would hide nothing is left out here, where the lengths are known.
+    """
+    inputs = {
         "input_ids": batch.source_ids,
         "attention_mask": batch.source_mask,
         "decoder_input_ids": batch.decoder_input_ids,
     }
+    if batch.source_ids.device.type != "cpu":
+        inputs["decoder_attention_mask"] = torch.ones_like(batch.decoder_input_ids)
+        if batch.lengths[:, 0].min() == batch.source_ids.shape[1]:
+            del inputs["attention_mask"]
+    return inputs
 
 
 def _packed_inputs(batch: Batch, model: ComposedModel) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ from encdec_lightning.evaluation.metric import Score, score_all
 from encdec_lightning.generation.export_config import stock_config
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.predict import predict
-from encdec_lightning.kernels.attention import use_attention
+from encdec_lightning.kernels.attention_interface import use_attention
 from encdec_lightning.records import Prediction
 from encdec_lightning.training.callbacks.finite import FiniteSteps, say_missing
 from encdec_lightning.training.callbacks.progress import watched
@@ -232,7 +232,7 @@ class Seq2SeqModule(TaskModule):
     def loss(self, batch: Batch, label_smoothing: float = 0.0) -> tuple[Tensor, int]:
         """Summed cross-entropy, (), and the number of target tokens."""
         if torch.is_grad_enabled():
-            return self._training_loss(batch, label_smoothing), int(batch.target_lengths.sum())
+            return self._training_loss(batch, label_smoothing), batch.target_tokens
         losses = token_losses(self.model, batch, label_smoothing)
         return losses.sum(), losses.numel()
 

@@ -11,7 +11,7 @@ from test_families import every_family
 from torch.nn import functional
 
 from encdec_lightning.data.batches.batch import Batch
-from encdec_lightning.kernels.attention import use_attention
+from encdec_lightning.kernels.attention_interface import use_attention
 from encdec_lightning.training.loss import TrainingLoss, token_losses
 
 SMOOTHING, TARGETS = 0.1, (6, 3)

@@ -7,7 +7,7 @@ import torch
 
 from encdec_lightning import compose
 from encdec_lightning.data.batches.batch import Batch
-from encdec_lightning.kernels.attention import use_attention
+from encdec_lightning.kernels.attention_interface import use_attention
 from encdec_lightning.training.loss import TrainingLoss, token_losses
 
 DRAWS = 400

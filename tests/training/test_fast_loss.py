@@ -18,7 +18,7 @@ from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.kernels import gradients as gradients_module
 from encdec_lightning.kernels import working_copy
-from encdec_lightning.kernels.attention import use_attention
+from encdec_lightning.kernels.attention_interface import use_attention
 from encdec_lightning.kernels.stand_in import runs_as_shipped
 from encdec_lightning.training.loss import TrainingLoss, token_losses
 

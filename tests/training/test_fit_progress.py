@@ -17,6 +17,7 @@ def test_steps_and_results(
 ) -> None:
     monkeypatch.setattr("encdec_lightning.progress.FIRST_LINE", 0.0)
     monkeypatch.setattr("encdec_lightning.progress.SECONDS", 0.0)
+    monkeypatch.setattr("encdec_lightning.training.callbacks.progress.EVERY", 0.0)
     module, data = parts(files, accumulate=accumulate, validation_generate=4)
     bar = FitProgress()
     fit = trainer(

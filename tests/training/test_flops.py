@@ -6,7 +6,7 @@ import torch
 
 from encdec_lightning import compose
 from encdec_lightning.data.batches.batch import Batch
-from encdec_lightning.kernels.attention import use_attention
+from encdec_lightning.kernels.attention_interface import use_attention
 from encdec_lightning.training.flops import matrix_product_peak, training_flops
 from encdec_lightning.training.freezing import freeze
 from encdec_lightning.training.loss import token_losses

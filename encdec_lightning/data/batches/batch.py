@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -50,6 +50,24 @@ class Batch:
     """Target tokens of the whole optimizer step this batch belongs to, over all its micro-batches and ranks."""
     tokens: int
     """Real tokens of this batch, source and target."""
+    lengths: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64), compare=False)
+    """(B, 2): the two lengths of each example, in the processor's memory wherever the rest is."""
+    target_positions: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long), compare=False)
+    """(N,) int64: the places of the real target tokens in the flattened batch. Nobody has to ask a GPU how many."""
+
+    def __post_init__(self) -> None:
+        if not len(self.lengths):  # made of its tensors alone, which are the processor's
+            lengths = torch.stack([self.source_lengths, self.target_lengths], dim=1).numpy()
+            self._set(lengths, self.target_mask.flatten().nonzero()[:, 0])
+
+    def _set(self, lengths: NDArray[np.int64], positions: Tensor) -> None:
+        object.__setattr__(self, "lengths", lengths)
+        object.__setattr__(self, "target_positions", positions)
+
+    @property
+    def target_tokens(self) -> int:
+        """Real target tokens."""
+        return len(self.target_positions)
 
     @property
     def source_mask(self) -> Tensor:
@@ -63,8 +81,10 @@ class Batch:
 
     def select(self, order: Tensor) -> Batch:
         """The same examples in another order, (B,) int64."""
-        chosen = self._with_tensors(lambda tensor: tensor[order])
-        return replace(chosen, pairs=tuple(self.pairs[each] for each in order.tolist()) if self.pairs else ())
+        of_examples = ("source_ids", "source_lengths", "decoder_input_ids", "target_ids", "target_lengths")
+        tensors = {name: getattr(self, name)[order] for name in of_examples}
+        pairs = tuple(self.pairs[each] for each in order.tolist()) if self.pairs else ()
+        return replace(self, **tensors, pairs=pairs, lengths=np.zeros((0, 2), dtype=np.int64))
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on another device."""

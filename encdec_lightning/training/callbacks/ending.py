@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
+from torch import Tensor, distributed
 
 from encdec_lightning.signals import TERMINATION
 
@@ -18,13 +20,18 @@ class EndTogether(lightning.Callback):
     fit ends after it instead, with the checkpoint that the validation has left. Lightning's own handler is set aside:
     it communicates wherever the signal meets it.
 
+    On GPUs the ranks agree on it one step later, so that no step waits for an answer.
+
     Args:
         checkpoint: the file that the state is saved in.
+        deferred: whether the ranks agree one step later; none: on GPUs only.
     """
 
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: Path, deferred: bool | None = None) -> None:
         self._checkpoint = checkpoint
+        self._deferred = deferred
         self._ending = False
+        self._answer: tuple[Tensor, torch.cuda.Event | None] | None = None
 
     def on_sanity_check_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Take SIGTERM from Lightning."""
@@ -52,12 +59,32 @@ class EndTogether(lightning.Callback):
         """Ask all ranks at the end of a step."""
         if not ends_step(trainer, batch_idx):
             return
-        self._ending = trainer.strategy.reduce_boolean_decision(TERMINATION.asked, all=False)
+        self._ending = self._agreed(trainer)
         if self._ending:
             TERMINATION.asked = True  # perhaps by another rank's signal
             if not validation_may_follow(trainer, batch_idx):
                 trainer.save_checkpoint(self._checkpoint)
                 TERMINATION.check()
+
+    def _agreed(self, trainer: lightning.Trainer) -> bool:
+        """Whether a rank was asked to end, the same on all ranks."""
+        if trainer.world_size == 1:
+            return TERMINATION.asked
+        asked = torch.full((), float(TERMINATION.asked), device=trainer.strategy.root_device)
+        distributed.all_reduce(asked, op=distributed.ReduceOp.MAX)
+        event = None
+        if asked.is_cuda:
+            asked = asked.to("cpu", non_blocking=True)
+            event = torch.cuda.Event()
+            event.record()
+        answer, self._answer = self._answer, (asked, event)
+        if not (event is not None if self._deferred is None else self._deferred):
+            answer = self._answer
+        if answer is None:
+            return False
+        if answer[1] is not None:
+            answer[1].synchronize()
+        return bool(answer[0])
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Ending is safe from here on."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -14,8 +16,8 @@ from encdec_lightning.progress import Progress
 
 WATCHED = {"train/loss": "loss {:.3f}", "tokens/s": "{:,.0f} tokens/s"}
 """What stands beside the number of steps: the name of a logged value, and how it is written."""
-
-
+EVERY = 0.2
+"""Seconds between two looks at these values."""
 UNTOLD = ("val/texts_per_second",)
 """Of a validation, what its line leaves to the log."""
 
@@ -32,6 +34,7 @@ class FitProgress(ProgressBar):
         super().__init__()
         self._hidden = False
         self._fit: Progress | None = None
+        self._shown = -math.inf
         self._validation: Progress | None = None
 
     @property
@@ -65,14 +68,21 @@ class FitProgress(ProgressBar):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: Batch, index: int
     ) -> None:
-        """Show the step that is done."""
-        if self._fit is not None and trainer.global_step != self._fit.done:
-            values = trainer.progress_bar_metrics
-            note = [text.format(float(values[name])) for name, text in WATCHED.items() if name in values]
-            self._fit.update(trainer.global_step, ", ".join(note))
+        """Show the step that is done, now and then: the values that stand beside it have to be fetched from a GPU."""
+        if time.monotonic() - self._shown >= EVERY:
+            self._show(trainer)
+
+    def _show(self, trainer: lightning.Trainer) -> None:
+        if self._fit is None or trainer.global_step == self._fit.done:
+            return
+        self._shown = time.monotonic()
+        values = trainer.progress_bar_metrics
+        note = [text.format(float(values[name])) for name, text in WATCHED.items() if name in values]
+        self._fit.update(trainer.global_step, ", ".join(note))
 
     def on_validation_start(self, trainer: lightning.Trainer, module: Any) -> None:
         """Begin to count a validation's batches, unless it is the short one before a fit."""
+        self._show(trainer)
         if not trainer.sanity_checking:
             total = sum(int(each) for each in trainer.num_val_batches)
             if self._fit is not None:
@@ -105,6 +115,7 @@ class FitProgress(ProgressBar):
 
     def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
         """The fit is over."""
+        self._show(trainer)
         self._end()
 
     def on_exception(self, trainer: lightning.Trainer, module: Any, exception: BaseException) -> None:
