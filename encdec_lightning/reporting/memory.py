@@ -162,13 +162,14 @@ def _activations(model: ComposedModel, setting: Setting, dtype: torch.dtype) -> 
     for side in sized.sides.values():
         with suppress(ValueError):  # a family that has attention of its own
             side.set_attn_implementation(COUNTED)
-    own = {id(each) for each in [*sized.parameters(), *sized.buffers()]}
-    saved: dict[int, Tensor] = {}
+    own = [each.untyped_storage() for each in [*sized.parameters(), *sized.buffers()]]
+    known = {id(each) for each in own}
+    saved: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        base = tensor if tensor._base is None else tensor._base
-        if id(base) not in own:
-            saved[id(base)] = base
+        storage = tensor.untyped_storage()  # one object, as long as somebody has it
+        if id(storage) not in known:
+            saved[id(storage)] = storage
         return tensor
 
     def ids(width: int) -> Tensor:
@@ -179,4 +180,4 @@ def _activations(model: ComposedModel, setting: Setting, dtype: torch.dtype) -> 
             sized.decoder(input_ids=ids(source + target), use_cache=False)
         else:  # without a mask, which transformers would look into
             sized(input_ids=ids(source), decoder_input_ids=ids(target), use_cache=False)
-    return sum(each.numel() * each.element_size() for each in saved.values())
+    return sum(each.nbytes() for each in saved.values())

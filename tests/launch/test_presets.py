@@ -28,6 +28,7 @@ NOT_RUN_HERE = {
     ("hardware", "gpu"): "needs a GPU",
     ("hardware", "fsdp"): "needs GPUs; test_fsdp_run.py trains it on the processor",
     ("hardware", "ddp_cpu"): "test_processes.py trains it",
+    ("precision", "fp16"): "needs a GPU",
     ("hparams_search", "learning_rate"): "test_sweep.py sweeps it",
     ("task", "pydoc"): "embedded data: test_pydoc.py makes them",
     ("task", "pydoc_names"): "embedded data: test_pydoc.py makes them",
