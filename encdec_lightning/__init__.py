@@ -8,6 +8,7 @@ The map, from left to right; each room imports only from rooms to its left:
     files.py                   files written whole, archives read whole
     cache/                     derived data on disk: folder.py, entries.py, fingerprints.py
     run.py                     a run's folder
+    cluster/                   folders of runs in, a job of Slurm's out: options.py, script.py, queue.py
     evaluation/                texts in, scores out: metric.py, rouge.py, exact_match.py, sari.py, bleu.py,
                                references.py, significance.py, baselines.py
     kernels/                   what torch and transformers compute slowly: attention.py, attention_interface.py,
@@ -37,12 +38,13 @@ The map, from left to right; each room imports only from rooms to its left:
                                card.py, card_code.py, composition.py, memory.py, data.py
     config.py, rules.py        the tree of options; composed values in, checked objects out
     launch/                    command lines in, runs out: settle.py, auto_precision.py, processes.py, run_folder.py,
-                               worker.py, prepare.py, evaluation.py, points.py, sweep.py
+                               worker.py, submit.py, prepare.py, evaluation.py, points.py, sweep.py
     launch/command_line/       overrides in, a config out: presets.py, reading.py, hydra_nodes.py, hydra_errors.py,
                                hydra_compose.py, hydra_values.py, names.py, draft.py, overrides.py
     launch/slots/              the open slots' nodes in, objects out: argument_types.py, build.py, places.py
     launch/job/                a run's folder in, its results out: job.py, quiet.py, trainer.py, ranks.py, refusals.py,
-                               at_work.py, targets.py, weights.py, metrics_json.py, testing.py
+                               at_work.py, targets.py, weights.py, metrics_json.py, testing.py, rank_starter.py,
+                               meeting.py
     launch/checks/             what is checked before a run: checks.py, model.py, paths.py, monitors.py, constructors.py
     prediction/                files of sources in, files of texts out: inputs.py, predict_file.py, lines.py, partial.py
     cli/                       the commands: train.py, evaluate.py, predict.py, check.py, prepare.py, sweep.py,

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from encdec_lightning.cluster.options import Slurm
 from encdec_lightning.composition.options import Composition
 from encdec_lightning.data.options import Loading, Task
 from encdec_lightning.errors import FINITE, UserError, UserErrors, did_you_mean, is_finite, one_of, require
@@ -40,7 +41,7 @@ WORDS = {
     "float_type": "it must be a number",
 }
 """What is said for pydantic's kinds of mistakes."""
-NOT_OF_THE_RESULT = ("name", "folder", "logger", "export", "checkpoint_minutes")
+NOT_OF_THE_RESULT = ("name", "folder", "logger", "export", "checkpoint_minutes", "slurm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,8 @@ class Config:
     """How texts are generated."""
     training: Training = field(default_factory=Training)
     """What a step does."""
+    slurm: Slurm = field(default_factory=Slurm)
+    """The job of `hydra/launcher=slurm`; no run keeps it."""
     trainer: Node = field(default_factory=lambda: {"_target_": "lightning.Trainer"})
     """Open slot: Lightning's Trainer with any of its arguments."""
     optimizer: Node = field(default_factory=lambda: {"_target_": "torch.optim.AdamW", "fused": True})
@@ -103,6 +106,10 @@ class Config:
     def loading(self) -> Loading:
         """The loading options with the run's seed in the order of the examples."""
         return replace(self.data, seed=self.data.seed + self.seed)
+
+    def frozen(self) -> Node:
+        """The plain values that a run keeps: all but those of its job, which may be another one next time."""
+        return {name: value for name, value in asdict(self).items() if name != "slurm"}
 
     def identity(self) -> str:
         """A hash of all that changes the results: equal for two runs that would end equal."""

@@ -40,7 +40,7 @@ class Run:
         self.before_last = self.checkpoints / "last.previous.ckpt"
         self.model = self.folder / "model"
         self.logs = self.folder / "logs"
-        self.curves = self.folder / "curves.png"
+        self.curves, self.slurm = self.folder / "curves.png", self.folder / "slurm"
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], field: str = "run") -> Run:

@@ -1,4 +1,4 @@
-"""SIGTERM, which asks a process to end, as an exception; and processes that end when their parent does."""
+"""SIGTERM and SIGUSR1, which ask a process to end, as an exception; and processes that end when their parent does."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-GRACE = 20.0
+GRACE_VARIABLE = "ENCDEC_LIGHTNING_GRACE"
+"""The environment variable that says how much time the system gives a process, where that is known."""
+GRACE = float(os.environ.get(GRACE_VARIABLE, "20"))
 """Seconds that a process has between the request to end and its death by force."""
-PATIENCE = 10.0
+PATIENCE = GRACE / 2
 """Seconds for which the end may be deferred."""
+REQUESTS = (signal.SIGTERM, signal.SIGUSR1)
+"""What asks a process to end: SIGUSR1 is a batch system's, which says that the time is over soon."""
 PARENT = "ENCDEC_LIGHTNING_PARENT"
 """The environment variable that names the process whose end is also this process's end."""
 
@@ -22,7 +26,7 @@ class Terminated(BaseException):
 
 
 class Termination:
-    """The handler of SIGTERM: it raises `Terminated` in the main thread, once.
+    """The handler of SIGTERM and SIGUSR1: it raises `Terminated` in the main thread, once.
 
     While `deferred` is set it only remembers the request, and a place where ending is safe reads `asked`; if no such
     place comes within `PATIENCE`, it raises where the process is.
@@ -30,15 +34,19 @@ class Termination:
 
     def __init__(self) -> None:
         self.asked = self.deferred = self._raised = False
+        self.number = 0
         self._owner = 0
 
     def __call__(self, number: int, frame: object) -> None:
         """Python calls this in the main thread after the signal `number` has come."""
         if os.getpid() != self._owner:  # a forked child, which has work of its own
+            if number == signal.SIGUSR1:  # batch systems send it to all processes; the first one ends its children
+                return
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
         first, self.asked = not self.asked, True
+        self.number = self.number or number
         if not self.deferred and not self._raised:
             self._raised = True
             raise Terminated
@@ -54,24 +62,26 @@ class Termination:
 
     @contextmanager
     def handled(self) -> Iterator[None]:
-        """SIGTERM comes here inside the block. Does nothing outside the main thread, where Python takes no signals."""
+        """Requests come here inside the block. Does nothing outside the main thread, where Python takes no signals."""
         self._forget()
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         self._owner = os.getpid()
-        previous = signal.signal(signal.SIGTERM, self)
+        previous = {number: signal.signal(number, self) for number in REQUESTS}
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
             self._forget()
             self._owner = 0
 
     def take_over(self) -> None:
         """Be the only handler again inside `handled`, after a library has put one of its own in front."""
         if self._owner == os.getpid() and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self)
+            for number in REQUESTS:
+                signal.signal(number, self)
 
     def check(self) -> None:
         """Raise `Terminated` if the end was asked for while it was deferred."""
@@ -81,6 +91,7 @@ class Termination:
 
     def _forget(self) -> None:
         self.asked = self.deferred = self._raised = False
+        self.number = 0
 
 
 TERMINATION = Termination()

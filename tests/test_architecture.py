@@ -28,6 +28,7 @@ ROOMS = [
         "files",
         "cache",
         "run",
+        "cluster",
         "evaluation",
         "kernels",
         "composition",
@@ -53,8 +54,8 @@ INSIDE = {
     ],
     "data": ["options", "preprocessing", "sources", "examples", "batches", "inspection", "datamodule"],
     "launch": [
-        *("command_line", "slots", "settle", "auto_precision", "job", "checks", "processes", "run_folder", "worker"),
-        *("prepare", "evaluation", "points", "sweep"),
+        *("command_line", "slots", "settle", "auto_precision", "job", "checks", "processes", "run_folder", "submit"),
+        *("worker", "prepare", "evaluation", "points", "sweep"),
     ],
 }
 """The order of imports inside a room that has folders."""

@@ -180,9 +180,12 @@ SAME = [
     {"name": "other"},
     {"folder": "elsewhere"},
     {"export": False},
+    {"checkpoint_minutes": None},
     {"logger": {"mine": {"_target_": "x"}}},
     {"trainer": {"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 7}},
     {"data": {"cache": "/some/folder"}},
+    {"checkpoint_minutes": 1.0},
+    {"slurm": {"partition": "gpu", "print": True}},
 ]
 OTHER = [
     {"seed": 1},

@@ -112,3 +112,19 @@ def test_children_and_theirs_end_with_their_parent():
     assert parent.stdout.read() == b""  # once the last that holds it has ended
     parent.wait()
     parent.stdout.close()
+
+
+def test_a_batch_systems_request_is_the_same_and_forked_children_live_on():
+    termination = Termination()
+    with pytest.raises(Terminated), termination.handled():
+        child = os.fork()
+        if not child:
+            signal.raise_signal(signal.SIGUSR1)
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        assert not termination.asked
+        try:
+            signal.raise_signal(signal.SIGUSR1)
+        finally:
+            assert termination.number == signal.SIGUSR1
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL

@@ -230,3 +230,10 @@ def write_all(folder: Path) -> Files:
     splits = {"train": (64, 1), "validation": (16, 2), "test": (12, 3)}
     rows = {name: str(write_rows(folder / f"{name}.jsonl", pairs(*size))) for name, size in splits.items()}
     return Files(**families, **rows)
+
+
+def checkpoint_activations(model: object, on: bool) -> None:
+    """Switch transformers' gradient checkpointing, which has another name since 5.23."""
+    end = "enable" if on else "disable"
+    name = f"activation_checkpointing_{end}"
+    getattr(model, name if hasattr(model, name) else f"gradient_checkpointing_{end}")()

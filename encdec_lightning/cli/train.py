@@ -16,6 +16,7 @@ from encdec_lightning.cli.arguments import (
     refuse_nothing,
     run_argument,
 )
+from encdec_lightning.cluster.queue import check_one_task
 from encdec_lightning.errors import JobFailed, UserError
 from encdec_lightning.launch.command_line.overrides import compose_config, compose_draft
 from encdec_lightning.run import Run
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train(argv: Sequence[str] | None) -> None:
     arguments = parse_overrides("encdec-train", DESCRIPTION, argv)
     refuse_nothing(arguments, "train")
+    check_one_task()
     folder = run_argument(arguments)
     if arguments.multirun:
         if folder is not None or arguments.show:
@@ -53,9 +55,14 @@ def _train(argv: Sequence[str] | None) -> None:
     if folder is None:
         from encdec_lightning.launch.checks.checks import mistakes
         from encdec_lightning.launch.run_folder import make_run
+        from encdec_lightning.launch.submit import checked, refused, submit, wants_slurm
 
-        made = compose_draft(*arguments.given)
-        refuse(mistakes(made, "train"))
+        made, by_slurm = compose_draft(*arguments.given), wants_slurm(arguments.overrides)
+        refuse(mistakes(made, "train", here=not by_slurm))
+        if by_slurm:
+            submit(checked([made.config]))
+            return
+        refuse(refused(made.config.slurm))
         run = make_run(made.config, checked=True)
     else:
         run = opened_run(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -48,7 +48,7 @@ def evaluate(run: Run, checkpoint: str | None, options: dict[str, str]) -> Run:
         target = Path(tempfile.mkdtemp(prefix="encdec-evaluation-")) / run.folder.name
         print(f"Nothing can be written into {run.folder}: the results are in {target}.", file=sys.stderr)
     if isinstance(target, Path):
-        target = Run.create(target, asdict(config), _name(config))
+        target = Run.create(target, config.frozen(), _name(config))
     with refusals_of_the_disk(target), target.lock():
         if target is run:
             recover(run)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from encdec_lightning.cluster.queue import is_preempted, is_slurm_job, requeue, srun
 from encdec_lightning.config import Config
 from encdec_lightning.errors import EXIT_CODE, INTERRUPTED, TERMINATED, JobFailed, UserError, UserErrors, reason
 from encdec_lightning.launch.job.ranks import described, end_group
@@ -20,8 +22,8 @@ from encdec_lightning.signals import GRACE, PARENT, TERMINATION, Terminated
 def start(run: Run, own_process: bool = False) -> None:
     """Train the run to its end, or do nothing if it is finished. Keeps `status.json`; holds the run's lock meanwhile.
 
-    Several devices, or `own_process`, run in processes that have never loaded Hydra. When this process is interrupted
-    or asked to end, they end too, and the run is `preempted`.
+    Several devices, a job of Slurm's, or `own_process`, run in processes that have never loaded Hydra. When this
+    process is interrupted or asked to end, they end too, and the run is `preempted`; Slurm's job is queued again.
     """
     if run.status().get("state") == "finished":
         return
@@ -33,8 +35,9 @@ def start(run: Run, own_process: bool = False) -> None:
         if config.identity() != run.identity():
             raise UserError("run", str(run.folder), f"its config.yaml is not as it was made; {run.anew}")
         run.set_state("running")
+        before = _saved(run)
         try:
-            if own_process or _several_devices(config):
+            if own_process or is_slurm_job() or _several_devices(config):
                 _in_worker(run, lock)
             else:
                 from encdec_lightning.launch.job.job import train
@@ -43,9 +46,17 @@ def start(run: Run, own_process: bool = False) -> None:
                     train(run)
         except (KeyboardInterrupt, Terminated):
             run.set_state("preempted")
-            print(f"The run is preempted; encdec-train run={run.folder} continues it.", file=sys.stderr)
+            continues = f"encdec-train run={run.folder} continues it"
+            if is_slurm_job() and (TERMINATION.number != signal.SIGTERM or is_preempted()):
+                continues = requeue(run.slurm / "idle", progress=_saved(run) != before)
+            print(f"The run is preempted; {continues}.", file=sys.stderr)
             raise
         run.set_state("finished")
+
+
+def _saved(run: Run) -> int:
+    """When the last checkpoint was written; 0 if there is none."""
+    return run.last.stat().st_mtime_ns if run.last.exists() else 0
 
 
 def recover(run: Run) -> None:
@@ -90,28 +101,40 @@ def recorded(run: Run, rank: int = 0) -> Iterator[None]:
 def _in_worker(run: Run, lock: int) -> None:
     """Run the job in a process of its own, which Lightning may multiply; raises what it reports by its exit code.
 
+    In a job of Slurm's the process is `srun`, whose ranks give 0 when they were asked to end: so a code of theirs says
+    that one of them failed, even where the others then report that they were asked.
+
     It inherits the lock: should this process be killed, the run stays locked for as long as the worker lives, which
     notices and ends. The worker and its further ranks are a process group, of which nothing is left afterwards.
     """
+    in_job = is_slurm_job()
     command = [sys.executable, "-m", "encdec_lightning.launch.worker", str(run.folder)]
     environment = {**os.environ, PARENT: str(os.getpid())}
+    if in_job:
+        command = [*srun(), *command]
+        del environment[PARENT]  # the ranks' parents are Slurm's
     worker = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, pass_fds=[lock], process_group=0)
     try:
         code = worker.wait()
     except BaseException:
-        worker.terminate()
+        worker.send_signal(
+            signal.SIGUSR1 if in_job else signal.SIGTERM
+        )  # srun hands the first on, and dies of the other
         with suppress(subprocess.TimeoutExpired):
             worker.wait(GRACE)
         raise
     finally:
         end_group(worker)
     state = run.status().get("state")
-    if code == INTERRUPTED:
+    if in_job:
+        if code == 0 and state == "preempted":
+            raise Terminated
+    elif code == INTERRUPTED:
         raise KeyboardInterrupt
-    if code == TERMINATED or (code and state == "preempted"):  # as it ended, Lightning may have killed it
+    elif code == TERMINATED or (code and state == "preempted"):  # as it ended, Lightning may have killed it
         raise Terminated
     if code and state != "failed":  # it could not say so itself
-        run.set_state("failed", f"its process ended with {described(code)}")
+        run.set_state("failed", f"its {'ranks' if in_job else 'process'} ended with {described(code)}")
     if code == EXIT_CODE:
         raise UserErrors([])  # the worker has said it
     if code:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
@@ -32,4 +31,4 @@ def make_run(config: Config, in_sweep: bool = False, checked: bool = False) -> R
     folder = Path(config.folder) if config.folder is not None else Path("runs", config.name, last)
     if kind_of(Run(folder).config_file) == "file":
         recover(Run(folder))
-    return Run.create(folder, asdict(config), identity)
+    return Run.create(folder, config.frozen(), identity)

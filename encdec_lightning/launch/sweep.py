@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from encdec_lightning.config import Config
 from encdec_lightning.errors import UserError, UserErrors, reason
 from encdec_lightning.launch.command_line.hydra_compose import compose_raw, register_defaults, search_path
 from encdec_lightning.launch.command_line.hydra_errors import restated
@@ -17,6 +18,7 @@ from encdec_lightning.launch.command_line.names import check_overrides, is_sweep
 from encdec_lightning.launch.command_line.overrides import compose_config
 from encdec_lightning.launch.command_line.presets import ROOT, conf_folder
 from encdec_lightning.launch.points import Point, Points, folder_of_points, points_in
+from encdec_lightning.launch.submit import checked, refused, submit
 
 
 def sweep(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Points:
@@ -25,17 +27,24 @@ def sweep(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Points:
     A point's folder is named by its identity: repeating a sweep skips what is finished and continues what is not.
     Before the first point starts, all points of the basic sweeper are checked; raises `UserErrors` with every mistake.
     A point that fails later does not keep the others from running, unless a sweeper that chooses points as it goes
-    decides so.
+    decides so. With the launcher slurm the points become one job, and none has begun when this returns.
     """
     usable = _checked(overrides, config_dirs)
     composed = compose_raw([line for line in usable if not is_sweep(line)], config_dirs, with_hydra=True)
+    by_slurm = composed.hydra.runtime.choices["hydra/launcher"] == "slurm"
     grid_alone = composed.hydra.sweeper._target_.endswith(".BasicSweeper")
     if grid_alone:
         # The grid that a preset asks for goes to Hydra as if it were typed: the same checks, the same freedom.
         grid = [f"{name}={values}" for name, values in (composed.hydra.sweeper.params or {}).items()]
         usable = [*_checked(grid, config_dirs), *usable]
-        _check_points(usable, config_dirs)
+        configs = _check_points(usable, config_dirs, here=not by_slurm)
+        if by_slurm:
+            submit(checked(configs), _folder_of(composed))
+            return Points((), ())
         usable.append("hydra.sweeper.params=null")
+    elif by_slurm:
+        expected = "it takes a grid alone: a search that chooses points as it goes must live on, in a job of its own"
+        raise UserErrors([UserError("hydra/launcher", "slurm", expected)])
     with folder_of_points(_folder_of(composed)) as folder:
         given_up = _run_hydra(_Launched(folder, searched=not grid_alone), [*usable, *search_path(config_dirs)])
         points = points_in(folder)
@@ -124,8 +133,11 @@ def _checked(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[str]
     return usable
 
 
-def _check_points(overrides: Sequence[str], config_dirs: Sequence[Path]) -> None:
-    """Compose and check each point of a plain grid, which no other sweeper has: they choose points as they go."""
+def _check_points(overrides: Sequence[str], config_dirs: Sequence[Path], here: bool) -> list[Config]:
+    """The checked config of each point of a plain grid, which no other sweeper has: they choose points as they go.
+
+    `here`: the points run on this machine, which must have what they ask for.
+    """
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -137,12 +149,14 @@ def _check_points(overrides: Sequence[str], config_dirs: Sequence[Path]) -> None
         (points,) = BasicSweeper.split_arguments(parsed, None)
     except HydraException as error:
         raise UserErrors([restated(error)]) from None
+    configs: list[Config] = []
     found: dict[str, UserError] = {}
     folders: set[str] = set()
     for point in points:
         try:
             config = compose_config(point, config_dirs, multirun=True)
-            problems = check_all(config)
+            problems = [*check_all(config, here), *(refused(config.slurm) if here else [])]
+            configs.append(config)
             if config.folder in folders:
                 problems.append(UserError("folder", config.folder, "each point of a sweep needs a folder of its own"))
             folders |= {config.folder} if config.folder is not None else set()
@@ -151,3 +165,4 @@ def _check_points(overrides: Sequence[str], config_dirs: Sequence[Path]) -> None
         found |= {str(problem): problem for problem in problems}
     if found:
         raise UserErrors(found.values())
+    return configs

@@ -11,7 +11,7 @@ import pytest
 import torch
 from families import LENGTHS, batch, logits
 from safetensors.torch import load_file
-from tiny import family_config
+from tiny import checkpoint_activations, family_config
 from transformers import AutoModel, AutoTokenizer, EncoderDecoderModel
 
 from encdec_lightning.composition.architectures import ARCHITECTURES
@@ -170,13 +170,13 @@ def test_gradient_checkpointing_changes_no_gradient(probe, role, family):
     found = []
     for checkpointing in (False, True):
         if checkpointing:
-            model.activation_checkpointing_enable()
+            checkpoint_activations(model, on=True)
         model.train()  # transformers checkpoints in training mode only; dropout draws alike
         torch.manual_seed(1)
         model(**inputs, use_cache=False).logits.square().mean().backward()
         found.append({name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None})
         model.zero_grad()
-    model.activation_checkpointing_disable()
+    checkpoint_activations(model, on=False)
     model.eval()
     freeze(model, None)  # what a fit trains has a gradient, so that DDP need not look for what is unused
     assert found[0].keys() == {name for name, parameter in model.named_parameters() if parameter.requires_grad}

@@ -254,7 +254,7 @@ def test_an_adapter_is_refused(copy, files):
 DOORS = {
     "from_pretrained": {"composition/foreign.py"},
     "from_config": {"composition/foreign.py"},
-    "load_dataset": {"data/hub.py"},
+    "load_dataset": {"data/sources/hub.py"},
     "torch.load": {"training/checkpoint.py", "composition/convert.py"},
 }
 OURS = {"Tokenizers", "EncoderDecoder", "PrefixDecoder"}  # go through the door

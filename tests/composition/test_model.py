@@ -12,6 +12,7 @@ import torch
 from composed import WEIGHTS, composed, every_cell, inputs, kept, logits, own, tied_cells
 from huggingface_hub import ModelCard
 from safetensors import safe_open
+from tiny import checkpoint_activations
 from transformers import AutoModelForSeq2SeqLM, EncoderDecoderModel
 
 from encdec_lightning.composition.compose import compose
@@ -230,7 +231,7 @@ def test_gradient_checkpointing_changes_no_gradient(files):
         model.zero_grad()
         model(**inputs(model), use_cache=False).logits.square().mean().backward()
         gradients.append([parameter.grad.clone() for parameter in model.parameters()])
-        model.activation_checkpointing_enable()
+        checkpoint_activations(model, on=True)
     for plain, saving in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, saving)
 

@@ -75,7 +75,7 @@ def test_what_acts_in_a_sweep_does(files, in_tmp, capsys, monkeypatch):
     (folder,) = (in_tmp / "runs" / "x").iterdir()
     assert Run.open(folder).status()["state"] == "finished"
     assert main(["--multirun", *options, "hydra/launcher=slrm"]) == 2
-    assert capsys.readouterr().err == "hydra/launcher is 'slrm': it must be one of basic.\n"
+    assert capsys.readouterr().err == "hydra/launcher is 'slrm': it must be one of basic, slurm.\n"
 
 
 def read_somewhere() -> set[str]:

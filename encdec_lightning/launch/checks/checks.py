@@ -36,9 +36,9 @@ def mistakes(made: Draft, purpose: Purpose, here: bool = True) -> Iterator[UserE
     yield from _check(made.config, doubtful, here)
 
 
-def check_all(config: Config) -> list[UserError]:
-    """Every problem of a config that shows without loading weights or all the data."""
-    return list(_check(config, set(), here=True))
+def check_all(config: Config, here: bool = True) -> list[UserError]:
+    """Every problem of a config that shows without loading weights or all the data; `here` as for `mistakes`."""
+    return list(_check(config, set(), here))
 
 
 def _check(config: Config, doubtful: set[str], here: bool) -> Iterator[UserError]:

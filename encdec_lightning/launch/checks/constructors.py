@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger, WandbLogger
@@ -167,6 +168,7 @@ def _trainer(config: Config, callbacks: list[Any], here: bool) -> list[UserError
         node,
         TRAINER,
         callbacks=callbacks,
+        plugins=[LightningEnvironment()],  # not an allocation that this command was given in
         logger=False,
         accumulate_grad_batches=config.data.accumulate,
         val_check_interval=every,

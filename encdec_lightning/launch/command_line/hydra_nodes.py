@@ -7,6 +7,8 @@ from typing import Any
 
 from encdec_lightning.errors import UserError, did_you_mean
 
+SLURM = ("hydra/launcher", "slurm")
+"""What makes a job of Slurm's of a run, or of all points of a sweep."""
 ITSELF = "Hydra sets it itself"
 IN_SWEEPS = (
     *("sweeper", "launcher", "callbacks", "sweep.dir", "job.env_set", "job.env_copy"),
@@ -35,6 +37,8 @@ INSTEAD = {
 
 def check_hydra(name: str, value: object, multirun: bool) -> UserError | None:
     """The mistake of setting an option of Hydra's, or None where it acts."""
+    if (name, value) == SLURM:
+        return None
     path = name.partition("@")[0].replace("/", ".").removeprefix("hydra").removeprefix(".")
     unknown = _unknown(path)
     if unknown is not None:

@@ -28,12 +28,12 @@ def conf_folder() -> Path:
 
 
 def choices(config_dirs: Sequence[Path] = ()) -> dict[str, list[str]]:
-    """{group: names of its presets}, those in the users' own folders included."""
+    """{group: names of its presets}, those in the users' own folders included; Hydra's own groups are left out."""
     found: dict[str, set[str]] = {}
     for folder in (conf_folder(), *config_dirs):
         for file in _files(folder):
             group = file.parent.relative_to(folder).as_posix()
-            if group != ".":
+            if group != "." and not group.startswith("hydra/"):
                 found.setdefault(group, set()).add(file.stem)
     return {group: sorted(names) for group, names in sorted(found.items())}
 

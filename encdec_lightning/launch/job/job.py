@@ -56,7 +56,7 @@ def train(run: Run) -> None:
     if trainer.is_global_zero and resumed not in (None, run.last):
         print(f"{run.last} is damaged or gone: training goes on from {resumed}.", file=sys.stderr)
     for logger in trainer.loggers:
-        logger.log_hyperparams(asdict(config))
+        logger.log_hyperparams(config.frozen())
     opened = LambdaCallback(on_train_start=lambda *_: _opened(run, config, module, data, trainer))
     trainer.callbacks.insert(0, opened)  # type: ignore[attr-defined]  # before the progress begins
     with at_work(run, trainer):

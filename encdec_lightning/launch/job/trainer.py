@@ -8,6 +8,8 @@ from functools import partial
 import lightning
 
 from encdec_lightning.config import Config, Node
+from encdec_lightning.launch.job.meeting import RanksMeet
+from encdec_lightning.launch.job.rank_starter import rank_starter
 from encdec_lightning.launch.slots.build import CALLBACK, LOGGER, TRAINER
 from encdec_lightning.launch.slots.places import build_inside
 from encdec_lightning.run import Run
@@ -34,6 +36,7 @@ def build_trainer(config: Config, run: Run) -> lightning.Trainer:
     callbacks.sort(key=lambda each: isinstance(each, LastCheckpoint))  # it writes down the state of all others
     where = {"save_dir": run.logs, "id": run.id, "name": config.name}
     loggers = [built(f"logger.{name}", each, LOGGER, **where) for name, each in _nodes(config.logger)]
+    callbacks.insert(0, RanksMeet(run))
     callbacks += [EndTogether(run.last), Heartbeat(run.folder)]
     if config.checkpoint_minutes is not None:
         callbacks.append(TimedCheckpoint(run.last, config.checkpoint_minutes))
@@ -48,7 +51,7 @@ def build_trainer(config: Config, run: Run) -> lightning.Trainer:
         node,
         TRAINER,
         callbacks=callbacks,
-        plugins=[DurableCheckpointIO({run.last: run.before_last})],
+        plugins=[DurableCheckpointIO({run.last: run.before_last}), rank_starter()],
         logger=loggers,
         default_root_dir=run.folder,
         accumulate_grad_batches=config.data.accumulate,
@@ -66,6 +69,7 @@ def build_evaluator(config: Config) -> lightning.Trainer:
         devices=1,
         precision=config.trainer.get("precision"),
         callbacks=[FitProgress()],
+        plugins=[rank_starter()],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,

@@ -1,0 +1,1 @@
+"""Runs' folders in, jobs of a cluster out."""

@@ -1,0 +1,149 @@
+"""Configs in, one job of Slurm's out: their runs are made and frozen, and a script that runs them is submitted."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from encdec_lightning.cluster.options import Slurm
+from encdec_lightning.cluster.queue import check_array, check_here, in_queue, submitted
+from encdec_lightning.cluster.script import Work, script
+from encdec_lightning.config import Config
+from encdec_lightning.errors import UserError, UserErrors
+from encdec_lightning.files import write_text
+from encdec_lightning.launch.run_folder import make_run
+from encdec_lightning.run import Run
+
+POINTS = "points.txt"
+SAME = "it must be the same for all points of a sweep, which are one job"
+
+
+def submit(configs: Sequence[Config], sweep: Path | None = None) -> None:
+    """Make the checked configs' runs, and submit or print a script for those that are not done and not in the queue.
+
+    `sweep` is the sweep's folder, which takes the script and the output; without one there is one run, which takes
+    them. Nothing of this process is needed afterwards. Raises `UserErrors`.
+    """
+    slurm = configs[0].slurm
+    if not slurm.print:
+        check_here()
+        if sweep is not None:
+            check_array(len(configs))
+    made = [make_run(config, in_sweep=sweep is not None, checked=True) for config in configs]
+    runs = list({run.folder: run for run in made}.values())
+    waiting = [run for run in runs if run.status().get("state") != "finished"]
+    if not waiting:
+        print(f"Nothing is submitted: {_counted(len(runs))} finished.")
+        return
+    if not slurm.print:
+        jobs = {run.folder: _job(run) for run in waiting}
+        there = in_queue(job for job in jobs.values() if job)
+        for run in [run for run in waiting if jobs[run.folder] in there]:
+            print(f"{run.folder} is in the queue already, as job {jobs[run.folder]}.")
+            waiting.remove(run)
+        if not waiting:
+            return
+    place = (waiting[0].slurm if sweep is None else sweep).absolute()
+    text = script(_work(configs[0], waiting, place, array=sweep is not None), slurm)
+    if sweep is not None:
+        write_text(place / POINTS, "".join(f"{run.folder}\n" for run in waiting))
+    write_text(place / "job.sh", text)
+    if slurm.print:
+        print(text, end="")
+        print(f"Nothing is submitted; sbatch {place / 'job.sh'} does it.", file=sys.stderr)
+        return
+    number = submitted(place / "job.sh")
+    for task, run in enumerate(waiting):
+        write_text(run.slurm / "job", number if sweep is None else f"{number}_{task}")
+    print(f"Job {number} is submitted: {_counted(len(waiting))} in the queue, {len(runs) - len(waiting)} not in it.")
+    print(f"  script and output: {place}")
+    print(f"  squeue --job={number} shows where it is; scancel {number} ends it, with a checkpoint.")
+    print("  The same command again submits what is not finished then, and shows nothing but that.")
+
+
+def job_problems(configs: Sequence[Config]) -> list[UserError]:
+    """What keeps the configs from being one job of Slurm's."""
+    found = [problem for config in configs for problem in _problems(config)]
+    for option in ("devices", "num_nodes"):
+        values = [str(config.trainer.get(option, 1)) for config in configs]
+        if len({*values}) > 1:
+            found.append(UserError(f"trainer.{option}", ",".join(dict.fromkeys(values)), SAME))
+    first = configs[0].slurm
+    for name, value in vars(first).items():
+        others = [getattr(config.slurm, name) for config in configs if getattr(config.slurm, name) != value]
+        found += [UserError(f"slurm.{name}", others[0], SAME)] if others else []
+    return list({str(problem): problem for problem in found}.values())
+
+
+def _problems(config: Config) -> Iterator[UserError]:
+    slurm, trainer = config.slurm, config.trainer
+    devices, nodes = trainer.get("devices", "auto"), int(trainer.get("num_nodes", 1))
+    processes = _devices(devices)
+    if processes is None:
+        expected = "in a job of Slurm's it must be the number of processes on each node, such as trainer.devices=2"
+        yield UserError("trainer.devices", devices, expected)
+    elif slurm.ntasks_per_node not in (None, processes):
+        expected = f"it must equal trainer.devices ({processes}), since each process is a task of Slurm's"
+        yield UserError("slurm.ntasks_per_node", slurm.ntasks_per_node, expected)
+    if slurm.nodes not in (None, nodes):
+        yield UserError("slurm.nodes", slurm.nodes, f"it must equal trainer.num_nodes ({nodes})")
+    asked = slurm.gpus_per_node is not None or any("gpu" in each or "gres" in each for each in slurm.options)
+    if trainer.get("accelerator") in ("gpu", "cuda") and not asked:
+        yield UserError("slurm.gpus_per_node", None, f"trainer.accelerator={trainer['accelerator']} needs GPUs")
+    if trainer.get("precision") == "auto":
+        expected = "this machine cannot know what is fast on the job's: give precision=bf16 or precision=fp32"
+        yield UserError("precision", "auto", expected)
+
+
+def _devices(value: object) -> int | None:
+    """How many devices are asked for on each node; None where nobody says a number."""
+    if isinstance(value, list):
+        return len(value)
+    text = str(value)
+    if "," in text:
+        return len([each for each in text.split(",") if each.strip()])
+    return int(text) if text.isdecimal() and int(text) else None
+
+
+def _work(config: Config, runs: Sequence[Run], place: Path, array: bool) -> Work:
+    return Work(
+        name=config.name,
+        folders=tuple(run.folder for run in runs),
+        points=place / POINTS if array else None,
+        log=place / ("%A_%a.log" if array else "%j.log"),
+        nodes=int(config.trainer.get("num_nodes", 1)),
+        ntasks_per_node=_devices(config.trainer.get("devices", 1)) or 1,
+    )
+
+
+def _job(run: Run) -> str:
+    """The number of the job that was submitted for a run, empty where there was none."""
+    try:
+        return (run.slurm / "job").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def _counted(count: int) -> str:
+    return "1 run is" if count == 1 else f"{count} runs are"
+
+
+def wants_slurm(overrides: Sequence[str]) -> bool:
+    """Whether a command asks for a job of Slurm's."""
+    return "hydra/launcher=slurm" in [line.lstrip("+") for line in overrides]
+
+
+def refused(slurm: Slurm) -> list[UserError]:
+    """Options of a job where none is asked for."""
+    names = [name for name, value in vars(slurm).items() if value != getattr(Slurm(), name)]
+    expected = "it acts with hydra/launcher=slurm alone"
+    return [UserError(f"slurm.{name}", getattr(slurm, name), expected) for name in names]
+
+
+def checked(configs: Sequence[Config]) -> Sequence[Config]:
+    """The configs, if they can be one job of Slurm's; raises `UserErrors`."""
+    problems = job_problems(configs)
+    if problems:
+        raise UserErrors(problems)
+    return configs
