@@ -15,8 +15,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models lose time on thread
 os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", WANDB_SILENT="true", TOKENIZERS_PARALLELISM="false")
 
 import tiny
+from hypothesis import settings
 
 from encdec_lightning.cache.folder import cache_folder
+
+settings.register_profile("suite", deadline=None)  # machines are shared: an example may take long
+settings.load_profile("suite")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -56,7 +56,7 @@ TABLE = [
     (["callbacks.x._target_=mine.Quiet"], [f"callbacks.x is 'mine.Quiet': {BUILT}missing a required argument: 'word'."]),
     ([f"logger.x._target_={LOGGERS}.WandbLogger", "logger.x.ofline=true"], ["logger.x.ofline is True: neither the logger nor wandb.init takes such an argument (did you mean 'offline'?)."]),
     (["trainer.accelerator=gpuu"], ["trainer.accelerator is 'gpuu': it must be one of auto, gpu, "]),
-    (["trainer.strategy=ddpp"], ["trainer.strategy is 'ddpp': it must be one of auto, ddp, "]),
+    (["trainer.strategy=ddpp"], ["trainer.strategy is 'ddpp': it must be one of auto, fsdp2, "]),
     # places
     (["folder=."], ["folder is '.': it exists, is not empty and holds no run, choose another folder."]),
     (["init_from=nowhere"], ["init_from is 'nowhere': it is not the folder of a run (it has no config.yaml)."]),
