@@ -24,9 +24,10 @@ FILES = [f"{data_set}/{part}.jsonl" for data_set in pydoc.DATA_SETS for part in 
 
 # What `python -m encdec_lightning.data.sources.pydoc FOLDER` does, or `pydoc(FOLDER)`, but over the test's package.
 DRIVER = """
-import sys, time, types
+import multiprocessing, sys, time, types
 from pathlib import Path
 from encdec_lightning.data.sources import pydoc
+multiprocessing.set_start_method("fork")  # what is changed here is changed in its children too
 mode, site, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 sys.path.insert(0, site)
 pydoc.DISTRIBUTIONS = {"small": "small-package"}
