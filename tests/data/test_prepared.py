@@ -117,6 +117,7 @@ def test_other_tokenizers_data_and_code_make_new_ones(task, loading, monkeypatch
 
 def test_a_changed_preprocessing_function_makes_new_ones(task, loading, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two files of one second and one size look alike
     file = tmp_path / "my_cleaning.py"
     found = []
     for sign in ("!", "?"):
