@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
@@ -79,7 +80,7 @@ class TrainingLoss:
         """
         return (
             type(head) is nn.Linear
-            and type(head.weight) is nn.Parameter
+            and not isinstance(head.weight, DTensor)
             and not any(getattr(each, "gradient_checkpointing", False) for each in self._model.modules())
             and runs_as_shipped(self._model)
         )

@@ -56,7 +56,8 @@ class TaskModule(lightning.LightningModule, ABC):
         self._optimizer_factory = optimizer
         self._finite = FiniteSteps()
         self._waiting: list[Batch] = []
-        self._loss_sum, self._loss_tokens = 0.0, 0
+        self._losses: list[Tensor] = []
+        self._loss_tokens = 0
         self.scores: dict[str, Score] = {}
         """Scores of the last test with their intervals, by the metric's name (`rouge1`)."""
         self.failed_scores: dict[str, str] = {}
@@ -99,17 +100,17 @@ class TaskModule(lightning.LightningModule, ABC):
         """Add to the loss, or generate."""
         if dataloader_idx == LOSS_LOADER:
             total, tokens = self.loss(batch)
-            self._loss_sum += float(total)
+            self._losses.append(total.detach())  # where it is: asking for its value would wait for a GPU
             self._loss_tokens += tokens
         else:
             self._waiting.append(batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/loss` (without label smoothing) and, where texts were generated, their scores."""
-        sums = torch.tensor([self._loss_sum, self._loss_tokens], dtype=torch.float64)
-        parts = self._gather(sums.tolist())
+        losses = torch.stack(self._losses).tolist() if self._losses else []
+        parts = self._gather([sum(losses), self._loss_tokens])
         total, tokens = (sum(part[i] for part in parts) for i in range(2))
-        self._loss_sum, self._loss_tokens = 0.0, 0
+        self._losses, self._loss_tokens = [], 0
         self._log({"val/loss": torch.tensor(total / tokens, dtype=torch.float32)}, prog_bar=True)
         predictions = self._predicted("val")
         if predictions:

@@ -1,0 +1,136 @@
+"""Steps on a device that is not the processor (`simulated_device.py`), beside the same on the processor."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import simulated_device as device
+import torch
+from tiny import write_all
+
+from encdec_lightning import Generation, compose, generate
+from encdec_lightning.data.batches.batch import Batch
+from encdec_lightning.generation.generate import stream
+from encdec_lightning.kernels.attention_interface import use_attention
+from encdec_lightning.training.loss import TrainingLoss, token_losses
+
+PAIRS = ["bert-bert", "bert-gpt2", "roberta-roberta", "gpt2 alone"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return write_all(tmp_path_factory.mktemp("files"))
+
+
+def model_of(files, pair: str, weights: str = "untied"):
+    encoder, _, decoder = pair.rpartition("-")
+    given = {} if pair == "gpt2 alone" else {"weights": weights}
+    model = compose(getattr(files, encoder) if encoder else None, getattr(files, decoder.removesuffix(" alone")), **given)
+    use_attention(model)
+    settings = model.generation_config
+    settings.decoder_start_token_id, settings.eos_token_id, settings.pad_token_id = 2, 3, 0
+    return model
+
+
+def a_batch(rows: int = 5) -> Batch:
+    made = torch.Generator().manual_seed(0)
+    sources, targets = (torch.randint(5, 50, (rows, width), generator=made) for width in (9, 6))
+    lengths, of_targets = (torch.tensor([width - each % 4 for each in range(rows)]) for width in (9, 6))
+    tokens = int(of_targets.sum())
+    return Batch((), rows, sources, lengths, targets.roll(1, 1), targets, of_targets, tokens, tokens + int(lengths.sum()))
+
+
+def expect_close(found: torch.Tensor, expected: torch.Tensor, low: bool) -> None:
+    assert (found.detach().cpu() - expected.detach()).norm() < (3e-2 if low else 1e-5) * expected.detach().norm()
+
+
+@pytest.mark.parametrize("low", [False, True])
+@pytest.mark.parametrize("pair", PAIRS)
+def test_training_step(files, pair: str, low: bool) -> None:
+    model = model_of(files, pair).eval()  # without dropout, whose numbers are others
+    there = copy.deepcopy(model)
+    with torch.autocast("cpu", torch.bfloat16, enabled=low):
+        expected = TrainingLoss(model)(a_batch(), 0.1)
+    expected.backward()
+    with device.Watch() as watch:
+        there.to(device.DEVICE)
+        batch, loss_of = a_batch().to(device.DEVICE), TrainingLoss(there)
+        for _ in range(2):  # the first finds out once what the model allows
+            watch.clear()
+            there.zero_grad()
+            with torch.autocast(device.KIND, torch.bfloat16, enabled=low):
+                found = loss_of(batch, 0.1)
+            found.backward()
+        assert watch.waits == {}
+        assert watch.uploads == {}
+        assert sum(watch.operators.values()) > 100
+        expect_close(found, expected, low)
+        gradients = {name: each.grad for name, each in there.named_parameters()}
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None and parameter.grad.norm() > 1e-3:
+                expect_close(gradients[name], parameter.grad, low)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_validation_step(files, pair: str) -> None:
+    model = model_of(files, pair).eval()
+    there = copy.deepcopy(model)
+    with torch.no_grad():
+        expected = token_losses(model, a_batch())
+        with device.Watch() as watch:
+            there.to(device.DEVICE)
+            batch = a_batch().to(device.DEVICE)
+            watch.clear()
+            found = token_losses(there, batch)
+            assert watch.waits == {}
+            assert watch.uploads == {}
+            torch.testing.assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-5)
+
+
+SEARCHES = {
+    "greedy": {},
+    "beams": {"num_beams": 3, "no_repeat_ngram_size": 2},
+    "draws": {"do_sample": True, "top_p": 0.9},
+}
+
+
+def generated(model, batch: Batch, options: dict, length: int) -> list[list[list[int]]]:
+    generator = torch.Generator().manual_seed(0) if "do_sample" in options else None
+    found = generate(model, batch, Generation(**options), max_target_length=length, generator=generator)
+    return [[each.tokens for each in hypotheses] for hypotheses in found]
+
+
+@pytest.mark.parametrize("options", SEARCHES.values(), ids=SEARCHES)
+@pytest.mark.parametrize("pair", PAIRS)
+def test_generation(files, pair: str, options: dict) -> None:
+    model = model_of(files, pair).eval()
+    there = copy.deepcopy(model)
+    expected = generated(model, a_batch(), options, 12)
+    with device.Watch() as watch:
+        there.to(device.DEVICE)
+        batch = a_batch().to(device.DEVICE)
+        assert generated(there, batch, options, 12) == expected
+        seen = []
+        for length in (8, 18):  # no source ends before
+            watch.clear()
+            generated(there, batch, options | {"min_length": length}, length)
+            seen.append((watch.waits.copy(), watch.uploads.copy()))
+        (waits, uploads), (more_waits, more_uploads) = seen
+        assert list((more_waits - waits).values()) == [10]  # once a step: which sources are done
+        assert uploads == more_uploads  # nothing is copied to the device in a step
+        assert sum(more_waits.values()) <= 18 + 3 + 2
+
+
+def test_sources_that_come_and_go(files) -> None:
+    """With two places for five sources targets of different lengths are under way, and results leave in between."""
+    model = model_of(files, "bert-bert").eval()
+    there = copy.deepcopy(model)
+    options = Generation(num_beams=2)
+    sources = [(row, a_batch().source_ids[row, : 5 + row]) for row in range(5)]
+    with torch.no_grad():
+        expected = dict(stream(model, sources, options, max_target_length=12, targets=4))
+        with device.Watch():
+            there.to(device.DEVICE)
+            found = dict(stream(there, sources, options, max_target_length=12, targets=4))
+    assert {key: each[0].tokens for key, each in found.items()} == {key: each[0].tokens for key, each in expected.items()}
