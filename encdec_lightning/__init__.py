@@ -13,7 +13,7 @@ The map, from left to right; each room imports only from rooms to its left:
                                references.py, significance.py, baselines.py
     kernels/                   what torch and transformers compute slowly: attention.py, attention_interface.py,
                                packing.py, dropout.py, noise.py, cross_entropy.py, working_copy.py, stand_in.py,
-                               gradients.py, onednn_linear.py, short_attention.py, spans.py, self_check.py
+                               gradients.py, onednn_linear.py, short_attention.py, spans.py, self_check.py, varlen.py
     composition/               two checkpoints in, one model out: compose.py, compatibility.py, signature.py,
                                assembly.py, composed_model.py, model.py, prefix.py, labels.py, sharing.py,
                                architectures.py, checkpoints.py, foreign.py, local_checkpoints.py, convert.py,

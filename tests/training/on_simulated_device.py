@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import sys
+from pathlib import Path
 
 import pytest
 import simulated_device as device
@@ -12,8 +14,12 @@ from tiny import write_all
 from encdec_lightning import Generation, compose, generate
 from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.generation.generate import stream
-from encdec_lightning.kernels.attention_interface import use_attention
+from encdec_lightning.kernels import varlen
+from encdec_lightning.kernels.attention_interface import DROPOUTS, use_attention
 from encdec_lightning.training.loss import TrainingLoss, token_losses
+
+sys.path.append(str(Path(__file__).parent.parent / "kernels"))
+from varlen_stand_in import varlen_attn  # noqa: E402
 
 PAIRS = ["bert-bert", "bert-gpt2", "roberta-roberta", "gpt2 alone"]
 
@@ -70,6 +76,46 @@ def test_training_step(files, pair: str, low: bool) -> None:
         for name, parameter in model.named_parameters():
             if parameter.grad is not None and parameter.grad.norm() > 1e-3:
                 expect_close(gradients[name], parameter.grad, low)
+
+
+@pytest.mark.parametrize("pair", ["bert-bert", "bert-gpt2", "roberta-roberta"])
+def test_training_step_without_padding(files, monkeypatch, pair: str) -> None:
+    """Where torch's variable-length attention applies, here by a stand-in."""
+    monkeypatch.setattr(varlen, "DEVICES", (device.KIND,))
+    monkeypatch.setattr(varlen, "DTYPES", (torch.float32,))
+    calls: list[torch.Size] = []
+
+    def stand_in(query, *more, **named):
+        calls.append(query.shape)
+        return varlen_attn(query, *more, **named)
+
+    monkeypatch.setattr(varlen, "torch_varlen", lambda: stand_in)
+    monkeypatch.setattr(varlen, "runs_flash_attention", lambda device: True)
+    model = model_of(files, pair).train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    for side in model.sides.values():
+        for name in DROPOUTS:
+            setattr(side.config, name, 0.0)
+    there = copy.deepcopy(model)
+    expected = TrainingLoss(model)(a_batch(), 0.1)
+    expected.backward()
+    with device.Watch() as watch:
+        there.to(device.DEVICE)
+        batch, loss_of = a_batch().to(device.DEVICE), TrainingLoss(there)
+        loss_of(batch, 0.1)
+        watch.clear()
+        found = loss_of(batch, 0.1)
+        found.backward()
+        assert {shape[0] for shape in calls} == {int(a_batch().source_lengths.sum()), a_batch().target_tokens}
+        assert watch.waits == {}
+        assert watch.uploads == {}
+        expect_close(found, expected, low=False)
+        gradients = {name: each.grad for name, each in there.named_parameters()}
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None and parameter.grad.norm() > 1e-3:
+                expect_close(gradients[name], parameter.grad, low=False)
 
 
 @pytest.mark.parametrize("pair", PAIRS)

@@ -54,15 +54,15 @@ class Batch:
     """(B, 2): the two lengths of each example, in the processor's memory wherever the rest is."""
     target_positions: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long), compare=False)
     """(N,) int64: the places of the real target tokens in the flattened batch. Nobody has to ask a GPU how many."""
+    source_positions: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long), compare=False)
+    """The same of the real source tokens."""
 
     def __post_init__(self) -> None:
         if not len(self.lengths):  # made of its tensors alone, which are the processor's
             lengths = torch.stack([self.source_lengths, self.target_lengths], dim=1).numpy()
-            self._set(lengths, self.target_mask.flatten().nonzero()[:, 0])
-
-    def _set(self, lengths: NDArray[np.int64], positions: Tensor) -> None:
-        object.__setattr__(self, "lengths", lengths)
-        object.__setattr__(self, "target_positions", positions)
+            object.__setattr__(self, "lengths", lengths)
+            object.__setattr__(self, "target_positions", self.target_mask.flatten().nonzero()[:, 0])
+            object.__setattr__(self, "source_positions", self.source_mask.flatten().nonzero()[:, 0])
 
     @property
     def target_tokens(self) -> int:
