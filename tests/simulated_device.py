@@ -182,9 +182,12 @@ def _run(operator: Any, args: Any, kwargs: dict[str, Any], watch: Watch | None) 
 
 
 def _line() -> str:
-    """Where in the package this happens."""
-    found = [each for each in traceback.extract_stack() if "/encdec_lightning/" in each.filename]
-    return f"{Path(found[-1].filename).name}: {found[-1].line}" if found else "a test"
+    """Where this happens: in the package, else in what is not torch."""
+    calls = traceback.extract_stack()[:-3]
+    ours = [each for each in calls if "/encdec_lightning/" in each.filename]
+    others = [each for each in calls if "/torch/" not in each.filename and Path(each.filename) != Path(__file__)]
+    found = (ours or others)[-1]
+    return f"{Path(found.filename).name}: {found.line}"
 
 
 def _cast(operator: Any) -> Any:

@@ -105,11 +105,7 @@ class BeamSearch(Search):
         tables = (self.finished, self.finished_lengths, self.finished_scores)
         rows = zip(*(each[places, :count].tolist() for each in tables), strict=True)
         return [
-            [
-                Hypothesis(ids[1 : 1 + length], score)
-                for ids, length, score in zip(*row, strict=True)
-                if score > LOWEST
-            ]
+            [Hypothesis(ids[1 : 1 + length], score) for ids, length, score in zip(*row, strict=True) if score > LOWEST]
             for row in rows
         ]
 

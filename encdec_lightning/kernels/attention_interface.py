@@ -69,7 +69,9 @@ def packs_examples(model: PreTrainedModel, device: torch.device) -> bool:
 
 
 def _sides(model: PreTrainedModel) -> list[Any]:
-    return [part.config for part in model.modules() if isinstance(part, PreTrainedModel) and not part.config.sub_configs]
+    return [
+        part.config for part in model.modules() if isinstance(part, PreTrainedModel) and not part.config.sub_configs
+    ]
 
 
 def _number(config: Any, names: Sequence[str]) -> float:

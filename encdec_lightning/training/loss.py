@@ -155,7 +155,10 @@ def _inputs(batch: Batch) -> dict[str, Tensor]:
 
 def _packed_inputs(batch: Batch, model: ComposedModel) -> dict[str, Tensor]:
     """Ids and positions of real tokens alone, (1, N) each."""
-    sides = (("", batch.source_ids, batch.source_positions), ("decoder_", batch.decoder_input_ids, batch.target_positions))
+    sides = (
+        ("", batch.source_ids, batch.source_positions),
+        ("decoder_", batch.decoder_input_ids, batch.target_positions),
+    )
     found = {}
     for side, ids, real in sides:
         positions = position_ids(model.config.decoder if side else model.config.encoder, ids)

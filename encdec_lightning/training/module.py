@@ -28,7 +28,7 @@ from encdec_lightning.kernels.attention_interface import use_attention
 from encdec_lightning.records import Prediction
 from encdec_lightning.training.arrange import arrange
 from encdec_lightning.training.callbacks.finite import FiniteSteps, say_missing
-from encdec_lightning.training.callbacks.progress import watched
+from encdec_lightning.training.callbacks.progress import is_for_bar, watched
 from encdec_lightning.training.checkpoint import check_fit, load_checkpoint, pack_folder, taken_from, unpack_folder
 from encdec_lightning.training.freezing import freeze
 from encdec_lightning.training.fsdp import whole
@@ -88,7 +88,7 @@ class TaskModule(lightning.LightningModule, ABC):
         """
         total, tokens = self.loss(batch, self.training_options.label_smoothing)
         if tokens:  # a rank may be left without examples in an epoch's last step
-            self._log({"train/loss": total.detach() / tokens}, prog_bar=True, batch_size=tokens)
+            self._log({"train/loss": total.detach() / tokens}, prog_bar=is_for_bar(self.trainer), batch_size=tokens)
         return total * (self.trainer.accumulate_grad_batches * self.trainer.world_size / batch.update_tokens)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:

@@ -26,7 +26,7 @@ from encdec_lightning.kernels.gradients import GradientMemory
 
 WHO = ("ours", "torch in chunks", "torch")
 SETTINGS = [
-    (dtype, vocabulary, width) for dtype in ("fp32", "bf16") for vocabulary in (30522, 50257) for width in (384, 768)
+    (dtype, vocabulary, width) for vocabulary in (30522, 50257) for dtype in ("fp32", "bf16") for width in (384, 768)
 ]
 
 
@@ -75,9 +75,7 @@ def measured(dtype: str, vocabulary: int, width: int, count: int, steps: int, th
     pipes = {}
     for who in WHO:
         here, there = processes.Pipe()
-        processes.Process(
-            target=work, args=(there, who, dtype, vocabulary, width, count, threads), daemon=True
-        ).start()
+        processes.Process(target=work, args=(there, who, dtype, vocabulary, width, count, threads), daemon=True).start()
         pipes[who] = here
     found: dict[str, list[dict]] = {who: [] for who in WHO}
     for step in range(steps + 1):
@@ -118,7 +116,9 @@ def main() -> None:
                 lines.write(json.dumps({**setting, "torch": torch.__version__, "found": found}) + "\n")
                 lines.flush()
             times = (f"{1000 * found[who]['seconds']:.0f}" for who in WHO)
-            made.add_row(dtype, str(vocabulary), str(width), *times, *(f"{found[who]['peak'] / 2**20:.0f}" for who in WHO))
+            made.add_row(
+                dtype, str(vocabulary), str(width), *times, *(f"{found[who]['peak'] / 2**20:.0f}" for who in WHO)
+            )
     Console(width=140).print(made)
 
 

@@ -24,7 +24,8 @@ def test_each_example_attends_to_itself_alone(monkeypatch, kind: str) -> None:
     queries, keys = SOURCES if kind == "source" else TARGETS, TARGETS if kind == "target" else SOURCES
     made = torch.Generator().manual_seed(0)
     leaves = [
-        torch.randn(1, sum(each), 2, 8, dtype=torch.float64, generator=made).requires_grad_() for each in (queries, keys, keys)
+        torch.randn(1, sum(each), 2, 8, dtype=torch.float64, generator=made).requires_grad_()
+        for each in (queries, keys, keys)
     ]
     heads = [each.transpose(1, 2) for each in leaves]
     output = varlen.packed_varlen(*heads, packing, 0.3, kind == "target")

@@ -86,8 +86,13 @@ class Batch:
         pairs = tuple(self.pairs[each] for each in order.tolist()) if self.pairs else ()
         return replace(self, **tensors, pairs=pairs, lengths=np.zeros((0, 2), dtype=np.int64))
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same batch on another device."""
+    def to(self, device: torch.device | str, non_blocking: bool | None = None) -> Batch:
+        """The same batch on another device; by default nobody waits for a copy to one that is not the processor.
+
+        Lightning asks for that with plain tensors alone.
+        """
+        if non_blocking is None:
+            non_blocking = torch.device(device).type not in ("cpu", "mps")
         return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
