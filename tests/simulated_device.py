@@ -206,8 +206,8 @@ def _cast(operator: Any) -> Any:
     return run
 
 
-_library = torch.library.Library("aten", "IMPL")  # noqa: TOR901
-_others = torch.library.Library("_", "IMPL")  # noqa: TOR901
+_library = torch.library.Library("aten", "IMPL")
+_others = torch.library.Library("_", "IMPL")
 _others.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
 for _name in IN_LOW_PRECISION:
     _library.impl(_name, _cast(getattr(torch.ops.aten, _name).default), "AutocastPrivateUse1")

@@ -34,8 +34,9 @@ class TrainingLoss:
 
     The LM head works on real target tokens and keeps no logits, dropout and attention run on this package's kernels.
     Examples lie side by side without padding where `packs_examples` says so, and on CPU autocast casts each weight
-    once. What a model does not allow is left out for it. While somebody has hooks on a module of the model or has wrapped or replaced one's `forward`,
-    `token_losses` computes the loss, so that they see and change what transformers would give them.
+    once. What a model does not allow is left out for it. While somebody has hooks on a module of the model or has
+    wrapped or replaced one's `forward`, `token_losses` computes the loss, so that they see and change what transformers
+    would give them.
     """
 
     def __init__(self, model: ComposedModel) -> None:
