@@ -5,7 +5,7 @@ The map, from left to right; each room imports only from rooms to its left:
     records.py, signals.py     Pair and Prediction; the request to end
     credentials.py, dotted.py  passwords and keys in options; objects of a user's own by their dotted path
     errors.py, progress.py     a user's mistake, one sentence, exit code 2; how far long work is
-    files.py                   files written whole, archives read whole
+    files.py, owner.py         files written whole, archives read whole; who works in a folder
     cache/                     derived data on disk: folder.py, entries.py, fingerprints.py
     run.py                     a run's folder
     cluster/                   folders of runs in, a job of Slurm's out: options.py, script.py, queue.py
