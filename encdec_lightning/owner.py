@@ -1,9 +1,9 @@
 """Who works in a folder: a file of that name, made by one process alone, also where nodes share the folder.
 
-`flock` tells processes of one machine apart. Between machines it depends on the file system: NFS asks its server unless
-it is mounted with `nolock` or `local_lock`, Lustre does with the mount option `flock` alone, and some systems refuse it.
-A file that is created with O_EXCL is made once on all of them. Its process rewrites it every few seconds; one that
-stays as it is for `STILL` seconds, on the clock of whoever waits, is that of a process that is gone.
+`flock` tells processes of one machine apart. Between machines the file system decides: NFS asks its server, unless it
+is mounted with `nolock` or `local_lock`; Lustre does with its mount option `flock` alone; some systems refuse it. On
+all of them a file that is created with O_EXCL is made once. Its process rewrites it every few seconds; one that stays
+as it is for `STILL` seconds, on the clock of whoever waits, is that of a process that is gone.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+OWNER = ".owner"  # the file's name
 BEAT = 5.0  # seconds between two signs of life
 STILL = 60.0  # seconds without one after which another machine takes over
 LOST = 1
@@ -32,9 +33,9 @@ class Taken(Exception):
 def owned(file: Path, flocked: bool) -> Iterator[None]:
     """Hold `file`, which is there for as long as this process works; raises `Taken`, or `OSError` if it cannot be.
 
-    `flocked`: this process holds a lock of `flock` on the folder, so that no other one of this machine works there. Then
-    what a killed process of this machine has left is taken over at once; what one of another machine has left, when it
-    has been still for `STILL` seconds.
+    `flocked`: this process holds a lock of `flock` on the folder, so that no other one of this machine works there.
+    Then what a killed process of this machine has left is taken over at once; what one of another machine has left,
+    when it has been still for `STILL` seconds.
     """
     descriptor = _made(file, flocked)
     over = threading.Event()
@@ -89,7 +90,7 @@ def _left(file: Path, flocked: bool) -> bytes | None:
 
 
 def _put_away(file: Path, left: bytes) -> None:
-    """Remove a file with this content. Of several processes that want to, one is first; another's new file goes back."""
+    """Remove a file with this content. Of several processes that want to, one is first, whose new file goes back."""
     aside = file.with_name(f"{file.name}.{os.getpid()}")
     try:
         file.rename(aside)

@@ -18,12 +18,12 @@ from typing import Any, Literal
 
 import yaml
 
+from encdec_lightning.credentials import without_secrets
 from encdec_lightning.errors import UserError, is_finite
 from encdec_lightning.files import clear_leftovers, damage, is_leftover, kind_of, sync_folder, sync_tree, write_text
-from encdec_lightning.owner import Taken, flocked, owned
+from encdec_lightning.owner import OWNER, Taken, flocked, owned
 from encdec_lightning.records import Prediction
 
-OWNER = ".owner"
 State = Literal["running", "preempted", "failed", "finished"]
 
 
@@ -162,15 +162,15 @@ class Run:
         path = self.logs / ("error.txt" if rank == 0 else f"error-rank{rank}.txt")
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as stream:
-            stream.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}\n{''.join(traceback.format_exception(error))}\n")
+            text = without_secrets("".join(traceback.format_exception(error)))
+            stream.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}\n{text}\n")
         return path
 
     @contextmanager
     def lock(self) -> Iterator[int]:
-        """Hold the run for this process, until it dies at the latest; raises `UserError` if another one does.
+        """Hold the run for this process, until it dies at the latest; raises `UserError` if another one does, anywhere.
 
-        Gives the lock's file descriptor: a process that inherits it holds the run too. On machines that share the
-        folder a file holds it, see owner.py.
+        Gives the lock's file descriptor: a process that inherits it holds the run too, on this machine.
         """
         with ExitStack() as held:
             try:
@@ -180,8 +180,8 @@ class Run:
                 expected = f"another process is working in this run ({other}), wait for its end"
                 raise UserError("run", str(self.folder), expected) from other
             except OSError as error:
-                expected = f"nothing can be written into it ({error.strerror})"
-                raise UserError("run", str(self.folder), expected) from error
+                problem = f"nothing can be written into it ({error.strerror})"
+                raise UserError("run", str(self.folder), problem) from error
             for folder in (self.folder, self.checkpoints, self.folder / "predictions"):
                 clear_leftovers(folder)  # whoever left them does not hold the run any more
             yield stream.fileno()

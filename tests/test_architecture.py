@@ -18,21 +18,8 @@ import encdec_lightning
 
 HOUSE = Path(encdec_lightning.__file__).parent
 ROOMS = [
-    *(
-        "records",
-        "signals",
-        "credentials",
-        "dotted",
-        "errors",
-        "progress",
-        "files",
-        "cache",
-        "run",
-        "cluster",
-        "evaluation",
-        "kernels",
-        "composition",
-    ),
+    *("records", "signals", "credentials", "dotted", "errors", "progress", "files", "owner", "cache", "run", "cluster"),
+    *("evaluation", "kernels", "composition"),
     *("data", "generation", "training"),
     *("reporting", "config", "rules", "launch", "prediction", "cli"),
 ]

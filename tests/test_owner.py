@@ -17,8 +17,8 @@ import pytest
 
 from encdec_lightning import owner
 from encdec_lightning.errors import UserError
-from encdec_lightning.owner import Taken, flocked, owned
-from encdec_lightning.run import OWNER, Run
+from encdec_lightning.owner import OWNER, Taken, flocked, owned
+from encdec_lightning.run import Run
 
 HOLD = """
 import sys, time

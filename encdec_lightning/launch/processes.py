@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from encdec_lightning.cluster.queue import is_preempted, is_slurm_job, requeue, srun
+from encdec_lightning.cluster.queue import check_tasks, is_preempted, is_slurm_job, requeue, srun
 from encdec_lightning.config import Config
 from encdec_lightning.errors import EXIT_CODE, INTERRUPTED, TERMINATED, JobFailed, UserError, UserErrors, reason
 from encdec_lightning.launch.job.ranks import described, end_group
@@ -34,6 +34,8 @@ def start(run: Run, own_process: bool = False) -> None:
         config = convert(run.config())
         if config.identity() != run.identity():
             raise UserError("run", str(run.folder), f"its config.yaml is not as it was made; {run.anew}")
+        if is_slurm_job():
+            check_tasks(config.trainer.get("devices", 1), config.trainer.get("num_nodes", 1))
         run.set_state("running")
         before = _saved(run)
         try:

@@ -40,7 +40,7 @@ def load(field: str, place: HubSplit, cache: Path) -> Dataset:
     asked = hashlib.sha256(f"{place.dataset} {place.revision} {place.configuration}".encode()).hexdigest()[:16]
     note = cache / "hub" / asked
     with ExitStack() as held:
-        with suppress(OSError):  # a cache that cannot be written is only read
+        with suppress(OSError, NotImplementedError):  # a cache that cannot be written is only read
             note.parent.mkdir(parents=True, exist_ok=True)
             held.enter_context(FileLock(note.with_name(f".{asked}.lock")))
         known = read_note(note) or {}
