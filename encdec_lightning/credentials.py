@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -75,6 +76,7 @@ def secrets_of(values: Mapping[str, Any], path: str = "") -> dict[str, str]:
     return found
 
 
+@functools.lru_cache(maxsize=4096)
 def _is_secret(name: str) -> bool:
     """Whether what has this name is a secret; `secretAccessKey` is read as `secret_Access_Key`."""
     return NAMES.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)) is not None
