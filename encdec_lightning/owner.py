@@ -2,7 +2,7 @@
 
 `flock` tells processes of one machine apart. Between machines the file system decides: NFS asks its server, unless it
 is mounted with `nolock` or `local_lock`; Lustre does with its mount option `flock` alone; some systems refuse it. On
-all of them a file that is created with O_EXCL is made once. Its process rewrites it every few seconds; one that stays
+all of them a file gets a second name (link) once. Its process rewrites it every few seconds; one that stays
 as it is for `STILL` seconds, on the clock of whoever waits, is that of a process that is gone.
 """
 
@@ -54,16 +54,33 @@ def owned(file: Path, flocked: bool) -> Iterator[None]:
 
 def _made(file: Path, flocked: bool) -> int:
     """The descriptor of the file, new."""
-    while True:
-        try:
-            descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
+    own = file.with_name(f"{file.name}.{os.getpid()}{threading.get_ident()}")
+    descriptor = os.open(own, os.O_CREAT | os.O_WRONLY, 0o644)
+    try:
+        _write(descriptor, 0)
+        while not _named(own, file, descriptor):
             left = _left(file, flocked)
             if left is not None:
                 _put_away(file, left)
-            continue
-        _write(descriptor, 0)
-        return descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
+    finally:
+        own.unlink(missing_ok=True)
+    return descriptor
+
+
+def _named(own: Path, file: Path, descriptor: int) -> bool:
+    """Give a file its name whole, if no other file has it; a second name is given once on every file system."""
+    try:
+        os.link(own, file)
+    except FileExistsError:
+        return _is_at(file, descriptor)  # NFS may do it and lose the answer
+    except OSError:  # a file system without second names, where renaming is seen by all at once
+        if file.exists():
+            return False
+        own.rename(file)
+    return True
 
 
 def _left(file: Path, flocked: bool) -> bytes | None:
@@ -91,7 +108,7 @@ def _left(file: Path, flocked: bool) -> bytes | None:
 
 def _put_away(file: Path, left: bytes) -> None:
     """Remove a file with this content. Of several processes that want to, one is first, whose new file goes back."""
-    aside = file.with_name(f"{file.name}.{os.getpid()}")
+    aside = file.with_name(f"{file.name}.aside.{os.getpid()}{threading.get_ident()}")
     try:
         file.rename(aside)
         if _content(aside) != left:
