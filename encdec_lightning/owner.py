@@ -23,6 +23,7 @@ OWNER = ".owner"  # the file's name
 BEAT = 5.0  # seconds between two signs of life
 STILL = 60.0  # seconds without one after which another machine takes over
 LOST = 1
+ENDING = 60.0  # seconds that the processes of a killed one have to end
 
 
 class Taken(Exception):
@@ -182,12 +183,26 @@ def machine() -> str:
     return socket.gethostname()
 
 
-def flocked(descriptor: int) -> bool:
-    """Take the lock of `flock`, which ends with the process; false on a file system that has none; raises `Taken`."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise Taken("a process of this machine, or of one that shares the folder") from error
-    except OSError:
-        return False
-    return True
+def flocked(descriptor: int, owner: Path) -> bool:
+    """Take the lock of `flock`, which ends with the process; false on a file system that has none; raises `Taken`.
+
+    Where `owner`, the file of `owned`, is that of a process of this machine that was killed, processes that it has
+    started are about to end, and are waited for.
+    """
+    until, said = time.monotonic() + ENDING, False
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            told = _read(_content(owner) or b"")
+            killed = told.get("machine") == machine() and not _is_alive(told.get("process"))
+            if not killed or time.monotonic() > until:
+                raise Taken("a process of this machine, or of one that shares the folder") from error
+            if not said:
+                said = True
+                print(f"{owner.parent}: waiting for the processes of a killed one to end.", file=sys.stderr)
+            time.sleep(0.1)
+        except OSError:
+            return False
+        else:
+            return True

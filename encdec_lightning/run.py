@@ -175,7 +175,8 @@ class Run:
         with ExitStack() as held:
             try:
                 stream = held.enter_context((self.folder / ".lock").open("w"))
-                held.enter_context(owned(self.folder / OWNER, flocked(stream.fileno())))
+                owner = self.folder / OWNER
+                held.enter_context(owned(owner, flocked(stream.fileno(), owner)))
             except Taken as other:
                 expected = f"another process is working in this run ({other}), wait for its end"
                 raise UserError("run", str(self.folder), expected) from other

@@ -27,7 +27,7 @@ from encdec_lightning.run import Run
 owner.BEAT, owner.STILL = 0.1, 1.0
 if len(sys.argv) > 2:
     owner.machine = lambda: "another machine"
-    owner.flocked = lambda descriptor: False
+    owner.flocked = lambda *_: False
     import encdec_lightning.run
     encdec_lightning.run.flocked = owner.flocked
 with Run(sys.argv[1]).lock():
@@ -88,6 +88,27 @@ def test_what_a_killed_process_of_this_machine_has_left_is_taken_over_at_once(ru
     monkeypatch.setattr(owner, "STILL", 1000.0)
     with run.lock():
         pass
+
+
+ORPHAN = """
+import subprocess, sys
+from encdec_lightning.run import Run
+with Run(sys.argv[1]).lock() as lock:
+    worker = subprocess.Popen(["sleep", "2"], pass_fds=[lock])
+    print("held", flush=True)
+    worker.wait()
+"""
+
+
+def test_the_processes_of_a_killed_one_are_waited_for(run, capsys):
+    command = [sys.executable, "-c", ORPHAN, str(run.folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        with pytest.raises(UserError, match="another process is working in this run"):
+            run.lock().__enter__()
+        process.kill()
+    with run.lock():
+        assert "waiting for the processes of a killed one to end" in capsys.readouterr().err
 
 
 def test_where_flock_is_refused_the_file_alone_holds(run, holder, monkeypatch):
@@ -156,6 +177,6 @@ def test_a_file_of_nobody_is_taken_over(tmp_path: Path, content):
 
 def test_flock(tmp_path: Path, monkeypatch):
     with (tmp_path / "a").open("w") as first, (tmp_path / "a").open("w") as second:
-        assert flocked(first.fileno())
+        assert flocked(first.fileno(), tmp_path / "owner")
         with pytest.raises(Taken):
-            flocked(second.fileno())
+            flocked(second.fileno(), tmp_path / "owner")
