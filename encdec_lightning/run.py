@@ -23,7 +23,7 @@ from encdec_lightning.errors import UserError, is_finite
 from encdec_lightning.files import clear_leftovers, damage, is_leftover, kind_of, sync_folder, sync_tree, write_text
 from encdec_lightning.records import Prediction
 
-State = Literal["running", "preempted", "failed", "finished"]
+State = Literal["running", "preempted", "pruned", "failed", "finished"]
 
 
 class Run:

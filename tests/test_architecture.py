@@ -29,6 +29,7 @@ ROOMS = [
         "cache",
         "run",
         "cluster",
+        "search",
         "evaluation",
         "kernels",
         "composition",
@@ -55,7 +56,7 @@ INSIDE = {
     "data": ["options", "preprocessing", "sources", "examples", "batches", "inspection", "datamodule"],
     "launch": [
         *("command_line", "slots", "settle", "auto_precision", "job", "checks", "processes", "run_folder", "submit"),
-        *("worker", "prepare", "evaluation", "points", "sweep"),
+        *("worker", "prepare", "evaluation", "points", "search", "sweep"),
     ],
 }
 """The order of imports inside a room that has folders."""
