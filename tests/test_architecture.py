@@ -30,10 +30,8 @@ ROOMS = [
         "run",
         "cluster",
         "search",
-        "evaluation",
-        "kernels",
-        "composition",
     ),
+    *("evaluation", "kernels", "composition"),
     *("data", "generation", "training"),
     *("reporting", "config", "rules", "launch", "prediction", "cli"),
 ]

@@ -129,7 +129,7 @@ class _Watch:
         self.values: list[float] = []
 
     def unpromising(self) -> bool:
-        """Hand on what is new up to a validation after which a trial with more to come should end; whether there is one.
+        """Hand on what is new, up to a validation after which the trial should not go on; whether there is one.
 
         What a verdict leaves unread does not depend on when it is asked for.
         """
@@ -169,7 +169,7 @@ def _check_hydra(overrides: Sequence[str], hydra: Any) -> None:
 
 
 def _checked(space: Space, fixed: Sequence[str], config_dirs: Sequence[Path]) -> Config:
-    """The config with the first value of each dimension; raises `UserErrors` if it, or another extreme value, is wrong."""
+    """The config with the first value of each dimension; raises `UserErrors` if it is wrong with an extreme value."""
     from encdec_lightning.launch.checks.checks import check_all
 
     first = {each.name: each.override(each.extremes[0]) for each in space}
@@ -231,7 +231,7 @@ def _command(best: Tried, work: _Work) -> str:
     """The command line of one run with a trial's values; empty where a preset of the search sets other options too."""
     folders = [word for each in work.config_dirs for word in ("--config-dir", str(each))]
     values = work.overrides(dict(best.params))
-    alone = [line for line in work.fixed if not line.startswith((*CHOSEN, "search."))]
+    alone = [line.lstrip("+") for line in work.fixed if not line.startswith((*CHOSEN, "search."))]
     composed = [compose_config([*given, *values], work.config_dirs, multirun=True) for given in (alone, work.fixed)]
     if composed[0].identity() != composed[1].identity():
         return ""

@@ -161,7 +161,7 @@ def _check_points(overrides: Sequence[str], config_dirs: Sequence[Path], here: b
     for point in points:
         try:
             config = compose_config(point, config_dirs, multirun=True)
-            problems = [*check_all(config, here), *(refused(config.slurm) if here else [])]
+            problems = [*check_all(config, here), *(refused(config) if here else [])]
             configs.append(config)
             if config.folder in folders:
                 problems.append(UserError("folder", config.folder, "each point of a sweep needs a folder of its own"))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from encdec_lightning.errors import require
-from encdec_lightning.files import is_file_name
+
+STUDY = "it must be a name of letters, digits, -, _ and ."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +42,5 @@ class Search:
         require(
             *((name, each, each >= 1, "it must be at least 1") for name, each in numbers),
             ("seed", self.seed, 0 <= self.seed < 2**32, "it must lie in [0, 2^32)"),
-            (
-                "study",
-                self.study,
-                is_file_name(self.study),
-                "it must be a name that a folder can have, without a slash",
-            ),
+            ("study", self.study, re.fullmatch(r"\w[\w.-]{0,99}", self.study) is not None, STUDY),
         )

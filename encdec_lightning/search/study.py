@@ -151,7 +151,7 @@ def opened(folder: Path, space: Space, direction: str, facts: Mapping[str, Any],
         study = optuna.create_study(
             storage=storage,
             study_name="search",
-            direction={"min": "minimize", "max": "maximize"}[direction],
+            direction="minimize" if direction == "min" else "maximize",
             pruner=_pruner(options),
             load_if_exists=True,
         )
@@ -192,13 +192,12 @@ def _repair(journal: Path) -> None:
 
 def _other(known: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     """How a study's facts differ from those that are given, as the end of a sentence."""
-    for kind, words in (("space", "over other values of"), ("options", "with another value of")):
-        before, now = known.get(kind, {}), facts.get(kind, {})
-        names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-        if names:
-            break
-    shown = ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
-    return f"{words} {shown}; name another with search.study=<name>"
+    kind = "space" if known.get("space") != facts.get("space") else "options"
+    words = {"space": "over other values of", "options": "with another value of"}[kind]
+    before, now = known.get(kind, {}), facts.get(kind, {})
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    listed = ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
+    return f"{words} {listed}; name another with search.study=<name>"
 
 
 def _distribution(each: Dimension) -> BaseDistribution:

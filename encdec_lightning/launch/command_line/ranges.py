@@ -1,4 +1,4 @@
-"""Overrides with several values in, the space of a search out: `a,b`, `choice`, `range`, `interval`, `tag(log, ...)`."""
+"""Overrides with several values in, the space of a search out: `a,b`, `range(a,b)`, `tag(log,interval(a,b))`."""
 
 from __future__ import annotations
 
