@@ -79,7 +79,10 @@ def test_a_search_is_killed_and_goes_on_and_prunes(files, in_tmp, slow, capfd):
     assert (first / "checkpoints" / "last.ckpt").stat().st_ino != checkpoint
     with (in_tmp / "runs/run/study/trials.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    assert [(row["training.learning_rate"], row["state"]) for row in rows] == [("0.01", "finished"), ("1e-07", "pruned")]
+    assert [(row["training.learning_rate"], row["state"]) for row in rows] == [
+        ("0.01", "finished"),
+        ("1e-07", "pruned"),
+    ]
     good, bad = (Run(row["folder"]) for row in rows)
     assert good.folder == first and sorted(validations(first)) == list(range(2, STEPS + 1, 2))
     losses = [scores["val/loss"] for scores in validations(first).values()]
