@@ -56,6 +56,7 @@ class TaskModule(lightning.LightningModule, ABC):
         self._optimizer_factory = optimizer
         self._finite = FiniteSteps()
         self._waiting: list[Batch] = []
+        self._step_losses: list[Tensor] = []
         self._loss_sum, self._loss_tokens = 0.0, 0
         self.scores: dict[str, Score] = {}
         """Scores of the last test with their intervals, by the metric's name (`rouge1`)."""
@@ -85,10 +86,17 @@ class TaskModule(lightning.LightningModule, ABC):
         Lightning divides by the accumulated batches and DDP by the ranks; both are undone here, so that the gradient is
         that of the mean over all target tokens of the step, however they are spread.
         """
-        total, tokens = self.loss(batch, self.training_options.label_smoothing)
-        if tokens:  # a rank may be left without examples in an epoch's last step
-            self._log({"train/loss": total.detach() / tokens}, prog_bar=True, batch_size=tokens)
+        total, _ = self.loss(batch, self.training_options.label_smoothing)
+        self._step_losses.append(total.detach() / batch.update_tokens)
         return total * (self.trainer.accumulate_grad_batches * self.trainer.world_size / batch.update_tokens)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log `train/loss`, what the step minimizes: the mean over the target tokens of all its batches and ranks."""
+        loss = torch.stack(self._step_losses).sum()
+        self._step_losses = []
+        if self.trainer.world_size > 1:
+            distributed.all_reduce(loss)
+        self._log({"train/loss": loss}, prog_bar=True)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
         """Ask for the end at the last step: Lightning then validates first, whatever its interval."""
@@ -134,8 +142,9 @@ class TaskModule(lightning.LightningModule, ABC):
         return self.predict(batch)
 
     def on_fit_start(self) -> None:
-        """Refuse a Trainer that this module and its data cannot be right with."""
+        """Refuse a Trainer that this module and its data cannot be right with; forget a fit before."""
         check_trainer(self.trainer)
+        self._step_losses = []
 
     def configure_model(self) -> None:
         """Make the model ready, as the options and the strategy say."""
