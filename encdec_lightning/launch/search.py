@@ -22,6 +22,7 @@ from encdec_lightning.launch.submit import refused
 from encdec_lightning.run import Run
 from encdec_lightning.search.options import Search
 from encdec_lightning.search.space import Space, Value
+from encdec_lightning.signals import Terminated
 
 if TYPE_CHECKING:
     from encdec_lightning.search.study import Study, Trial, Tried
@@ -59,8 +60,12 @@ def search(overrides: Sequence[str], config_dirs: Sequence[Path], hydra: Any) ->
     facts = {"space": {each.name: each.described() for each in space}, "options": _flat(config.of_the_result())}
     with opened(folder, space, direction, facts, config.search) as study:
         work = _Work(space, fixed, config_dirs, monitor, direction, config.search)
-        for trial in study.trials():
-            work.do(study, trial)
+        try:
+            for trial in study.trials():
+                work.do(study, trial)
+        except (KeyboardInterrupt, Terminated):
+            print("The search is interrupted; the same command goes on with it.", file=sys.stderr)
+            raise
         _report(study, folder, work)
 
 

@@ -73,6 +73,7 @@ def test_an_interrupted_search_goes_on_as_it_would_have_gone(options, trainings,
     whole, trainings.trained = trainings.trained, []
     trainings.interrupts = 2
     assert main(options) == 130
+    assert capsys.readouterr().err.endswith("The search is interrupted; the same command goes on with it.\n")
     with journal().open("a") as stream:
         stream.write('{"op_code":')  # what a process leaves that is killed while it writes
     journal().with_name("journal.log.lock").symlink_to("journal.log")
