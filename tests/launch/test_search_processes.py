@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -71,12 +72,10 @@ def test_a_search_is_killed_and_goes_on_and_prunes(files, in_tmp, slow, capfd):
     (first,) = begun()
     wait_until(lambda: is_free(Run(first)))
     assert len(validations(first)) < STEPS / 2  # there is something left to do
-    checkpoint = (first / "checkpoints" / "last.ckpt").stat().st_ino
     assert main(["--multirun", *options]) == 0
     out, err = capfd.readouterr()
     assert "2 trials: 1 finished, 1 pruned" in out and "Trial 2 of 2 is pruned: others did better." in err
-    assert f"{STEPS} steps, " in err  # the first one has gone on from a checkpoint
-    assert (first / "checkpoints" / "last.ckpt").stat().st_ino != checkpoint
+    assert re.search(rf"{STEPS} steps, [1-9]\d* are done", err)  # the first one has gone on from a checkpoint
     with (in_tmp / "runs/run/study/trials.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert [(row["training.learning_rate"], row["state"]) for row in rows] == [
