@@ -24,7 +24,7 @@ from encdec_lightning.files import clear_leftovers, damage, is_leftover, kind_of
 from encdec_lightning.owner import OWNER, Taken, flocked, owned
 from encdec_lightning.records import Prediction
 
-State = Literal["running", "preempted", "failed", "finished"]
+State = Literal["running", "preempted", "pruned", "failed", "finished"]
 
 
 class Run:

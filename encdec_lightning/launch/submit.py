@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from encdec_lightning.cluster.options import Slurm
 from encdec_lightning.cluster.queue import check_array, check_here, devices_of, in_queue, submitted
 from encdec_lightning.cluster.script import Work, script
 from encdec_lightning.config import Config
@@ -124,11 +123,15 @@ def wants_slurm(overrides: Sequence[str]) -> bool:
     return "hydra/launcher=slurm" in [line.lstrip("+") for line in overrides]
 
 
-def refused(slurm: Slurm) -> list[UserError]:
-    """Options of a job where none is asked for."""
-    names = [name for name, value in vars(slurm).items() if value != getattr(Slurm(), name)]
-    expected = "it acts with hydra/launcher=slurm alone"
-    return [UserError(f"slurm.{name}", getattr(slurm, name), expected) for name in names]
+def refused(config: Config, searched: bool = False) -> list[UserError]:
+    """Options of a job where none is asked for, and of a search unless values are `searched`."""
+    nodes = {"slurm": "hydra/launcher=slurm", **({} if searched else {"search": "hparams_search=optuna"})}
+    found = []
+    for node, choice in nodes.items():
+        options, defaults = vars(getattr(config, node)), type(getattr(config, node))()
+        names = [name for name, value in options.items() if value != getattr(defaults, name)]
+        found += [UserError(f"{node}.{name}", options[name], f"it acts with {choice} alone") for name in names]
+    return found
 
 
 def checked(configs: Sequence[Config]) -> Sequence[Config]:
