@@ -75,6 +75,9 @@ def _loggers(config: Config, doubtful: set[str]) -> Iterator[UserError]:
         if node is None or concerned([field], doubtful):
             continue
         kinds = [each.__name__ for each in (target_of(node) or Logger).__mro__]
+        if "NeptuneLogger" in kinds:  # newer versions of Lightning no longer have it as a logger
+            yield UserError(f"{field}._target_", node["_target_"], "Neptune has ended its service; use another logger")
+            continue
         packages = next((PACKAGES[kind] for kind in kinds if kind in PACKAGES), ())
         if packages and not any(importlib.util.find_spec(package) for package in packages):
             expected = f"it needs the package {' or '.join(packages)}, which is not installed"
