@@ -14,7 +14,7 @@ The map, from left to right; each room imports only from rooms to its left:
                                references.py, significance.py, baselines.py
     kernels/                   what torch and transformers compute slowly: attention.py, attention_interface.py,
                                packing.py, dropout.py, noise.py, cross_entropy.py, working_copy.py, stand_in.py,
-                               gradients.py, onednn_linear.py, short_attention.py, spans.py, self_check.py
+                               gradients.py, onednn_linear.py, short_attention.py, spans.py, self_check.py, varlen.py
     composition/               two checkpoints in, one model out: compose.py, compatibility.py, signature.py,
                                assembly.py, composed_model.py, model.py, prefix.py, labels.py, sharing.py,
                                architectures.py, checkpoints.py, foreign.py, local_checkpoints.py, convert.py,
@@ -31,7 +31,7 @@ The map, from left to right; each room imports only from rooms to its left:
                                engine.py, model_runner.py, positions.py, visibility.py, cache.py, logits.py,
                                candidates.py, constraints.py, search.py, beam_search.py, sampling.py,
                                special_tokens.py, export_config.py
-    training/                  batches in, checkpoints out: module.py, loss.py, flops.py, freezing.py,
+    training/                  batches in, checkpoints out: module.py, task_module.py, loss.py, flops.py, freezing.py,
                                optimizers.py, schedules.py, arrange.py, fsdp.py, pieces.py, resuming.py,
                                trainer_check.py, precision.py, product_speeds.py, checkpoint.py,
                                checkpoint_io.py, callbacks/
