@@ -128,14 +128,16 @@ def direction(metric: Metric, name: str) -> Literal["min", "max"] | None:
     return "max" if told else "min"
 
 
-def _made(name: str, factory: Callable[[], Metric]) -> Metric:
-    """The metric that `factory` makes, once it is known to be one; `name` is what the user wrote."""
+def _made(name: str, factory: object) -> Metric:
+    """The metric that the class `factory` makes; `name` is what the user wrote. Nothing but a class is called."""
     try:
+        if not isinstance(factory, type):
+            raise TypeError("it is no class")
         inspect.signature(factory).bind()
     except (TypeError, ValueError) as error:
         raise UserError("task.metrics", name, "expected a class that can be called without arguments") from error
     try:
-        metric = factory()
+        metric: Metric = factory()
     except Exception as error:
         raise UserError("task.metrics", name, f"it cannot be made ({reason(error)})") from error
     lacking = [part for part in ("names", "signature", "statistics", "aggregate") if not hasattr(metric, part)]

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,13 @@ import tiny  # noqa: E402
 from encdec_lightning.errors import UserError  # noqa: E402
 from encdec_lightning.training.checkpoint import load_checkpoint  # noqa: E402
 
-PHASES = ("starting", "training", "validating", "saving", "generating", "scoring", "exporting")
+PHASES = ("starting", "training", "validating", "saving", "writing", "generating", "scoring", "exporting")
 LATER = {
     "starting": 3.0,
     "training": 0.3,
     "validating": 0.1,
     "saving": 0.05,
+    "writing": 0.01,
     "generating": 0.2,
     "scoring": 0.05,
     "exporting": 0.4,
@@ -58,7 +60,7 @@ def started(folder: Path, told: Path, *arguments: str) -> subprocess.Popen[bytes
 
 
 def killed(process: subprocess.Popen[bytes], told: Path, phase: str, count: int, later: float) -> bool:
-    """Kill the group `later` seconds after the phase has begun for the count-th time; False if it ended before."""
+    """Kill all processes `later` seconds after the phase has begun for the count-th time; False if it ended before."""
     while phase != "starting" and told.read_text().split().count(phase) < count:
         if process.poll() is not None:
             return False
@@ -66,10 +68,24 @@ def killed(process: subprocess.Popen[bytes], told: Path, phase: str, count: int,
     time.sleep(later)
     if process.poll() is not None:
         return False
-    os.killpg(process.pid, signal.SIGKILL)
+    for _ in range(2):  # one may have begun meanwhile
+        for each in processes_of(told):
+            with suppress(ProcessLookupError):
+                os.kill(each, signal.SIGKILL)
     process.wait()
-    time.sleep(0.5)  # further ranks follow their parent
+    while processes_of(told):
+        time.sleep(0.01)
     return True
+
+
+def processes_of(told: Path) -> list[int]:
+    """The processes of a run, its workers and ranks among them: those that tell what they do to this file."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"PHASES={told}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+    return found
 
 
 def contents(run: Path) -> dict[str, Any]:
@@ -121,11 +137,11 @@ def case(folder: Path, number: int, seed: int, options: list[str], expected: dic
     process = started(folder, told, *options, f"folder={run.name}")
     for _ in range(draw.randint(1, 3)):
         phase = PHASES[number % len(PHASES)] if not kills else draw.choice(PHASES)
-        count = draw.randint(1, 6) if phase in ("training", "validating", "saving") else 1
+        count = draw.randint(1, 6) if phase in ("training", "validating", "saving", "writing") else 1
         if killed(process, told, phase, count, draw.uniform(0, LATER[phase])):
             kills.append(f"{phase} {count}")
-            if loads_wrong(run) is not None:
-                wrong.append(str(loads_wrong(run)))
+            damage = loads_wrong(run)
+            wrong += [] if damage is None else [damage]
             again = [f"run={run.name}"] if (run / "config.yaml").exists() else [*options, f"folder={run.name}"]
             process = started(folder, told, *again)
     code = process.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import lightning
@@ -12,13 +13,27 @@ from encdec_lightning.evaluation.exact_match import ExactMatch
 
 
 def tell(phase: str) -> None:
-    """Append a line, which is there at once."""
+    """Append a line, which is there at once; rank 0 does."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return
     with Path(os.environ["PHASES"]).open("a", encoding="utf-8") as file:
         file.write(f"{phase}\n")
 
 
 class Phases(lightning.Callback):
     """The phases of a fit and of a test."""
+
+    def setup(self, trainer: lightning.Trainer, *_: Any, **__: Any) -> None:
+        """From now on, the moment at which a checkpoint's file is written: after the pieces, if there are some."""
+        written_by: Any = trainer.strategy.checkpoint_io
+        plain = written_by.save_checkpoint
+
+        def save(*arguments: Any, **options: Any) -> None:
+            tell("writing")
+            plain(*arguments, **options)
+
+        if not isinstance(vars(written_by).get("save_checkpoint"), FunctionType):
+            written_by.save_checkpoint = save
 
     def on_train_batch_start(self, *_: Any) -> None:
         """A step."""

@@ -1,4 +1,4 @@
-"""Fits of tiny models, on this process alone or, started twice by `two_ranks`, on two ranks over gloo."""
+"""Fits of tiny models, on this process alone or, started by `on_ranks`, on several ranks over gloo."""
 
 from __future__ import annotations
 
@@ -114,13 +114,14 @@ def fit(files: tiny.Files, case: Case, folder: Path, devices: int = 1) -> dict[s
     return found
 
 
-def two_ranks(files: tiny.Files, cases: list[Case], folder: Path) -> list[dict[str, Any]]:
-    """What rank 0 of two real processes finds in each case."""
+def on_ranks(files: tiny.Files, cases: list[Case], folder: Path, count: int = 2) -> list[dict[str, Any]]:
+    """What rank 0 of some real processes finds in each case."""
     torch.save({"files": asdict(files), "cases": [asdict(case) for case in cases]}, folder / "cases.pt")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count),
+              "LOCAL_WORLD_SIZE": str(count),
               "TORCHELASTIC_RUN_ID": "tests", "GROUP_RANK": "0", "OMP_NUM_THREADS": "1"}  # fmt: skip
     path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     ranks = [
@@ -128,14 +129,14 @@ def two_ranks(files: tiny.Files, cases: list[Case], folder: Path) -> list[dict[s
             [sys.executable, __file__, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "PYTHONPATH": path},
         )
-        for rank in range(2)
+        for rank in range(count)
     ]  # fmt: skip
     try:
         said = [rank.communicate(timeout=300)[0] for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()
-    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(said)
+    assert [rank.returncode for rank in ranks] == [0] * count, "\n".join(said)
     return [torch.load(folder / f"{case.name}.pt", weights_only=True) for case in cases]
 
 
@@ -144,7 +145,7 @@ def _main(folder: Path) -> None:
     given = torch.load(folder / "cases.pt", weights_only=True)
     files = tiny.Files(**given["files"])
     for case in (Case(**each) for each in given["cases"]):
-        found = fit(files, case, folder, devices=2)
+        found = fit(files, case, folder, devices=int(os.environ["WORLD_SIZE"]))
         if os.environ["RANK"] == "0":
             torch.save(found, folder / f"{case.name}.pt")
 

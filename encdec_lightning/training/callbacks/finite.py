@@ -144,13 +144,13 @@ class FiniteSteps(lightning.Callback):
     ) -> None:
         """Raise `UserError` instead of writing weights that are not finite."""
         self.settle(trainer)
-        largest = whole_tensor(get_total_norm(pl_module.parameters(), norm_type=math.inf))
-        if _on_any_rank(trainer, [largest]):
+        norm = whole_tensor(get_total_norm(pl_module.parameters()))
+        if _on_any_rank(trainer, [norm]):
             expected = (
                 f"the weights must be finite numbers: the fit ends after step {trainer.global_step}, no checkpoint of"
                 f" them is written, and those of before are kept; {_advice(trainer)}"
             )
-            raise UserError("largest weight", float(largest), expected)
+            raise UserError("norm of the weights", float(norm), expected)
 
 
 def say_missing(trainer: lightning.Trainer, scores: Mapping[str, Score], failed: Mapping[str, str]) -> None:
