@@ -167,7 +167,7 @@ def test_a_kill_at_each_operation_of_the_creation(files: Files, in_tmp: Path):
             assert (run.identity(), run.config()["seed"]) == (convert(run.config()).identity(), chosen.seed)
             with run.lock():  # as every start does, which clears what killed processes have left
                 names = {path.name for path in run.folder.iterdir()}
-            assert names == {"config.yaml", "status.json", ".lock"}
+            assert names == {"config.yaml", "status.json", ".lock", ".owner"}
             shutil.rmtree("run")
             Path("copy").rename("run") if chosen is config else None
     assert number >= 8

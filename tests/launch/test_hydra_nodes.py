@@ -37,6 +37,7 @@ def test_hydras_options_are_found():
     assert len(HYDRA) > 25 and {"run.dir", "sweep.dir", "job.name", "output_subdir"} <= set(HYDRA)
     assert {"launcher", "sweeper", "job_logging"} <= set(GROUPS)
     known = {*HYDRA, *GROUPS, *(path.partition(".")[0] for path in HYDRA), "job.config"}
+    known |= {f"sweeper.{name}" for name in ("n_trials", "sampler", "direction", "storage", "study_name")}  # a plugin's
     assert {*IN_SWEEPS, *INSTEAD} <= known
 
 
@@ -75,7 +76,7 @@ def test_what_acts_in_a_sweep_does(files, in_tmp, capsys, monkeypatch):
     (folder,) = (in_tmp / "runs" / "x").iterdir()
     assert Run.open(folder).status()["state"] == "finished"
     assert main(["--multirun", *options, "hydra/launcher=slrm"]) == 2
-    assert capsys.readouterr().err == "hydra/launcher is 'slrm': it must be one of basic, slurm.\n"
+    assert capsys.readouterr().err == "hydra/launcher is 'slrm': it must be one of basic, joblib, slurm.\n"
 
 
 def read_somewhere() -> set[str]:

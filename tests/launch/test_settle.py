@@ -168,7 +168,7 @@ def test_a_run_is_frozen_as_it_was_settled_and_shown_so(config, files, capsys):
     run = make_run(config("task.monitor=val/rouge1", "folder=run"))
     assert main([*files.overrides(*chosen), "--cfg"]) == 0
     shown = yaml.safe_load(capsys.readouterr().out)
-    del shown["slurm"]  # of the job, which no run keeps
+    del shown["slurm"], shown["search"]  # of the job and of the search, which no run keeps
     assert shown == run.config()
     assert shown["callbacks"]["best"]["mode"] == shown["task"]["monitor_mode"] == "max"
     assert convert(run.config()).identity() == run.identity()

@@ -19,7 +19,7 @@ from encdec_lightning.launch.job.metrics_json import training_metrics
 from encdec_lightning.launch.job.quiet import quiet
 from encdec_lightning.launch.job.targets import check_targets
 from encdec_lightning.launch.job.testing import test
-from encdec_lightning.launch.job.trainer import build_trainer
+from encdec_lightning.launch.job.trainer import build_trainer, finish_loggers
 from encdec_lightning.launch.job.weights import chosen_checkpoint, start_from
 from encdec_lightning.launch.slots.build import OPTIMIZER, build_partial
 from encdec_lightning.reporting.curves import draw_curves
@@ -73,6 +73,7 @@ def train(run: Run) -> None:
     if trainer.is_global_zero:
         run.before_last.unlink(missing_ok=True)  # nothing goes on from here
         drop_unused_pieces(run.checkpoints, partial(read_file, map_location="meta"))
+    finish_loggers(trainer)
 
 
 def _opened(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import lightning
+from lightning.pytorch.loggers import WandbLogger
 
 from encdec_lightning.config import Config, Node
 from encdec_lightning.launch.job.meeting import RanksMeet
@@ -74,6 +75,15 @@ def build_evaluator(config: Config) -> lightning.Trainer:
         enable_checkpointing=False,
         enable_model_summary=False,
     )
+
+
+def finish_loggers(trainer: lightning.Trainer) -> None:
+    """End the run that wandb has begun, which would take what the next fit of this process logs too."""
+    if any(isinstance(each, WandbLogger) for each in trainer.loggers):
+        import wandb
+
+        if wandb.run is not None:
+            wandb.finish()
 
 
 def _nodes(slots: dict[str, Node | None]) -> Iterator[tuple[str, Node]]:
