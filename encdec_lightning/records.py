@@ -37,6 +37,8 @@ class Pair:
     id: str
     source: str
     target: str
+    other_targets: tuple[str, ...] = ()
+    """Further targets that are as right: metrics know them, and training where `task.targets` says so."""
 
 
 @same_may_be_set
@@ -48,3 +50,10 @@ class Prediction:
     source: str
     reference: str
     prediction: str
+    other_references: tuple[str, ...] = ()
+    """Further texts that are as right as `reference`."""
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """All texts that are right."""
+        return (self.reference, *self.other_references)

@@ -12,7 +12,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -214,14 +213,14 @@ class Run:
         path = self._predictions(split)
         try:
             with path.open(encoding="utf-8") as lines:
-                return [Prediction(**json.loads(line)) for line in lines]
+                return [_prediction(json.loads(line)) for line in lines]
         except (OSError, ValueError, TypeError, RecursionError) as error:
             expected = f"its {path.name} cannot be read; encdec-evaluate run={self.folder} writes it anew"
             raise UserError("run", str(self.folder), expected) from error
 
     def write_predictions(self, predictions: Iterable[Prediction], split: str = "test") -> Path:
-        """Replace a split's predictions: a line each, with id, source, reference, prediction."""
-        lines = (json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in predictions)
+        """Replace a split's predictions: a line each, with id, source, references, prediction."""
+        lines = (json.dumps(_plain(each), ensure_ascii=False) + "\n" for each in predictions)
         write_text(self._predictions(split), "".join(lines))
         return self._predictions(split)
 
@@ -297,3 +296,19 @@ def _read_json(path: Path) -> dict[str, Any]:
         expected = f"its {path.name} cannot be read; encdec-evaluate run={path.parent} writes it anew"
         raise UserError("run", str(path.parent), expected) from error
     return content
+
+
+def _plain(prediction: Prediction) -> dict[str, Any]:
+    """What a line of predictions holds."""
+    return {
+        "id": prediction.id,
+        "source": prediction.source,
+        "references": list(prediction.references),
+        "prediction": prediction.prediction,
+    }
+
+
+def _prediction(line: dict[str, Any]) -> Prediction:
+    """The prediction of a line."""
+    reference, *others = line.pop("references")
+    return Prediction(reference=reference, other_references=tuple(others), **line)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from encdec_lightning.errors import require
 
@@ -48,8 +49,9 @@ class Task:
     """Use only the first so many test pairs; null: all."""
     validation_generate: int = 0
     """Generate for the first so many validation pairs at every validation, and log `val/rouge1` and the like."""
-    metrics: list[str] | None = None
-    """Metrics: rouge, exact_match, sari, bleu, bleu_uncased, or the dotted path of a class of your own; null: rouge."""
+    metrics: list[str | dict[str, Any]] | None = None
+    """Metrics: rouge, bleu, sari, chrf and others, the dotted path of a class of your own, or one with arguments such
+    as {name: rouge, tokenizer: unicode}; null: rouge."""
     baselines: list[str] | None = None
     """Baselines in the final table, such as lead_sentence, lead_8_words, copy; null: no baseline."""
     monitor: str = "val/loss"
@@ -72,8 +74,8 @@ class Task:
         )
 
     @property
-    def scored_with(self) -> list[str]:
-        """The metrics that texts are scored with, by name."""
+    def scored_with(self) -> Sequence[str | dict[str, Any]]:
+        """The metrics that texts are scored with."""
         return self.metrics or ["rouge"]
 
     def path(self, split: Literal["train", "validation", "test"]) -> str:

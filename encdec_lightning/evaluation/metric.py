@@ -1,21 +1,15 @@
-"""What a metric is, which metrics there are, and how a set of predictions is scored with one."""
+"""What a metric is, and how a set of predictions is scored with one."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encdec_lightning.dotted import NotImported, imported
-from encdec_lightning.errors import UserError, did_you_mean, reason
-from encdec_lightning.evaluation.bleu import Bleu, uncased_bleu
-from encdec_lightning.evaluation.exact_match import ExactMatch
-from encdec_lightning.evaluation.rouge import Rouge
-from encdec_lightning.evaluation.sari import Sari
+from encdec_lightning.errors import UserError
 from encdec_lightning.evaluation.significance import interval
 from encdec_lightning.records import Prediction
 
@@ -49,15 +43,6 @@ class Metric(Protocol):
         ...
 
 
-METRICS: dict[str, Callable[[], Metric]] = {
-    "rouge": Rouge,
-    "exact_match": ExactMatch,
-    "sari": Sari,
-    "bleu": Bleu,
-    "bleu_uncased": uncased_bleu,
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Score:
     """A value with the ends of its bootstrap interval, in the metric's unit, and what exactly was computed."""
@@ -66,50 +51,6 @@ class Score:
     low: float
     high: float
     signature: str
-
-
-def score_all(predictions: Sequence[Prediction], metrics: Sequence[str]) -> tuple[dict[str, Score], dict[str, str]]:
-    """The scores of metrics given by name; and of a metric that fails, under each of its names, why.
-
-    Whatever a metric raises costs its own values alone.
-    """
-    scores: dict[str, Score] = {}
-    failed: dict[str, str] = {}
-    for name in metrics:
-        names: Sequence[str] = (name,)
-        try:
-            metric = load_metric(name)
-            names = metric.names
-            scores |= score(predictions, metric)
-        except (Exception, SystemExit) as error:
-            failed |= dict.fromkeys(names, reason(error))
-    return scores, failed
-
-
-def load_metric(name: str) -> Metric:
-    """The metric of that name in `METRICS`, or of your own class at the dotted path `package.module.Class`.
-
-    The class is called without arguments. Raises `UserError` when there is no such metric or it is none.
-    """
-    if name in METRICS:
-        return METRICS[name]()
-    known = f"{', '.join(METRICS)} or the dotted path package.module.Class of your own metric"
-    if "." not in name or not all(part.isidentifier() for part in name.split(".")):
-        raise UserError("task.metrics", name, f"expected {known}{did_you_mean(name, METRICS)}")
-    try:
-        factory = imported(name)
-    except NotImported as error:
-        module, cause = error.module_name, error.cause
-        if error.module is not None:
-            own = name.removeprefix(f"{module}.")
-            expected = f"the module {module} has no {own}{did_you_mean(own, vars(error.module))}"
-        elif isinstance(cause, ImportError):
-            expected = f"{module} cannot be imported ({cause}); is its folder on PYTHONPATH? Expected {known}"
-            expected += did_you_mean(name, METRICS)
-        else:
-            expected = f"the module {module} cannot be imported ({reason(cause)})"
-        raise UserError("task.metrics", name, expected) from cause
-    return _made(name, factory)
 
 
 def direction(metric: Metric, name: str) -> Literal["min", "max"] | None:
@@ -126,26 +67,6 @@ def direction(metric: Metric, name: str) -> Literal["min", "max"] | None:
         expected = "its higher_is_better must be true, false, or one of them for each name"
         raise UserError("task.metrics", type(metric).__name__, expected)
     return "max" if told else "min"
-
-
-def _made(name: str, factory: Callable[[], Metric]) -> Metric:
-    """The metric that `factory` makes, once it is known to be one; `name` is what the user wrote."""
-    try:
-        inspect.signature(factory).bind()
-    except (TypeError, ValueError) as error:
-        raise UserError("task.metrics", name, "expected a class that can be called without arguments") from error
-    try:
-        metric = factory()
-    except Exception as error:
-        raise UserError("task.metrics", name, f"it cannot be made ({reason(error)})") from error
-    lacking = [part for part in ("names", "signature", "statistics", "aggregate") if not hasattr(metric, part)]
-    if lacking:
-        needs = "a metric has names, signature, statistics(prediction) and aggregate(total, count)"
-        raise UserError("task.metrics", name, f"it has no {', '.join(lacking)}; {needs}")
-    names: object = metric.names
-    if not (isinstance(names, tuple) and names and all(isinstance(value, str) for value in names)):
-        raise UserError("task.metrics", name, f"its names must be a tuple of strings, not {names!r}")
-    return metric
 
 
 def score(

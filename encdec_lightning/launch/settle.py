@@ -10,7 +10,8 @@ from typing import Literal
 
 from encdec_lightning.config import Config, Node
 from encdec_lightning.errors import UserError
-from encdec_lightning.evaluation.metric import direction, load_metric
+from encdec_lightning.evaluation.metric import direction
+from encdec_lightning.evaluation.registry import load_metric
 from encdec_lightning.rules import concerned
 from encdec_lightning.training.options import NO_FP16_WEIGHTS
 

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from encdec_lightning.evaluation.baselines import baseline_predictions, permuted
-from encdec_lightning.evaluation.metric import Score, load_metric, score_all
+from encdec_lightning.evaluation.metric import Score
 from encdec_lightning.evaluation.references import unscorable
+from encdec_lightning.evaluation.registry import Spec, load_metric, score_all, title
 from encdec_lightning.records import Prediction
 from encdec_lightning.run import Run
 
@@ -21,7 +22,7 @@ def write_results(
     run: Run,
     predictions: list[Prediction],
     scores: Mapping[str, Score],
-    metrics: list[str],
+    metrics: Sequence[Spec],
     baselines: list[str],
     failed: Mapping[str, str] | None = None,
 ) -> None:
@@ -80,14 +81,14 @@ def remarks(metrics: Metrics) -> list[str]:
     return found
 
 
-def _unscorable(predictions: Sequence[Prediction], metrics: Sequence[str]) -> Metrics:
+def _unscorable(predictions: Sequence[Prediction], metrics: Sequence[Spec]) -> Metrics:
     """`test/{metric}/unscorable`: how many references score 0 whatever is predicted, where there are any."""
     found: Metrics = {}
-    for name in metrics:
+    for spec in metrics:
         try:
-            count = unscorable(load_metric(name), [each.reference for each in predictions])
+            count = unscorable(load_metric(spec), [text for each in predictions for text in each.references])
         except Exception:  # its scores say so
             continue
         if count:
-            found[f"test/{name}/unscorable"] = count
+            found[f"test/{title(spec)}/unscorable"] = count
     return found

@@ -20,7 +20,8 @@ from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.data.options import Task
 from encdec_lightning.errors import UserError
-from encdec_lightning.evaluation.metric import Score, score_all
+from encdec_lightning.evaluation.metric import Score
+from encdec_lightning.evaluation.registry import score_all
 from encdec_lightning.generation.export_config import stock_config
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.predict import predict

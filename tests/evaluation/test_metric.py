@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from encdec_lightning.cli.help import options_help
 from encdec_lightning.errors import UserError, UserErrors
 from encdec_lightning.evaluation.exact_match import ExactMatch
-from encdec_lightning.evaluation.metric import METRICS, Score, load_metric, score, score_all
+from encdec_lightning.evaluation.metric import Score, score
+from encdec_lightning.evaluation.registry import METRICS, load_metric, score_all
 from encdec_lightning.evaluation.rouge import Rouge
 from encdec_lightning.evaluation.significance import interval
 from encdec_lightning.records import Prediction

@@ -33,7 +33,7 @@ def check_monitors(config: Config, doubtful: set[str]) -> Iterator[UserError]:
 
 def metric_names(config: Config) -> list[str]:
     """The names under which validation would log the scores of the texts it generates."""
-    from encdec_lightning.evaluation.metric import load_metric
+    from encdec_lightning.evaluation.registry import load_metric
 
     return [f"val/{name}" for metric in config.task.scored_with for name in load_metric(metric).names]
 
