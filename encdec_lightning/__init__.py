@@ -9,8 +9,8 @@ The map, from left to right; each room imports only from rooms to its left:
     cache/                     derived data on disk: folder.py, entries.py, fingerprints.py
     run.py                     a run's folder
     cluster/                   folders of runs in, a job of Slurm's out: options.py, script.py, queue.py
-    evaluation/                texts in, scores out: metric.py, registry.py, rouge.py, bleu.py, chrf.py, ter.py, sari.py,
-                               exact_match.py, descriptive.py, words.py, sentences.py, subsequence.py,
+    evaluation/                texts in, scores out: metric.py, registry.py, rouge.py, bleu.py, chrf.py, ter.py,
+                               sari.py, exact_match.py, descriptive.py, words.py, sentences.py, subsequence.py,
                                references.py, significance.py, baselines.py
     kernels/                   what torch and transformers compute slowly: attention.py, attention_interface.py,
                                packing.py, dropout.py, noise.py, cross_entropy.py, working_copy.py, stand_in.py,

@@ -13,7 +13,7 @@ from encdec_lightning.records import Prediction
 
 
 def lead_sentence(source: str) -> str:
-    """The source up to the end of its first sentence; the whole source where no end is found.  See sentences.py for the rule."""
+    """The source up to the end of its first sentence; the whole source where no end is found (sentences.py)."""
     return source[: next(sentence_ends(source), len(source))]
 
 

@@ -56,7 +56,7 @@ class UncasedBleu(Bleu):
     The paper used the script of TensorFlow's official Transformer, to which sacrebleu's `intl` tokens come closest.
     """
 
-    names = ("bleu_uncased",)
+    names: tuple[str, ...] = ("bleu_uncased",)
 
     def __init__(self) -> None:
         super().__init__(tokenize="intl", lowercase=True)

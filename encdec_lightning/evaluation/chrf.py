@@ -26,7 +26,8 @@ class ChrF:
         require(("word_order", word_order, 0 <= word_order <= 4, "it must lie between 0 and 4"))
         self.names: tuple[str, ...] = ("chrf++" if word_order == 2 else "chrf",)
         self._chrf = CHRF(word_order=word_order, lowercase=lowercase)
-        self.signature = f"{self._chrf.get_signature().format(short=False)}|sacrebleu:{version('sacrebleu')}"
+        case = "lower" if lowercase else "kept"
+        self.signature = f"case:{case}|characters:6|words:{word_order}|beta:2|sacrebleu:{version('sacrebleu')}"
 
     def statistics(self, prediction: Prediction) -> NDArray[np.float64]:
         """Of each order, n-grams of prediction and of the best reference, and how many match; (3 * orders,)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,147 +14,14 @@ from encdec_lightning.records import Prediction
 ORDERS = (1, 2, 3, 4)
 """Words of an n-gram."""
 FUNCTION_WORDS = frozenset(
-    [
-        "a",
-        "about",
-        "above",
-        "after",
-        "again",
-        "against",
-        "all",
-        "also",
-        "am",
-        "an",
-        "and",
-        "any",
-        "are",
-        "as",
-        "at",
-        "be",
-        "because",
-        "been",
-        "before",
-        "being",
-        "below",
-        "between",
-        "both",
-        "but",
-        "by",
-        "can",
-        "cannot",
-        "could",
-        "did",
-        "do",
-        "does",
-        "doing",
-        "down",
-        "during",
-        "each",
-        "few",
-        "for",
-        "from",
-        "further",
-        "had",
-        "has",
-        "have",
-        "having",
-        "he",
-        "her",
-        "here",
-        "hers",
-        "herself",
-        "him",
-        "himself",
-        "his",
-        "how",
-        "i",
-        "if",
-        "in",
-        "into",
-        "is",
-        "it",
-        "its",
-        "itself",
-        "just",
-        "me",
-        "more",
-        "most",
-        "my",
-        "myself",
-        "no",
-        "nor",
-        "not",
-        "now",
-        "of",
-        "off",
-        "on",
-        "once",
-        "only",
-        "or",
-        "other",
-        "ought",
-        "our",
-        "ours",
-        "ourselves",
-        "out",
-        "over",
-        "own",
-        "said",
-        "same",
-        "say",
-        "says",
-        "she",
-        "should",
-        "so",
-        "some",
-        "such",
-        "than",
-        "that",
-        "the",
-        "their",
-        "theirs",
-        "them",
-        "themselves",
-        "then",
-        "there",
-        "these",
-        "they",
-        "this",
-        "those",
-        "through",
-        "to",
-        "too",
-        "under",
-        "until",
-        "up",
-        "upon",
-        "very",
-        "was",
-        "we",
-        "were",
-        "what",
-        "when",
-        "where",
-        "which",
-        "while",
-        "who",
-        "whom",
-        "why",
-        "will",
-        "with",
-        "would",
-        "you",
-        "your",
-        "yours",
-        "yourself",
-        "s",
-        "t",
-        "re",
-        "ve",
-        "ll",
-        "d",
-        "m",
-    ]
+    """
+    a about above after again against all also am an and any are as at be because been before being below between both
+    but by can cannot could did do does doing down during each few for from further had has have having he her here hers
+    herself him himself his how i if in into is it its itself just me more most my myself no nor not now of off on once only
+    or other ought our ours ourselves out over own said same say says she should so some such than that the their theirs
+    them themselves then there these they this those through to too under until up upon very was we were what when where
+    which while who whom why will with would you your yours yourself s t re ve ll d m
+    """.split()  # noqa: SIM905
 )
 """English words that a text may well have twice."""
 
@@ -163,6 +31,7 @@ class Length:
 
     names: tuple[str, ...] = ("length", "length_ratio")
     signature: str = "words:unicode|ratio:of sums|version:1"
+    higher_is_better: Mapping[str, bool] = {}
 
     def statistics(self, prediction: Prediction) -> NDArray[np.float64]:
         """Words of prediction and reference; (2,)."""
@@ -183,6 +52,7 @@ class NovelNgrams:
 
     names: tuple[str, ...] = tuple(f"novel_{n}grams" for n in ORDERS)
     signature: str = "words:unicode|n-grams:once|version:1"
+    higher_is_better: Mapping[str, bool] = {}
     needs_source: bool = True
 
     def statistics(self, prediction: Prediction) -> NDArray[np.float64]:

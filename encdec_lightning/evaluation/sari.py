@@ -60,7 +60,7 @@ class StandardSari:
     needs_source: bool = True
 
     def __init__(self) -> None:
-        self._tokenize = Tokenizer13a()
+        self._tokenize = Tokenizer13a()  # type: ignore[no-untyped-call]
 
     def statistics(self, prediction: Prediction) -> NDArray[np.float64]:
         """The example's SARI, between 0 and 1; shape (1,)."""

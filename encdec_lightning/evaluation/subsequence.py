@@ -15,7 +15,7 @@ def common_length(one: Sequence[str], other: Sequence[str]) -> int:
 
 
 def common_places(one: Sequence[str], other: Sequence[str]) -> list[int]:
-    """The places in `one` of a longest common subsequence, ascending: of several, the one that rouge-score reads out."""
+    """The places in `one` of a longest common subsequence, ascending; of several, the one that rouge-score takes."""
     rows = _rows(one, other)
     i, j, places = len(one), len(other), []
     while i and j:

@@ -24,7 +24,9 @@ class Ter:
 
     def __init__(self, case_sensitive: bool = False, normalized: bool = False) -> None:
         self._ter = TER(case_sensitive=case_sensitive, normalized=normalized)
-        self.signature = f"{self._ter.get_signature().format(short=False)}|sacrebleu:{version('sacrebleu')}"
+        case = "kept" if case_sensitive else "lower"
+        tokens = "tercom" if normalized else "white space"
+        self.signature = f"case:{case}|tokens:{tokens}|punctuation:kept|sacrebleu:{version('sacrebleu')}"
 
     def statistics(self, prediction: Prediction) -> NDArray[np.float64]:
         """The fewest edits to a reference, and the mean length of the references; (2,)."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Literal
 
-from nltk.stem.porter import PorterStemmer
+from nltk.stem.porter import PorterStemmer  # type: ignore[import-untyped]
 
 Tokenizer = Literal["ascii", "unicode"]
 TOKENIZERS: tuple[Tokenizer, ...] = ("ascii", "unicode")
