@@ -159,7 +159,7 @@ def _made(name: str, factory: Callable[..., Metric], arguments: Mapping[str, Any
         raise UserError("task.metrics", name, "expected a class of a metric") from error
     unknown = [key for key in arguments if key not in taken]
     if unknown:
-        takes = f"it takes {one_of(taken)}{did_you_mean(unknown[0], taken)}" if taken else "it takes no arguments"
+        takes = f"{one_of(taken)}{did_you_mean(unknown[0], taken)}" if taken else "it takes no arguments"
         raise UserError("task.metrics", f"{name}.{unknown[0]}", takes)
     try:
         inspect.signature(factory).bind(**arguments)
