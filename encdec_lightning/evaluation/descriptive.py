@@ -15,12 +15,13 @@ ORDERS = (1, 2, 3, 4)
 """Words of an n-gram."""
 FUNCTION_WORDS = frozenset(
     """
-    a about above after again against all also am an and any are as at be because been before being below between both
-    but by can cannot could did do does doing down during each few for from further had has have having he her here hers
-    herself him himself his how i if in into is it its itself just me more most my myself no nor not now of off on once
-    only or other ought our ours ourselves out over own said same say says she should so some such than that the their
-    theirs them themselves then there these they this those through to too under until up upon very was we were what when where
-    which while who whom why will with would you your yours yourself s t re ve ll d m
+    a about above after again against all also am an and any are as at be because been before being below between
+    both but by can cannot could did do does doing down during each few for from further had has have having he her
+    here hers herself him himself his how i if in into is it its itself just me more most my myself no nor not now
+    of off on once only or other ought our ours ourselves out over own said same say says she should so some such
+    than that the their theirs them themselves then there these they this those through to too under until up upon
+    very was we were what when where which while who whom why will with would you your yours yourself s t re ve ll d
+    m
     """.split()  # noqa: SIM905
 )
 """English words that a text may well have twice."""
