@@ -5,16 +5,17 @@ The map, from left to right; each room imports only from rooms to its left:
     records.py, signals.py     Pair and Prediction; the request to end
     credentials.py, dotted.py  passwords and keys in options; objects of a user's own by their dotted path
     errors.py, progress.py     a user's mistake, one sentence, exit code 2; how far long work is
-    files.py                   files written whole, archives read whole
+    files.py, owner.py         files written whole, archives read whole; who works in a folder
     cache/                     derived data on disk: folder.py, entries.py, fingerprints.py
     run.py                     a run's folder
     cluster/                   folders of runs in, a job of Slurm's out: options.py, script.py, queue.py
+    search/                    ranges of options in, values to try out: options.py, space.py, study.py
     evaluation/                texts in, scores out: metric.py, registry.py, rouge.py, bleu.py, chrf.py, ter.py,
                                sari.py, exact_match.py, descriptive.py, words.py, sentences.py, subsequence.py,
                                references.py, significance.py, baselines.py
     kernels/                   what torch and transformers compute slowly: attention.py, attention_interface.py,
                                packing.py, dropout.py, noise.py, cross_entropy.py, working_copy.py, stand_in.py,
-                               gradients.py, onednn_linear.py, short_attention.py, spans.py, self_check.py
+                               gradients.py, onednn_linear.py, short_attention.py, spans.py, self_check.py, varlen.py
     composition/               two checkpoints in, one model out: compose.py, compatibility.py, signature.py,
                                assembly.py, composed_model.py, model.py, prefix.py, labels.py, sharing.py,
                                architectures.py, checkpoints.py, foreign.py, local_checkpoints.py, convert.py,
@@ -31,17 +32,19 @@ The map, from left to right; each room imports only from rooms to its left:
                                engine.py, model_runner.py, positions.py, visibility.py, cache.py, logits.py,
                                candidates.py, constraints.py, search.py, beam_search.py, sampling.py,
                                special_tokens.py, export_config.py
-    training/                  batches in, checkpoints out: module.py, loss.py, flops.py, freezing.py,
+    training/                  batches in, checkpoints out: module.py, task_module.py, loss.py, flops.py, freezing.py,
                                optimizers.py, schedules.py, arrange.py, fsdp.py, pieces.py, resuming.py,
                                trainer_check.py, precision.py, product_speeds.py, checkpoint.py,
                                checkpoint_io.py, callbacks/
-    reporting/                 runs in, tables and plots out: opening.py, overview.py, results.py, table.py, curves.py,
-                               card.py, card_code.py, composition.py, memory.py, data.py
+    reporting/                 runs in, tables and plots out: opening.py, overview.py, trials.py, results.py, table.py,
+                               curves.py, card.py, card_code.py, composition.py, memory.py, data.py
     config.py, rules.py        the tree of options; composed values in, checked objects out
     launch/                    command lines in, runs out: settle.py, auto_precision.py, processes.py, run_folder.py,
-                               worker.py, submit.py, prepare.py, evaluation.py, points.py, sweep.py
+                               worker.py, submit.py, prepare.py, evaluation.py, points.py,
+                               search.py, sweep.py
     launch/command_line/       overrides in, a config out: presets.py, reading.py, hydra_nodes.py, hydra_errors.py,
-                               hydra_compose.py, hydra_values.py, names.py, draft.py, overrides.py
+                               hydra_compose.py, hydra_values.py, names.py, draft.py, overrides.py,
+                               ranges.py
     launch/slots/              the open slots' nodes in, objects out: argument_types.py, build.py, places.py
     launch/job/                a run's folder in, its results out: job.py, quiet.py, trainer.py, ranks.py, refusals.py,
                                at_work.py, targets.py, weights.py, metrics_json.py, testing.py, rank_starter.py,

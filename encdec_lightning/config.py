@@ -22,6 +22,7 @@ from encdec_lightning.data.options import Loading, Task
 from encdec_lightning.errors import FINITE, UserError, UserErrors, did_you_mean, is_finite, one_of, require
 from encdec_lightning.files import is_file_name
 from encdec_lightning.generation.options import Generation
+from encdec_lightning.search.options import Search
 from encdec_lightning.training.options import Training
 
 Node = dict[str, Any]
@@ -41,7 +42,8 @@ WORDS = {
     "float_type": "it must be a number",
 }
 """What is said for pydantic's kinds of mistakes."""
-NOT_OF_THE_RESULT = ("name", "folder", "logger", "export", "checkpoint_minutes", "slurm")
+NOT_OF_THE_RESULT = ("name", "folder", "logger", "export", "checkpoint_minutes", "slurm", "search")
+NOT_KEPT = ("slurm", "search")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,8 @@ class Config:
     """What a step does."""
     slurm: Slurm = field(default_factory=Slurm)
     """The job of `hydra/launcher=slurm`; no run keeps it."""
+    search: Search = field(default_factory=Search)
+    """How `hparams_search=optuna` chooses points; no run keeps it."""
     trainer: Node = field(default_factory=lambda: {"_target_": "lightning.Trainer"})
     """Open slot: Lightning's Trainer with any of its arguments."""
     optimizer: Node = field(default_factory=lambda: {"_target_": "torch.optim.AdamW", "fused": True})
@@ -108,15 +112,19 @@ class Config:
         return replace(self.data, seed=self.data.seed + self.seed)
 
     def frozen(self) -> Node:
-        """The plain values that a run keeps: all but those of its job, which may be another one next time."""
-        return {name: value for name, value in asdict(self).items() if name != "slurm"}
+        """The plain values that a run keeps: not its job's, which may be another one next time, nor a search's."""
+        return {name: value for name, value in asdict(self).items() if name not in NOT_KEPT}
 
-    def identity(self) -> str:
-        """A hash of all that changes the results: equal for two runs that would end equal."""
+    def of_the_result(self) -> Node:
+        """The plain values of all that changes the results."""
         kept = {name: value for name, value in asdict(self).items() if name not in NOT_OF_THE_RESULT}
         del kept["data"]["cache"], kept["data"]["workers"]
         kept["trainer"] = {key: value for key, value in self.trainer.items() if not key.startswith(("enable_", "log_"))}
-        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+        return kept
+
+    def identity(self) -> str:
+        """A hash of all that changes the results: equal for two runs that would end equal."""
+        return hashlib.sha256(json.dumps(self.of_the_result(), sort_keys=True).encode()).hexdigest()
 
 
 def _sound(values: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, object, bool, str]]:

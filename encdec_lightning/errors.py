@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from encdec_lightning.credentials import without_secrets
+from encdec_lightning.credentials import HIDDEN, secret_in, without_secrets
 from encdec_lightning.signals import TERMINATION, Terminated
 
 FAILED = 1
@@ -37,8 +37,9 @@ class UserError(ValueError):
 
     def __str__(self) -> str:
         name = self.field if self.field.isprintable() else repr(self.field)[1:-1]
-        expected = " ".join(self.expected.split())
-        return f"{_with_short_words(name)} is {shown(self.value)}: {_with_short_words(expected)}."
+        expected = without_secrets(" ".join(self.expected.split()))
+        value = HIDDEN if secret_in(self.field, self.value) == "a secret" else self.value
+        return f"{_with_short_words(name)} is {shown(value)}: {_with_short_words(expected)}."
 
     def inside(self, node: str) -> UserError:
         """The same mistake, its field named from one level further up: `num_beams` inside `generation`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -11,18 +10,20 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import yaml
 
+from encdec_lightning.credentials import without_secrets
 from encdec_lightning.errors import UserError, is_finite
 from encdec_lightning.files import clear_leftovers, damage, is_leftover, kind_of, sync_folder, sync_tree, write_text
+from encdec_lightning.owner import OWNER, Taken, flocked, owned
 from encdec_lightning.records import Prediction
 
-State = Literal["running", "preempted", "failed", "finished"]
+State = Literal["running", "preempted", "pruned", "failed", "finished"]
 
 
 class Run:
@@ -108,7 +109,7 @@ class Run:
     def _holds_leftovers_alone(self) -> bool:
         """Whether the folder is empty but for what a process leaves that is killed in `create`."""
         names = [] if not self.folder.is_dir() else [path.name for path in self.folder.iterdir()]
-        return self.folder.is_dir() and all(name == ".lock" or is_leftover(name) for name in names)
+        return self.folder.is_dir() and all(name in (".lock", OWNER) or is_leftover(name) for name in names)
 
     def config(self) -> dict[str, Any]:
         """The frozen config, as plain values; raises `UserError` when it cannot be read."""
@@ -160,30 +161,30 @@ class Run:
         path = self.logs / ("error.txt" if rank == 0 else f"error-rank{rank}.txt")
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as stream:
-            stream.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}\n{''.join(traceback.format_exception(error))}\n")
+            text = without_secrets("".join(traceback.format_exception(error)))
+            stream.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}\n{text}\n")
         return path
 
     @contextmanager
     def lock(self) -> Iterator[int]:
-        """Hold the run for this process, until it dies at the latest; raises `UserError` if another one does.
+        """Hold the run for this process, until it dies at the latest; raises `UserError` if another one does, anywhere.
 
-        Gives the lock's file descriptor: a process that inherits it holds the run too.
+        Gives the lock's file descriptor: a process that inherits it holds the run too, on this machine.
         """
-        with self._opened_lock() as stream:
+        with ExitStack() as held:
             try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                stream = held.enter_context((self.folder / ".lock").open("w"))
+                owner = self.folder / OWNER
+                held.enter_context(owned(owner, flocked(stream.fileno(), owner)))
+            except Taken as other:
+                expected = f"another process is working in this run ({other}), wait for its end"
+                raise UserError("run", str(self.folder), expected) from other
             except OSError as error:
-                expected = "another process is working in this run, wait for its end"
-                raise UserError("run", str(self.folder), expected) from error
+                problem = f"nothing can be written into it ({error.strerror})"
+                raise UserError("run", str(self.folder), problem) from error
             for folder in (self.folder, self.checkpoints, self.folder / "predictions"):
                 clear_leftovers(folder)  # whoever left them does not hold the run any more
             yield stream.fileno()
-
-    def _opened_lock(self) -> IO[str]:
-        try:
-            return (self.folder / ".lock").open("w")
-        except OSError as error:
-            raise UserError("run", str(self.folder), f"nothing can be written into it ({error.strerror})") from error
 
     @property
     def is_writable(self) -> bool:

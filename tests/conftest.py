@@ -34,9 +34,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Studies of minutes run when asked for, by `-m slow`."""
+    """Studies of minutes, and what needs a GPU, run when asked for, by `-m slow` and `-m gpu`."""
     if not config.option.markexpr:
-        items[:] = [item for item in items if item.get_closest_marker("slow") is None]
+        left_out = ("slow", "gpu")
+        items[:] = [item for item in items if not any(item.get_closest_marker(each) for each in left_out)]
 
 
 @pytest.fixture(scope="session")

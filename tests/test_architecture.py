@@ -18,21 +18,9 @@ import encdec_lightning
 
 HOUSE = Path(encdec_lightning.__file__).parent
 ROOMS = [
-    *(
-        "records",
-        "signals",
-        "credentials",
-        "dotted",
-        "errors",
-        "progress",
-        "files",
-        "cache",
-        "run",
-        "cluster",
-        "evaluation",
-        "kernels",
-        "composition",
-    ),
+    *("records", "signals", "credentials", "dotted", "errors", "progress", "files", "owner", "cache", "run", "cluster"),
+    "search",
+    *("evaluation", "kernels", "composition"),
     *("data", "generation", "training"),
     *("reporting", "config", "rules", "launch", "prediction", "cli"),
 ]
@@ -55,7 +43,7 @@ INSIDE = {
     "data": ["options", "preprocessing", "sources", "examples", "batches", "inspection", "datamodule"],
     "launch": [
         *("command_line", "slots", "settle", "auto_precision", "job", "checks", "processes", "run_folder", "submit"),
-        *("worker", "prepare", "evaluation", "points", "sweep"),
+        *("worker", "prepare", "evaluation", "points", "search", "sweep"),
     ],
 }
 """The order of imports inside a room that has folders."""

@@ -186,6 +186,7 @@ SAME = [
     {"data": {"cache": "/some/folder"}},
     {"checkpoint_minutes": 1.0},
     {"slurm": {"partition": "gpu", "print": True}},
+    {"search": {"trials": 7, "sampler": "random"}},
 ]
 OTHER = [
     {"seed": 1},

@@ -8,8 +8,9 @@ import pytest
 import tiny
 
 from encdec_lightning.cli import check, prepare, train
-from encdec_lightning.credentials import secret_in, without_secrets
+from encdec_lightning.credentials import secret_in, secrets_of, without_secrets
 from encdec_lightning.errors import UserError, reason
+from encdec_lightning.run import Run
 
 KEY = "hf_" + "a1B2" * 8
 SECRETS = {  # option: value with a secret in it
@@ -18,16 +19,33 @@ SECRETS = {  # option: value with a secret in it
     "logger.wandb.api_key": "hunter2",
     "callbacks.mine.token": "hunter2",
     "model.encoder": f"/models/{KEY}",
+    "task.test": "https://hunter2@example.org/x.jsonl",
+    "task.a": "https://example.org/x#access_token=hunter2",
+    "task.b": "https://example.org/x?auth=hunter2",
+    "task.c": "https://example.org/x?key=hunter2hunter2hunter2",
+    "task.d": "git+https://hunter2@example.org/x",
+    "data.a": "github_pat_" + "a1B2" * 8,
+    "data.b": "sk-proj-" + "a1B2" * 10,
+    "data.c": "xoxb-123456789-abcdefghij",
+    "data.d": "ASIAIOSFODNN7EXAMPLE",
+    "data.e": "Bearer a1B2a1B2a1B2",
+    "data.f": "-----BEGIN RSA PRIVATE KEY-----\na1B2",
+    "logger.a.secretAccessKey": "hunter2",
+    "logger.a.api-key": "hunter2",
+    "logger.a.private_key": "hunter2",
+    "logger.a.headers.Authorization": "hunter2",
+    "logger.a.pwd": "hunter2",
 }
 
 
 @pytest.mark.parametrize(("option", "value"), SECRETS.items())
 def test_a_secret_is_found_and_hidden(option: str, value: str) -> None:
     assert secret_in(option, value) is not None
-    shown = str(UserError("option", value, "something else"))
-    if option in ("task.train", "task.validation"):
-        assert "hunter2" not in shown and "***" in shown
-    assert KEY not in shown
+    for shown in (
+        str(UserError(option, value, "something else")),
+        str(UserError("x", 1, f"it was {option}={value} here")),
+    ):
+        assert "hunter2" not in shown and "a1B2" not in shown and "***" in shown
 
 
 @pytest.mark.parametrize(
@@ -40,11 +58,63 @@ def test_a_secret_is_found_and_hidden(option: str, value: str) -> None:
         ("task.monitor", "val/token_accuracy"),
         ("model.encoder", "org/hf_model"),
         ("logger.wandb.project", "secrets"),
+        ("model.encoder", "/models/sk-slovak-bert-base-uncased-v2-and-more"),
+        ("task.train", "https://example.org/a.jsonl?key=1&code=en"),
+        ("task.train", f"hub:a/b@{'0123456789abcdef' * 2}01234567:c:train"),
+        ("task.monitor_mode", "max"),
+        ("callbacks.a.mask_token", 5),
+        ("callbacks.a.key", "val/loss"),
+        ("callbacks.a.author", "me"),
     ],
 )
 def test_what_is_no_secret_stays(option: str, value: object) -> None:
     assert secret_in(option, value) is None
     assert without_secrets(str(value)) == str(value)
+
+
+def test_what_the_environment_holds_is_hidden_and_no_option(monkeypatch) -> None:
+    monkeypatch.setenv("MY_SERVICE_TOKEN", "0123456789abcdef")
+    monkeypatch.setenv("SHORT_TOKEN", "a")
+    assert secret_in("logger.mine.text", "x-0123456789abcdef") == "a key"
+    assert without_secrets("it refuses 0123456789abcdef") == "it refuses ***"
+    assert without_secrets("a") == "a"
+
+
+def test_passwords_of_numbers_and_in_lists() -> None:
+    assert secret_in("logger.a.password", 123456) == "a secret"
+    assert secrets_of({"a": {"passwords": 1, "token": ["hunter2"], "b": [{"c": "https://a:b@c"}]}}) == {
+        "a.token": "a secret",
+        "a.b.0.c": "a password",
+    }
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["logger.csv.password=hunter2", "callbacks.best.api_key=hunter2", "pasword.token=hunter2", "seed={token=hunter2"],
+)
+def test_an_option_that_is_wrong_for_another_reason_is_not_shown(line, files: tiny.Files, in_tmp: Path, capsys) -> None:
+    assert train.main([*files.overrides("debug=step"), line]) == 2
+    said = capsys.readouterr()
+    assert said.err and "hunter2" not in said.err + said.out
+
+
+def test_a_traceback_is_kept_without(tmp_path: Path) -> None:
+    try:
+        raise OSError("cannot open https://me:hunter2@example.org/x")
+    except OSError as error:
+        kept = Run.create(tmp_path / "run", {}, "abc").keep_traceback(error)
+    assert "OSError: cannot open https://***@example.org/x" in kept.read_text()
+
+
+def test_no_file_of_a_run_holds_what_is_in_the_environment(files: tiny.Files, in_tmp: Path, monkeypatch) -> None:
+    """wandb writes down the command and the options, in text and in its own format."""
+    for name in ("WANDB_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "hunter2x" * 5)
+    more = ["logger=wandb", "logger.wandb.offline=true", "task.metrics=[exact_match]", "folder=run"]
+    assert train.main(files.overrides("debug=step", *more)) == 0
+    written = [file for file in in_tmp.rglob("*") if file.is_file()]
+    assert any(file.suffix == ".wandb" for file in written)
+    assert not [file for file in written if b"hunter2" in file.read_bytes()]
 
 
 def test_percent_signs_are_hidden_with_the_rest() -> None:

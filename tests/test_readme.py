@@ -77,7 +77,10 @@ def run_all(file: Path, files: tiny.Files, capsys: pytest.CaptureFixture[str]) -
             assert f"\n{arguments[0]}:" in text_of("Makefile")
             continue
         if {"task=mine", "task=jsonl"} & {*arguments}:
-            arguments = [each.replace("max_steps=1000", "max_steps=1") for each in [*arguments, *small, *roles]]
+            arguments = [
+                each.replace("max_steps=1000", "max_steps=1").replace("trials=30", "trials=1")
+                for each in [*arguments, *small, *roles]
+            ]
         try:
             code = COMMANDS[command](arguments)
         except SystemExit as end:  # a help text

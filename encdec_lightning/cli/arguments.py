@@ -171,6 +171,7 @@ def open_run(given: Mapping[str, str], options: Mapping[str, str], mistakes: lis
     try:
         if "run" in given:
             run = opened_run(given["run"])
+            import_nothing_of(run)
             values = run.config()
     except UserError as mistake:
         raise UserErrors([mistake, *found]) from None
@@ -188,6 +189,12 @@ def open_run(given: Mapping[str, str], options: Mapping[str, str], mistakes: lis
     if found:
         raise UserErrors(found)
     return run
+
+
+def import_nothing_of(run: Run) -> None:
+    """Look for no modules in the working folder where it lies in a run's: a stranger may have put some there."""
+    if Path.cwd().is_relative_to(run.folder):
+        sys.path[:] = [each for each in sys.path if each not in ("", str(Path.cwd()))]
 
 
 def opened_run(folder: str) -> Run:

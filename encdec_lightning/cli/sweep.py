@@ -41,7 +41,9 @@ def _sweep(argv: Sequence[str] | None) -> None:
     def shown() -> tuple[Group, bool]:
         found = [overview(run) for run in find_runs(Path(given.folder))]
         lines = [Text(line, overflow="fold") for line in remarks(found)]
-        return Group(overview_table(found), *lines), all(each.state in ("finished", "failed") for each in found)
+        return Group(overview_table(found), *lines), all(
+            each.state in ("finished", "failed", "pruned") for each in found
+        )
 
     table, ended = shown()
     if given.once or not console.is_terminal or ended:

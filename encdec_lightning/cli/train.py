@@ -62,7 +62,7 @@ def _train(argv: Sequence[str] | None) -> None:
         if by_slurm:
             submit(checked([made.config]))
             return
-        refuse(refused(made.config.slurm))
+        refuse(refused(made.config))
         run = make_run(made.config, checked=True)
     else:
         run = opened_run(folder)

@@ -31,6 +31,27 @@ def check_one_task() -> None:
         raise UserError("SLURM_STEP_NUM_TASKS", tasks, expected)
 
 
+def devices_of(value: object) -> int | None:
+    """How many devices `trainer.devices` asks for on each node; None where nobody says a number."""
+    if isinstance(value, list):
+        return len(value)
+    text = str(value)
+    if "," in text:
+        return len([each for each in text.split(",") if each.strip()])
+    return int(text) if text.isdecimal() and int(text) else None
+
+
+def check_tasks(devices: object, nodes: object) -> None:
+    """Raise `UserError` where this job, its script edited perhaps, has other tasks than its run has processes."""
+    each = devices_of(devices) or 1
+    wanted = {"NNODES": int(str(nodes)), "NTASKS_PER_NODE": each, "NTASKS": each * int(str(nodes))}
+    for name, number in wanted.items():
+        told = os.environ.get(f"SLURM_{name}", str(number))
+        if told != str(number):
+            expected = f"its run wants {number} (trainer.devices is {each}, trainer.num_nodes {nodes}); mend the script"
+            raise UserError(f"SLURM_{name}", told, expected)
+
+
 def submitted(script: Path) -> str:
     """Submit a script; gives the job's number. Raises `UserError` with what Slurm refuses."""
     done = _asked("sbatch", "--parsable", str(script))

@@ -68,6 +68,15 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
         if fitting:
             _tell_same(self.task, {split: self.content(split) for split in SPLITS})
 
+    def check_devices(self, devices: int) -> None:
+        """Raise `UserError` where an update cannot have an example for each of so many devices."""
+        examples, size = len(self.examples("train").lengths), devices * self.loading.accumulate
+        if self._sized:
+            self._planner(devices)
+        elif examples < size:
+            expected = f"with {devices} devices an update has {size} batches, and there are {examples} examples in all"
+            raise UserError("data.accumulate", self.loading.accumulate, expected)
+
     def state_dict(self) -> dict[str, str]:
         """What a checkpoint keeps of the data that choose and judge it; the training data are with the position."""
         return {split: self.content(split) for split in EVALUATED}
@@ -138,9 +147,9 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
         """Whether updates have a fixed size."""
         return (self.loading.update_examples, self.loading.update_target_tokens) != (None, None)
 
-    def _planner(self) -> UpdatePlanner:
-        """The plan of updates of a fixed size, made once for a number of devices."""
-        loading, lengths, world_size = self.loading, self.examples("train").lengths, self._world()[1]
+    def _planner(self, devices: int | None = None) -> UpdatePlanner:
+        """The plan of updates of a fixed size, made once for a number of devices; by default those that are at work."""
+        loading, lengths, world_size = self.loading, self.examples("train").lengths, devices or self._world()[1]
         if world_size not in self._planners:
             field = "update_examples" if loading.update_examples else "update_target_tokens"
             size = loading.update_examples or examples_for(loading.update_target_tokens or 1, lengths)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from encdec_lightning.evaluation.sari import Sari, StandardSari
 from encdec_lightning.evaluation.ter import Ter
 from encdec_lightning.records import Prediction
 
-METRICS: dict[str, Callable[..., Metric]] = {
+METRICS: dict[str, type[Metric]] = {
     "rouge": Rouge,
     "exact_match": ExactMatch,
     "sari": Sari,
@@ -128,7 +128,7 @@ class _Labelled:
         return getattr(self._metric, name)  # what a metric need not have
 
 
-def _factory(name: str) -> Callable[..., Metric]:
+def _factory(name: str) -> object:
     """What makes the metric of a name or dotted path; raises `UserError`."""
     if name in METRICS:
         return METRICS[name]
@@ -136,7 +136,7 @@ def _factory(name: str) -> Callable[..., Metric]:
     if "." not in name or not all(part.isidentifier() for part in name.split(".")):
         raise UserError("task.metrics", name, f"expected {known}{did_you_mean(name, METRICS)}")
     try:
-        factory: Callable[..., Metric] = imported(name)
+        factory: object = imported(name)
     except NotImported as error:
         module, cause = error.module_name, error.cause
         if error.module is not None:
@@ -151,9 +151,11 @@ def _factory(name: str) -> Callable[..., Metric]:
     return factory
 
 
-def _made(name: str, factory: Callable[..., Metric], arguments: Mapping[str, Any]) -> Metric:
-    """The metric that `factory` makes, once it is known to be one; `name` is what the user wrote."""
+def _made(name: str, factory: object, arguments: Mapping[str, Any]) -> Metric:
+    """The metric that the class `factory` makes; `name` is what the user wrote. Nothing but a class is called."""
     try:
+        if not isinstance(factory, type):
+            raise TypeError("it is no class")
         taken = inspect.signature(factory).parameters
     except (TypeError, ValueError) as error:
         raise UserError("task.metrics", name, "expected a class of a metric") from error
@@ -167,7 +169,7 @@ def _made(name: str, factory: Callable[..., Metric], arguments: Mapping[str, Any
         expected = f"its class needs other arguments ({error}): give them as {{name: {name}, ...}}"
         raise UserError("task.metrics", name, expected) from error
     try:
-        metric = factory(**arguments)
+        metric: Metric = factory(**arguments)
     except UserErrors as errors:
         first = errors.problems[0]
         raise UserError("task.metrics", f"{name}.{first.field}", f"{first.value!r}: {first.expected}") from errors

@@ -99,13 +99,15 @@ class BeamSearch(Search):
             overtaken = best_running / self.penalties[at_best] <= worst
         return overtaken | (lengths == self.max_length)
 
-    def hypotheses(self, place: int) -> list[Hypothesis]:
-        """The best `num_return_sequences` of a source that is done; fewer where the vocabulary allows no more."""
+    def hypotheses(self, places: Tensor) -> list[list[Hypothesis]]:
+        """The best `num_return_sequences` of sources that are done; fewer where the vocabulary allows no more."""
         count = self.options.num_return_sequences
-        lengths, scores = self.finished_lengths[place, :count].tolist(), self.finished_scores[place, :count].tolist()
-        tokens = self.finished[place, :count].tolist()
-        found = zip(tokens, lengths, scores, strict=True)
-        return [Hypothesis(ids[1 : 1 + length], score) for ids, length, score in found if score > LOWEST]
+        tables = (self.finished, self.finished_lengths, self.finished_scores)
+        rows = zip(*(each[places, :count].tolist() for each in tables), strict=True)
+        return [
+            [Hypothesis(ids[1 : 1 + length], score) for ids, length, score in zip(*row, strict=True) if score > LOWEST]
+            for row in rows
+        ]
 
 
 def _grown(tokens: Tensor, lengths: Tensor, parents: Tensor, words: Tensor) -> Tensor:

@@ -33,11 +33,10 @@ def constraint(tokens: Tensor, lengths: Tensor, longest: int, options: Generatio
         rules.append(forbid_end)
     if 0 < ngram <= longest + 1:
         banned, holds = _repeats(tokens[:, : longest + 1], lengths, ngram)
-        nothing = torch.tensor(torch.inf, device=tokens.device)
 
         def forbid_repeats(piece: Tensor, start: int) -> None:
             inside = holds & (banned >= start) & (banned < start + piece.shape[1])
-            limit = torch.where(inside, -nothing, nothing).to(piece.dtype)
+            limit = torch.where(inside, -torch.inf, torch.inf).to(piece.dtype)
             piece.scatter_reduce_(1, (banned - start).clamp(0, piece.shape[1] - 1), limit, "amin")
 
         rules.append(forbid_repeats)

@@ -34,6 +34,10 @@ class Engine(Generic[Key]):
     One engine serves many streams, one after the other; where one stops, be it inside a step, does not matter to the
     next. It holds the model's own weights, or one copy cast to `dtype` when it was made. Weights in bf16 are laid out
     for products on CPU then, and later changes of theirs are not seen.
+
+    On a GPU the processor waits for the device once in a step, to learn which sources are done; where some are, four
+    times more, for their texts; and now and then for whether a model's logits are its head's product (`CapturedHead`).
+    Nothing is copied to the device but where sources enter or leave.
     """
 
     def __init__(
@@ -119,7 +123,7 @@ class Engine(Generic[Key]):
                 self._lengths += [1] * len(group)
             else:
                 places, at = list(range(len(self._keys))), slice(0, len(self._keys))
-                pieces = self.runner.step(self._tokens[at], self._lengths)
+                pieces = self.runner.step(self._tokens[at], self._lengths, self.search.lengths[at])
                 move = self.search.step(len(places), max(self._lengths), pieces)
                 if move.parents is not None:
                     self.runner.reorder(move.parents)
@@ -129,7 +133,10 @@ class Engine(Generic[Key]):
 
     def _leave(self, places: list[int]) -> list[tuple[Key, list[Hypothesis]]]:
         """The results of the sources in these places, which the last sources then take."""
-        finished = [(self._keys[place], self.search.hypotheses(place)) for place in places]
+        if not places:
+            return []
+        found = self.search.hypotheses(torch.tensor(places, device=self.runner.device))
+        finished = [(self._keys[place], hypotheses) for place, hypotheses in zip(places, found, strict=True)]
         kept, done = len(self._keys) - len(places), set(places)
         into = [place for place in places if place < kept]
         out_of = [place for place in range(kept, len(self._keys)) if place not in done]

@@ -40,7 +40,7 @@ def generate(
     generator: torch.Generator | None = None,
 ) -> list[list[Hypothesis]]:
     """The targets of each example of a batch, in its order; see `stream`."""
-    lengths = batch.source_lengths.tolist()
+    lengths = batch.lengths[:, 0].tolist()
     sources = [(number, batch.source_ids[number, : lengths[number]]) for number in range(batch.examples)]
     sources.sort(key=lambda source: -len(source[1]))
     options = generation or Generation()

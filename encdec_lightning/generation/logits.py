@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from encdec_lightning.kernels.onednn_linear import onednn_linear, runs_in_onednn
 
 PIECE = 2048  # tokens of the vocabulary at a time: their logits for some hundred targets stay in the processor's cache
+LOOKS = 4  # at a model's logits, whether they are its head's product; each waits for the device
 
 Pieces = Sequence[Callable[[], Tensor]]
 """What computes the logits of R targets, in pieces (R, C) of the vocabulary."""
@@ -69,6 +70,7 @@ class CapturedHead:
         """The model is this package's own copy: it keeps the hook."""
         self._module = model.get_output_embeddings()
         self._head: Head | None = None
+        self._looks = LOOKS
         self._given: list[Tensor] = []  # in the forward pass under way
         if type(self._module) is nn.Linear:
             self._module.register_forward_pre_hook(self._keep)
@@ -83,9 +85,11 @@ class CapturedHead:
             hidden = self._given.pop().reshape(targets, -1)
             if self._head is not None:
                 return self._head.pieces(hidden)
-            expected = functional.linear(hidden, self._module.weight, self._module.bias)
-            if torch.equal(logits.reshape(targets, -1), expected):  # nothing scaled, capped or added after
-                self._head = Head(self._module.weight, self._module.bias)
+            if self._looks:
+                self._looks -= 1
+                expected = functional.linear(hidden, self._module.weight, self._module.bias)
+                if torch.equal(logits.reshape(targets, -1), expected):  # nothing scaled, capped or added after
+                    self._head = Head(self._module.weight, self._module.bias)
         return pieces_of(logits.reshape(targets, -1))
 
     def _keep(self, module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -87,11 +87,17 @@ class ModelRunner:
             output = self.model(**given, past_key_values=self.cache, use_cache=True)
         return self._head.pieces(output.logits, len(ids))
 
-    def step(self, tokens: Tensor, numbers: Sequence[int]) -> Pieces:
-        """The logits of n * K targets after `tokens` (n, K), number `numbers` (n,) of each source's targets."""
+    def step(self, tokens: Tensor, numbers: Sequence[int], on_device: Tensor | None = None) -> Pieces:
+        """The logits of n * K targets after `tokens` (n, K), number `numbers` (n,) of each source's targets.
+
+        Who has these numbers on the device too gives them, so that they need not be copied there.
+        """
         active, steps, same = len(tokens), max(numbers), min(numbers) == max(numbers)
         widths = self._visibility.widths[:active]
-        number = torch.tensor([steps] if same else list(numbers), device=self.device)[:, None]
+        if same:
+            number = torch.full((1, 1), steps, device=self.device)
+        else:
+            number = (torch.tensor(numbers, device=self.device) if on_device is None else on_device)[:, None]
         first = 1 + self.beams * (number - 1)
         self.cache.advance(active, max(widths), steps, 1 + self.beams * (steps - 1) if same else first)
         written = (first + torch.arange(self.beams, device=self.device)).expand(active, -1)

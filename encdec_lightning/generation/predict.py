@@ -28,7 +28,7 @@ def predict(
     examples = [
         (pair, ids[:length])
         for batch in batches
-        for pair, ids, length in zip(batch.pairs, batch.source_ids, batch.source_lengths.tolist(), strict=False)
+        for pair, ids, length in zip(batch.pairs, batch.source_ids, batch.lengths[:, 0].tolist(), strict=False)
     ]
     examples.sort(key=lambda example: -len(example[1]))
     start: ElasticStreamer[int] = ElasticStreamer(

@@ -77,12 +77,19 @@ class Sampling(Search):
         logits = logits / self.options.temperature
         if self.options.top_p < 1:
             logits = cut_to_nucleus(logits, self.options.top_p)
-        return torch.multinomial(logits.softmax(dim=1), count, replacement=True, generator=self.generator)
+        probabilities = logits.softmax(dim=1)
+        if count == 1 and probabilities.device.type != "cpu":
+            # torch's own draw, without its look at the numbers, for which it would wait
+            noise = torch.empty_like(probabilities).exponential_(generator=self.generator)
+            return (probabilities / noise).argmax(dim=1, keepdim=True)
+        return torch.multinomial(probabilities, count, replacement=True, generator=self.generator)
 
-    def hypotheses(self, place: int) -> list[Hypothesis]:
-        """The targets of a source that is done, in the order of the draws."""
-        columns = (each[place].tolist() for each in (self.tokens, self.ended_lengths, self.scores))
-        return [Hypothesis(ids[1 : 1 + length], score) for ids, length, score in zip(*columns, strict=True)]
+    def hypotheses(self, places: Tensor) -> list[list[Hypothesis]]:
+        """The targets of sources that are done, in the order of the draws."""
+        rows = zip(*(each[places].tolist() for each in (self.tokens, self.ended_lengths, self.scores)), strict=True)
+        return [
+            [Hypothesis(ids[1 : 1 + length], score) for ids, length, score in zip(*row, strict=True)] for row in rows
+        ]
 
 
 def cut_to_nucleus(logits: Tensor, mass: float) -> Tensor:

@@ -61,8 +61,8 @@ class Search(ABC):
         """The next tokens of the first n sources, from the logits of n * K targets of `longest` tokens or fewer."""
 
     @abstractmethod
-    def hypotheses(self, place: int) -> list[Hypothesis]:
-        """The results of the source in this place, which is done, best first where there is an order."""
+    def hypotheses(self, places: Tensor) -> list[list[Hypothesis]]:
+        """The results of the sources in these places, which are done, best first where there is an order."""
 
     @property
     def state(self) -> list[Tensor]:

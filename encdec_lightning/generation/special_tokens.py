@@ -55,9 +55,8 @@ class Tokens:
         for token, there in ((self.forced_first, lengths == 0), (self.forced_last, lengths == max_length - 1)):
             if token is None:
                 continue
-            logits, tokens = best.logits.clone(), best.tokens.clone()
+            logits, tokens = best.logits.masked_fill(there[:, None], -torch.inf), best.tokens.clone()
             certain = logits.new_zeros(len(logits)) if best.normalizer is None else best.normalizer
-            logits[there] = -torch.inf
             logits[:, 0] = torch.where(there, certain, logits[:, 0])
             tokens[:, 0] = torch.where(there, token, tokens[:, 0])
             best = Candidates(logits, tokens, best.normalizer)

@@ -21,6 +21,7 @@ from encdec_lightning.kernels.noise import draw_key, dropout_noise
 from encdec_lightning.kernels.packing import Group, Packing, active
 from encdec_lightning.kernels.self_check import self_check
 from encdec_lightning.kernels.short_attention import short_attention
+from encdec_lightning.kernels.varlen import packed_varlen
 
 SHORT = 16  # queries; more of them are transformers' to answer
 NOT_HERE = ("softcap", "output_attentions", "cache")  # arguments that only transformers' function answers
@@ -101,6 +102,9 @@ def packed_attention(
     if is_causal is None:
         is_causal = bool(getattr(module, "is_causal", True))
     is_causal = is_causal and tokens == key.shape[2]
+    if query.device.type != "cpu":
+        assert not dropout
+        return packed_varlen(query, key, value, packing, scaling, is_causal)
     groups = packing.groups(tokens, key.shape[2], heads)
     scale = size**-0.5 if scaling is None else scaling
     rows = (each.transpose(1, 2).reshape(-1, each.shape[-1]) for each in (query, key, value))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import sdpa_mask
 
+from encdec_lightning.kernels import varlen
 from encdec_lightning.kernels.attention import attention
 from encdec_lightning.kernels.packing import active
 
 NAME = "encdec"
+DROPOUTS = ("attention_probs_dropout_prob", "attn_pdrop", "attention_dropout")
+"""What families call the dropout of attention."""
 
 
 def use_attention(model: PreTrainedModel) -> None:
@@ -31,6 +36,51 @@ def all_use_attention(model: PreTrainedModel) -> bool:
     """Whether every attention of `model` is `attention`."""
     parts = [part for part in model.modules() if isinstance(part, PreTrainedModel) and not part.config.sub_configs]
     return all(part.config._attn_implementation == NAME for part in parts)
+
+
+def packs_examples(model: PreTrainedModel, device: torch.device) -> bool:
+    """Whether a training step on a device lays examples side by side; the families must allow it as well.
+
+    This is the rule of which attention runs in training:
+
+    | device | when | attention |
+    |---|---|---|
+    | processor | the families allow packing | packed, this package's own, with dropout |
+    | processor | else | padded, this package's own, with dropout |
+    | a GPU since Ampere | the families allow packing, no dropout of attention is in effect, products are in bf16 or
+      fp16, heads have a multiple of 8 numbers, 256 at most, and torch has a `varlen_attn` | packed, that one |
+    | any other | | padded, transformers' `sdpa` |
+
+    `varlen_attn` takes no dropout. BERT and GPT-2 train with 0.1, so that it runs with `model.dropout=0`.
+    """
+    if not all_use_attention(model):
+        return False
+    if device.type == "cpu":
+        return True
+    low = torch.is_autocast_enabled(device.type) if device.type in varlen.DEVICES else False
+    dtype = torch.get_autocast_dtype(device.type) if low else model.dtype
+    return (
+        dtype in varlen.DTYPES
+        and not (model.training and any(_number(config, DROPOUTS) for config in _sides(model)))
+        and all(_head_size(config) in varlen.HEAD_SIZES for config in _sides(model))
+        and varlen.torch_varlen() is not None
+        and varlen.runs_flash_attention(device)
+    )
+
+
+def _sides(model: PreTrainedModel) -> list[Any]:
+    return [
+        part.config for part in model.modules() if isinstance(part, PreTrainedModel) and not part.config.sub_configs
+    ]
+
+
+def _number(config: Any, names: Sequence[str]) -> float:
+    """The first of some settings that a config has; 0 if it has none."""
+    return next((getattr(config, name) or 0 for name in names if hasattr(config, name)), 0)
+
+
+def _head_size(config: Any) -> int:
+    return int(_number(config, ("head_dim",))) or config.hidden_size // config.num_attention_heads
 
 
 def mask(*args: Any, **kwargs: Any) -> Tensor | None:

@@ -33,6 +33,9 @@ def linear_cross_entropy(
     target's loss, and e of the mean over the vocabulary. The gradients are computed on the way, as Liger-Kernel does
     (Hsu et al. 2024, section 3.2). The weight's is written where `memory` says. In fp16, where small probabilities are
     zero, torch computes both, so that a loss scale reaches them.
+
+    It runs on every device. Torch has a function of that name since 2.13: its chunks take no label smoothing, and on a
+    processor two to five times as long (experiments/speed); whole, it keeps four to thirteen times the memory.
     """
     device = hidden.device.type
     if torch.is_autocast_enabled(device):

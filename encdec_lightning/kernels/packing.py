@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 ANOTHER_GROUP = 16_000  # what a group costs beside its scores, in scores of one head
 LANES = 32  # bf16 numbers of a vector register; torch's softmax of rows that do not fill them takes twice as long
@@ -64,6 +65,8 @@ class Packing:
 
     source: tuple[int, ...]
     target: tuple[int, ...]
+    on_device: tuple[Tensor, Tensor] | None = field(default=None, compare=False)
+    """The same lengths on a device that is not the processor, (B,) each."""
     _groups: dict[tuple[int, int, int], tuple[Group, ...]] = field(default_factory=dict, compare=False)
 
     @property
@@ -77,6 +80,13 @@ class Packing:
             lengths = {sum(self.source): self.source, sum(self.target): self.target}
             self._groups[queries, keys, heads] = tuple(_grouped(lengths[queries], lengths[keys], heads))
         return self._groups[queries, keys, heads]
+
+    def starts(self, tokens: int) -> tuple[Tensor, int]:
+        """Where each example starts in a row of so many tokens, and where the last ends, (B + 1,); the longest."""
+        assert self.on_device is not None
+        side = 0 if tokens == sum(self.source) else 1
+        starts = functional.pad(self.on_device[side].cumsum(0), (1, 0))
+        return starts.to(torch.int32), max((self.source, self.target)[side])
 
 
 active: ContextVar[Packing | None] = ContextVar("active", default=None)

@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from encdec_lightning.cluster.queue import is_preempted, is_slurm_job, requeue, srun
+from encdec_lightning.cluster.queue import check_tasks, is_preempted, is_slurm_job, requeue, srun
 from encdec_lightning.config import Config
 from encdec_lightning.errors import EXIT_CODE, INTERRUPTED, TERMINATED, JobFailed, UserError, UserErrors, reason
 from encdec_lightning.launch.job.ranks import described, end_group
@@ -18,12 +18,22 @@ from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 from encdec_lightning.signals import GRACE, PARENT, TERMINATION, Terminated
 
+LOOKS = 0.5
+"""Seconds between two looks at a run that may be pruned."""
 
-def start(run: Run, own_process: bool = False) -> None:
+
+class Pruned(Exception):
+    """The run ended early, because it was not promising."""
+
+
+def start(run: Run, own_process: bool = False, unpromising: Callable[[], bool] | None = None) -> None:
     """Train the run to its end, or do nothing if it is finished. Keeps `status.json`; holds the run's lock meanwhile.
 
     Several devices, a job of Slurm's, or `own_process`, run in processes that have never loaded Hydra. When this
     process is interrupted or asked to end, they end too, and the run is `preempted`; Slurm's job is queued again.
+
+    `unpromising` is called again and again while such processes run. When it is true they are asked to end with a
+    checkpoint, the run is `pruned`, and this raises `Pruned`.
     """
     if run.status().get("state") == "finished":
         return
@@ -34,16 +44,21 @@ def start(run: Run, own_process: bool = False) -> None:
         config = convert(run.config())
         if config.identity() != run.identity():
             raise UserError("run", str(run.folder), f"its config.yaml is not as it was made; {run.anew}")
+        if is_slurm_job():
+            check_tasks(config.trainer.get("devices", 1), config.trainer.get("num_nodes", 1))
         run.set_state("running")
         before = _saved(run)
         try:
             if own_process or is_slurm_job() or _several_devices(config):
-                _in_worker(run, lock)
+                _in_worker(run, lock, unpromising)
             else:
                 from encdec_lightning.launch.job.job import train
 
                 with recorded(run):
                     train(run)
+        except Pruned:
+            run.set_state("pruned")
+            raise
         except (KeyboardInterrupt, Terminated):
             run.set_state("preempted")
             continues = f"encdec-train run={run.folder} continues it"
@@ -98,7 +113,7 @@ def recorded(run: Run, rank: int = 0) -> Iterator[None]:
         raise
 
 
-def _in_worker(run: Run, lock: int) -> None:
+def _in_worker(run: Run, lock: int, unpromising: Callable[[], bool] | None = None) -> None:
     """Run the job in a process of its own, which Lightning may multiply; raises what it reports by its exit code.
 
     In a job of Slurm's the process is `srun`, whose ranks give 0 when they were asked to end: so a code of theirs says
@@ -114,18 +129,21 @@ def _in_worker(run: Run, lock: int) -> None:
         command = [*srun(), *command]
         del environment[PARENT]  # the ranks' parents are Slurm's
     worker = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, pass_fds=[lock], process_group=0)
+    pruned = False
     try:
-        code = worker.wait()
+        pruned = unpromising is not None and _becomes(unpromising, worker)
+        if pruned:
+            _ask_to_end(worker, in_job)
+        else:
+            worker.wait()
     except BaseException:
-        worker.send_signal(
-            signal.SIGUSR1 if in_job else signal.SIGTERM
-        )  # srun hands the first on, and dies of the other
-        with suppress(subprocess.TimeoutExpired):
-            worker.wait(GRACE)
+        _ask_to_end(worker, in_job)
         raise
     finally:
         end_group(worker)
-    state = run.status().get("state")
+    code, state = worker.returncode, run.status().get("state")
+    if pruned and state != "failed" and (code or state == "preempted"):  # else it has reached its end meanwhile
+        raise Pruned
     if in_job:
         if code == 0 and state == "preempted":
             raise Terminated
@@ -139,6 +157,23 @@ def _in_worker(run: Run, lock: int) -> None:
         raise UserErrors([])  # the worker has said it
     if code:
         raise JobFailed(f"The run {run.folder} failed: {run.status()['error']}")
+
+
+def _becomes(unpromising: Callable[[], bool], worker: subprocess.Popen[bytes]) -> bool:
+    """Wait for the worker's end or until it is not promising; whether it is not."""
+    while worker.poll() is None:
+        if unpromising():
+            return True
+        with suppress(subprocess.TimeoutExpired):
+            worker.wait(LOOKS)
+    return False
+
+
+def _ask_to_end(worker: subprocess.Popen[bytes], in_job: bool) -> None:
+    """Ask the worker to end and wait for it; `srun` hands SIGUSR1 on, and dies of SIGTERM."""
+    worker.send_signal(signal.SIGUSR1 if in_job else signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        worker.wait(GRACE)
 
 
 def _several_devices(config: Config) -> bool:

@@ -6,8 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from encdec_lightning.cluster.options import Slurm
-from encdec_lightning.cluster.queue import check_array, check_here, in_queue, submitted
+from encdec_lightning.cluster.queue import check_array, check_here, devices_of, in_queue, submitted
 from encdec_lightning.cluster.script import Work, script
 from encdec_lightning.config import Config
 from encdec_lightning.errors import UserError, UserErrors
@@ -79,7 +78,7 @@ def job_problems(configs: Sequence[Config]) -> list[UserError]:
 def _problems(config: Config) -> Iterator[UserError]:
     slurm, trainer = config.slurm, config.trainer
     devices, nodes = trainer.get("devices", "auto"), int(trainer.get("num_nodes", 1))
-    processes = _devices(devices)
+    processes = devices_of(devices)
     if processes is None:
         expected = "in a job of Slurm's it must be the number of processes on each node, such as trainer.devices=2"
         yield UserError("trainer.devices", devices, expected)
@@ -96,16 +95,6 @@ def _problems(config: Config) -> Iterator[UserError]:
         yield UserError("precision", "auto", expected)
 
 
-def _devices(value: object) -> int | None:
-    """How many devices are asked for on each node; None where nobody says a number."""
-    if isinstance(value, list):
-        return len(value)
-    text = str(value)
-    if "," in text:
-        return len([each for each in text.split(",") if each.strip()])
-    return int(text) if text.isdecimal() and int(text) else None
-
-
 def _work(config: Config, runs: Sequence[Run], place: Path, array: bool) -> Work:
     return Work(
         name=config.name,
@@ -113,7 +102,7 @@ def _work(config: Config, runs: Sequence[Run], place: Path, array: bool) -> Work
         points=place / POINTS if array else None,
         log=place / ("%A_%a.log" if array else "%j.log"),
         nodes=int(config.trainer.get("num_nodes", 1)),
-        ntasks_per_node=_devices(config.trainer.get("devices", 1)) or 1,
+        ntasks_per_node=devices_of(config.trainer.get("devices", 1)) or 1,
     )
 
 
@@ -134,11 +123,15 @@ def wants_slurm(overrides: Sequence[str]) -> bool:
     return "hydra/launcher=slurm" in [line.lstrip("+") for line in overrides]
 
 
-def refused(slurm: Slurm) -> list[UserError]:
-    """Options of a job where none is asked for."""
-    names = [name for name, value in vars(slurm).items() if value != getattr(Slurm(), name)]
-    expected = "it acts with hydra/launcher=slurm alone"
-    return [UserError(f"slurm.{name}", getattr(slurm, name), expected) for name in names]
+def refused(config: Config, searched: bool = False) -> list[UserError]:
+    """Options of a job where none is asked for, and of a search unless values are `searched`."""
+    nodes = {"slurm": "hydra/launcher=slurm", **({} if searched else {"search": "hparams_search=optuna"})}
+    found = []
+    for node, choice in nodes.items():
+        options, defaults = vars(getattr(config, node)), type(getattr(config, node))()
+        names = [name for name, value in options.items() if value != getattr(defaults, name)]
+        found += [UserError(f"{node}.{name}", options[name], f"it acts with {choice} alone") for name in names]
+    return found
 
 
 def checked(configs: Sequence[Config]) -> Sequence[Config]:

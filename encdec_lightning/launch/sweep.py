@@ -18,6 +18,7 @@ from encdec_lightning.launch.command_line.names import check_overrides, is_sweep
 from encdec_lightning.launch.command_line.overrides import compose_config
 from encdec_lightning.launch.command_line.presets import ROOT, conf_folder
 from encdec_lightning.launch.points import Point, Points, folder_of_points, points_in
+from encdec_lightning.launch.search import search
 from encdec_lightning.launch.submit import checked, refused, submit
 
 
@@ -27,11 +28,16 @@ def sweep(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Points:
     A point's folder is named by its identity: repeating a sweep skips what is finished and continues what is not.
     Before the first point starts, all points of the basic sweeper are checked; raises `UserErrors` with every mistake.
     A point that fails later does not keep the others from running, unless a sweeper that chooses points as it goes
-    decides so. With the launcher slurm the points become one job, and none has begun when this returns.
+    decides so. With the launcher slurm the points become one job, and none has begun when this returns. A search by
+    Optuna has its own way, `search`, which prints what it has found.
     """
     usable = _checked(overrides, config_dirs)
     composed = compose_raw([line for line in usable if not is_sweep(line)], config_dirs, with_hydra=True)
-    by_slurm = composed.hydra.runtime.choices["hydra/launcher"] == "slurm"
+    choices = composed.hydra.runtime.choices
+    by_slurm = choices["hydra/launcher"] == "slurm"
+    if choices["hydra/sweeper"] == "optuna" and not by_slurm:
+        search(usable, config_dirs, composed.hydra)
+        return Points((), ())
     grid_alone = composed.hydra.sweeper._target_.endswith(".BasicSweeper")
     if grid_alone:
         # The grid that a preset asks for goes to Hydra as if it were typed: the same checks, the same freedom.
@@ -155,7 +161,7 @@ def _check_points(overrides: Sequence[str], config_dirs: Sequence[Path], here: b
     for point in points:
         try:
             config = compose_config(point, config_dirs, multirun=True)
-            problems = [*check_all(config, here), *(refused(config.slurm) if here else [])]
+            problems = [*check_all(config, here), *(refused(config) if here else [])]
             configs.append(config)
             if config.folder in folders:
                 problems.append(UserError("folder", config.folder, "each point of a sweep needs a folder of its own"))

@@ -21,7 +21,7 @@ SILENT = 120.0
 """Seconds without a sign of life after which a running run is called silent: nobody may be at work on it any more."""
 SAME = ("name", "folder", "logger", "export", "data.cache")
 """Options in which runs may differ without being other models."""
-STYLES = {"finished": "green", "failed": "red", "silent": "red", "preempted": "yellow"}
+STYLES = {"finished": "green", "failed": "red", "silent": "red", "preempted": "yellow", "pruned": "cyan"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Overview:
     options: Mapping[str, Any]
     """Every option by its dotted path."""
     state: str
-    """`waiting`, `running`, `silent`, `preempted`, `failed` or `finished`."""
+    """`waiting`, `running`, `silent`, `preempted`, `pruned`, `failed` or `finished`."""
     progress: Mapping[str, Any]
     """What `progress.json` says; empty before the first step."""
     scores: Mapping[str, float]
@@ -61,16 +61,16 @@ def overview(run: Run, now: float | None = None) -> Overview:
         metrics = run.metrics()
     except UserError as problem:
         error = str(problem)
-    status, progress = run.status(), _progress(run)
+    status, told = run.status(), progress(run)
     state = str(status.get("state", "waiting"))
-    seen = progress.get("time")
+    seen = told.get("time")
     if state == "running" and seen is not None and (time.time() if now is None else now) - seen > SILENT:
         state = "silent"
     tested = [key for key in metrics if key.startswith("test/") and f"{key}/low" in metrics]
     scores = {key.removeprefix("test/"): metrics[key] for key in tested if isinstance(metrics[key], int | float)}
     if not scores:
-        scores = {name: value for name, value in progress.get("scores", {}).items() if "second" not in name}
-    return Overview(run, dict(_flat(config)), state, progress, scores, error or status.get("error"))
+        scores = {name: value for name, value in told.get("scores", {}).items() if "second" not in name}
+    return Overview(run, dict(_flat(config)), state, told, scores, error or status.get("error"))
 
 
 def differing(overviews: Sequence[Overview]) -> list[str]:
@@ -134,7 +134,8 @@ def remarks(overviews: Iterable[Overview]) -> list[str]:
     return found
 
 
-def _progress(run: Run) -> dict[str, Any]:
+def progress(run: Run) -> dict[str, Any]:
+    """What a run's `progress.json` says; empty where there is none."""
     try:
         content = json.loads((run.folder / "progress.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
 from encdec_lightning.composition.architectures import position_ids
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.data.batches.batch import Batch
-from encdec_lightning.kernels.attention_interface import all_use_attention
+from encdec_lightning.kernels.attention_interface import packs_examples
 from encdec_lightning.kernels.cross_entropy import linear_cross_entropy
 from encdec_lightning.kernels.dropout import FastDropout
 from encdec_lightning.kernels.gradients import GradientMemory
@@ -32,9 +33,10 @@ class TrainingLoss:
     """The sum of `token_losses`, for a backward pass, with less work.
 
     The LM head works on real target tokens and keeps no logits, dropout and attention run on this package's kernels.
-    On CPU examples lie side by side without padding, and autocast casts each weight once. What a model does not allow
-    is left out for it. While somebody has hooks on a module of the model or has wrapped or replaced one's `forward`,
-    `token_losses` computes the loss, so that they see and change what transformers would give them.
+    Examples lie side by side without padding where `packs_examples` says so, and on CPU autocast casts each weight
+    once. What a model does not allow is left out for it. While somebody has hooks on a module of the model or has
+    wrapped or replaced one's `forward`, `token_losses` computes the loss, so that they see and change what transformers
+    would give them.
     """
 
     def __init__(self, model: ComposedModel) -> None:
@@ -55,9 +57,10 @@ class TrainingLoss:
         if packing is None:
             inputs = _inputs(batch)
         else:
-            batch = batch.select(torch.argsort(batch.source_lengths, descending=True, stable=True))
+            if batch.source_ids.device.type == "cpu":  # there neighbours are computed together
+                batch = batch.select(torch.argsort(batch.source_lengths, descending=True, stable=True))
+                packing = self._packing(batch)
             inputs = _packed_inputs(batch, self._model)
-            packing = self._packing(batch)
         targets = _real(batch.target_ids, batch)
 
         def chosen(hidden: Tensor) -> Tensor:  # (N, H)
@@ -79,16 +82,18 @@ class TrainingLoss:
         """
         return (
             type(head) is nn.Linear
-            and type(head.weight) is nn.Parameter
+            and not isinstance(head.weight, DTensor)
             and not any(getattr(each, "gradient_checkpointing", False) for each in self._model.modules())
             and runs_as_shipped(self._model)
         )
 
     def _packing(self, batch: Batch) -> Packing | None:
         """How the examples of a batch lie side by side; None where they do not."""
-        if not self._packs or batch.source_ids.device.type != "cpu" or not all_use_attention(self._model):
+        device = batch.source_ids.device
+        if not self._packs or not packs_examples(self._model, device):
             return None
-        packing = Packing(tuple(batch.lengths[:, 0].tolist()), tuple(batch.lengths[:, 1].tolist()))
+        there = None if device.type == "cpu" else (batch.source_lengths, batch.target_lengths)
+        packing = Packing(tuple(batch.lengths[:, 0].tolist()), tuple(batch.lengths[:, 1].tolist()), there)
         return packing if packing.is_clear else None
 
     def _forward(self, inputs: Mapping[str, Tensor], head: nn.Linear, caught: _Caught, uncast: Any = None) -> Any:
@@ -151,13 +156,16 @@ def _inputs(batch: Batch) -> dict[str, Tensor]:
 
 def _packed_inputs(batch: Batch, model: ComposedModel) -> dict[str, Tensor]:
     """Ids and positions of real tokens alone, (1, N) each."""
-    source, target = batch.source_mask.bool(), batch.target_mask
-    return {
-        "input_ids": batch.source_ids[source][None],
-        "position_ids": position_ids(model.config.encoder, batch.source_ids)[source][None],
-        "decoder_input_ids": batch.decoder_input_ids[target][None],
-        "decoder_position_ids": position_ids(model.config.decoder, batch.decoder_input_ids)[target][None],
-    }
+    sides = (
+        ("", batch.source_ids, batch.source_positions),
+        ("decoder_", batch.decoder_input_ids, batch.target_positions),
+    )
+    found = {}
+    for side, ids, real in sides:
+        positions = position_ids(model.config.decoder if side else model.config.encoder, ids)
+        for name, values in (("input_ids", ids), ("position_ids", positions)):
+            found[side + name] = values.flatten().index_select(0, real)[None]
+    return found
 
 
 def _losses(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:

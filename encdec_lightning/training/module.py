@@ -1,219 +1,33 @@
-"""The LightningModules: what is common to every task, and the sequence-to-sequence task."""
+"""The LightningModule of the sequence-to-sequence task."""
 
 from __future__ import annotations
 
-import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-import lightning
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from encdec_lightning.composition.assembly import rebuild
-from encdec_lightning.composition.composed_model import ComposedModel, check_composed
+from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.composition.foreign import check_values
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.data.options import Task
-from encdec_lightning.errors import UserError
-from encdec_lightning.evaluation.metric import Score
-from encdec_lightning.evaluation.registry import score_all
 from encdec_lightning.generation.export_config import stock_config
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.predict import predict
 from encdec_lightning.kernels.attention_interface import use_attention
 from encdec_lightning.records import Prediction
-from encdec_lightning.training.arrange import arrange
-from encdec_lightning.training.callbacks.finite import FiniteSteps, say_missing
-from encdec_lightning.training.callbacks.progress import watched
 from encdec_lightning.training.checkpoint import check_fit, load_checkpoint, pack_folder, taken_from, unpack_folder
-from encdec_lightning.training.freezing import freeze
 from encdec_lightning.training.fsdp import whole
 from encdec_lightning.training.loss import TrainingLoss, token_losses
-from encdec_lightning.training.optimizers import OptimizerFactory, clip, default_optimizer, parameter_groups
+from encdec_lightning.training.optimizers import OptimizerFactory, default_optimizer
 from encdec_lightning.training.options import Training
 from encdec_lightning.training.resuming import prepare_to_resume
-from encdec_lightning.training.schedules import SCHEDULES, schedule
-from encdec_lightning.training.trainer_check import check_trainer
-
-LOSS_LOADER = 0  # validation has two loaders: all pairs for the loss, and some to generate for
-
-
-class TaskModule(lightning.LightningModule, ABC):
-    """Logging, optimizer, schedule, scores and gathering by id; a task adds `loss` and `predict`."""
-
-    def __init__(
-        self, model: ComposedModel, task: Task, training: Training, optimizer: OptimizerFactory = default_optimizer
-    ) -> None:
-        check_composed(model)
-        super().__init__()
-        self.model: ComposedModel = model.train()  # from_pretrained gives evaluation mode, and Lightning keeps that
-        freeze(model, training.freeze)
-        self.task, self.training_options = task, training
-        self._optimizer_factory = optimizer
-        self._finite = FiniteSteps()
-        self._waiting: list[Batch] = []
-        self._step_losses: list[Tensor] = []
-        self._loss_sum, self._loss_tokens = 0.0, 0
-        self.scores: dict[str, Score] = {}
-        """Scores of the last test with their intervals, by the metric's name (`rouge1`)."""
-        self.failed_scores: dict[str, str] = {}
-        """Why the last test has no score, by the metric's name."""
-        self.keep_predictions: Callable[[list[Prediction]], object] | None = None
-        """Called on rank 0 with what a test has predicted, before anything scores it."""
-        self.predictions: list[Prediction] = []
-        """What the last test predicted, ordered by id, on every rank."""
-
-    @abstractmethod
-    def loss(self, batch: Batch, label_smoothing: float = 0.0) -> tuple[Tensor, int]:
-        """The summed loss of a batch, (), and the number of target tokens it sums over."""
-
-    @abstractmethod
-    def predict_all(self, batches: list[Batch]) -> Iterator[Prediction]:
-        """A prediction for each pair of all the batches, in any order, as they are done."""
-
-    def predict(self, batch: Batch) -> list[Prediction]:
-        """A prediction for each pair of the batch, in its order."""
-        found = {each.id: each for each in self.predict_all([batch])}
-        return [found[pair.id] for pair in batch.pairs]
-
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """This batch's share of the optimizer step's mean loss per target token.
-
-        Lightning divides by the accumulated batches and DDP by the ranks; both are undone here, so that the gradient is
-        that of the mean over all target tokens of the step, however they are spread.
-        """
-        total, _ = self.loss(batch, self.training_options.label_smoothing)
-        self._step_losses.append(total.detach() / batch.update_tokens)
-        return total * (self.trainer.accumulate_grad_batches * self.trainer.world_size / batch.update_tokens)
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Log `train/loss`, what the step minimizes: the mean over the target tokens of all its batches and ranks."""
-        loss = torch.stack(self._step_losses).sum()
-        self._step_losses = []
-        if self.trainer.world_size > 1:
-            distributed.all_reduce(loss)
-        self._log({"train/loss": loss}, prog_bar=True)
-
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
-        """Ask for the end at the last step: Lightning then validates first, whatever its interval."""
-        if self.trainer.global_step == self.total_steps():
-            self.trainer.should_stop = True
-
-    def validation_step(self, batch: Batch, batch_index: int, dataloader_idx: int = LOSS_LOADER) -> None:
-        """Add to the loss, or generate."""
-        if dataloader_idx == LOSS_LOADER:
-            total, tokens = self.loss(batch)
-            self._loss_sum += float(total)
-            self._loss_tokens += tokens
-        else:
-            self._waiting.append(batch)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log `val/loss` (without label smoothing) and, where texts were generated, their scores."""
-        sums = torch.tensor([self._loss_sum, self._loss_tokens], dtype=torch.float64)
-        parts = self._gather(sums.tolist())
-        total, tokens = (sum(part[i] for part in parts) for i in range(2))
-        self._loss_sum, self._loss_tokens = 0.0, 0
-        self._log({"val/loss": torch.tensor(total / tokens, dtype=torch.float32)}, prog_bar=True)
-        predictions = self._predicted("val")
-        if predictions:
-            scores, failed = score_all(predictions, self.task.scored_with)
-            self._log({f"val/{name}": each.value for name, each in scores.items()})
-            say_missing(self.trainer, scores, failed)
-
-    def test_step(self, batch: Batch, batch_index: int) -> None:
-        """Keep the batch: all are generated for at the end, since a search is fastest over many sources."""
-        self._waiting.append(batch)
-
-    def on_test_epoch_end(self) -> None:
-        """Keep `predictions` and `scores`, and log the scores as `test/...`."""
-        self.predictions = self._predicted("test")
-        if self.keep_predictions is not None and self.trainer.is_global_zero:
-            self.keep_predictions(self.predictions)
-        self.scores, self.failed_scores = score_all(self.predictions, self.task.scored_with)
-        self._log({f"test/{name}": each.value for name, each in self.scores.items()})
-
-    def predict_step(self, batch: Batch, batch_index: int) -> list[Prediction]:
-        """Generate."""
-        return self.predict(batch)
-
-    def on_fit_start(self) -> None:
-        """Refuse a Trainer that this module and its data cannot be right with; forget a fit before."""
-        check_trainer(self.trainer)
-        self._step_losses = []
-
-    def configure_model(self) -> None:
-        """Make the model ready, as the options and the strategy say."""
-        arrange(self.model, self.training_options, self.device_mesh)
-
-    def configure_callbacks(self) -> list[lightning.Callback]:
-        """Whatever Trainer fits this module, a step that is not finite ends the fit."""
-        return [self._finite]
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip as the Trainer says, also with a fused optimizer in bf16; see `clip`."""
-        clip(self, optimizer, gradient_clip_val, gradient_clip_algorithm, self._finite.norm)
-
-    def configure_optimizers(self) -> Any:
-        """The optimizer over groups by learning rate and decay, and the schedule, stepped every optimizer step."""
-        groups = parameter_groups(self.model, self.training_options, self.model.config.fresh_parameters)
-        optimizer = self._optimizer_factory(groups)
-        factor = schedule(self.training_options, self.total_steps(), self.model.config.decoder.hidden_size)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def total_steps(self) -> int:
-        """Optimizer steps of the fit, 0 where nothing bounds them.
-
-        Not by Lightning's estimate, which would drop a stateful loader's state.
-        """
-        if self.trainer.max_steps > 0:
-            return int(self.trainer.max_steps)
-        data: Any = getattr(self.trainer, "datamodule", None)
-        epochs = self.trainer.max_epochs
-        if epochs and epochs > 0 and hasattr(data, "updates_per_epoch"):
-            return int(epochs * data.updates_per_epoch())
-        name = self.training_options.schedule
-        if not SCHEDULES[name].needs_steps:
-            return 0
-        expected = f"a {name} schedule needs a number of steps or epochs"
-        raise UserError("Trainer.max_steps", self.trainer.max_steps, expected)
-
-    def _predicted(self, stage: str) -> list[Prediction]:
-        """Generate for the batches that wait; the predictions of all ranks, each id once, ordered by id."""
-        batches, self._waiting = self._waiting, []
-        count = sum(batch.examples for batch in batches)
-        started = time.perf_counter()
-        with self.trainer.precision_plugin.forward_context():
-            own = list(watched(self.trainer, self.predict_all(batches), "generating", count, "texts"))
-        parts = self._gather((own, time.perf_counter() - started))
-        by_id = {each.id: each for part, _ in parts for each in part}
-        if by_id:
-            self._log({f"{stage}/texts_per_second": len(by_id) / max(seconds for _, seconds in parts)})
-        return [by_id[key] for key in sorted(by_id)]
-
-    def _log(self, values: dict[str, Any], **options: Any) -> None:
-        """Log, unless the Trainer works without all that could slow it down."""
-        if not self.trainer.barebones:
-            self.log_dict(values, **options)
-
-    def _gather(self, value: Any) -> list[Any]:
-        """The value of every rank."""
-        if self.trainer.world_size == 1:
-            return [value]
-        parts: list[Any] = [None] * self.trainer.world_size
-        distributed.all_gather_object(parts, value)
-        return parts
+from encdec_lightning.training.task_module import TaskModule
 
 
 class Seq2SeqModule(TaskModule):

@@ -148,6 +148,20 @@ def test_more_points_than_the_site_takes(cluster, options, in_tmp, capsys):
     assert not (in_tmp / "runs").exists()
 
 
+def test_other_tasks_than_the_run_has_processes(cluster, options, capsys):
+    """Somebody has edited the script."""
+    assert main([*options, "folder=run", SLURM, "slurm.print=true"]) == 0
+    script = Path("run/slurm/job.sh")
+    for number in (1, 3):
+        script.write_text(re.sub(r"--ntasks-per-node=\d", f"--ntasks-per-node={number}", script.read_text()))
+        cluster.wait(cluster.run("sbatch", "--parsable", str(script)).strip(), "FAILED")
+    said = [line for line in output(Run("run")).splitlines() if line.startswith("SLURM_")]
+    sentence = (
+        "SLURM_NTASKS_PER_NODE is '{}': its run wants 2 (trainer.devices is 2, trainer.num_nodes 1); mend the script."
+    )
+    assert said == [sentence.format(number) for number in (1, 3)]
+
+
 def test_what_slurm_refuses_is_said(cluster, options, capsys):
     assert main([*options, "folder=run", SLURM, "slurm.partition=mian"]) == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -81,7 +81,7 @@ def test_on_another_device():
     batch = made([([1, 2], [3]), ([4], [5, 6])], [0, 1])
     moved = batch.to("meta")
     tensors = {name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
-    assert len(tensors) == 6
+    assert len(tensors) == 7
     for name, value in tensors.items():
         assert getattr(moved, name).device.type == "meta"
         assert getattr(moved, name).shape == value.shape

@@ -167,3 +167,26 @@ def test_a_state_of_an_epoch_that_was_cut_short_does_not_shorten_the_next(new):
     resumed.load_state_dict(loader.state_dict())
     resumed.set_epoch(1)
     assert len(ids(resumed)) == len(resumed)
+
+
+def test_batches_lie_where_a_gpu_reads_them(new, monkeypatch):
+    """Without workers; with some, torch's loader does it (tests/gpu)."""
+    pinned, copies = [], []
+    assert not next(iter(new())).source_ids.is_pinned()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor.shape) or tensor)
+    batch = next(iter(new()))
+    monkeypatch.undo()
+    tensors = [value for value in vars(batch).values() if isinstance(value, torch.Tensor)]
+    assert sorted(pinned) == sorted(each.shape for each in tensors)
+    to = torch.Tensor.to
+    monkeypatch.setattr(
+        torch.Tensor,
+        "to",
+        lambda tensor, *args, **named: copies.append(named["non_blocking"]) or to(tensor, *args, **named),
+    )
+    batch.to("meta")
+    assert copies == [True] * len(tensors)
+    copies.clear()
+    batch.to("cpu")
+    assert copies == [False] * len(tensors)

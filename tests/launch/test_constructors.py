@@ -24,7 +24,7 @@ from encdec_lightning.launch.slots.build import target_of
 LOGGERS = [
     name
     for name in loggers.__all__
-    if name not in ("Logger", "CSVLogger") and issubclass(getattr(loggers, name), Logger)
+    if name not in ("Logger", "CSVLogger", "NeptuneLogger") and issubclass(getattr(loggers, name), Logger)
 ]
 CALLBACKS = yaml.safe_load((conf_folder() / "callbacks" / "default.yaml").read_text(encoding="utf-8"))
 LOGGED_BY_CALLBACKS = names_logged_by(target_of(node) for node in CALLBACKS.values())
@@ -52,6 +52,11 @@ def test_a_logger_is_refused_where_its_constructor_lacks_a_package(name, files, 
         assert any(package.replace("_", "-") in str(error).replace("_", "-") for package in PACKAGES[name])
     else:
         assert found == []
+
+
+def test_a_logger_whose_service_has_ended(files):
+    problems = check_all(compose_config(files.overrides("logger.x._target_=lightning.pytorch.loggers.NeptuneLogger")))
+    assert any("Neptune" in str(problem) for problem in problems)
 
 
 def test_the_names_that_can_be_monitored_are_those_that_are_logged(files, in_tmp, capsys, monkeypatch):

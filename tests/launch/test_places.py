@@ -10,6 +10,7 @@ from tiny import Files
 from encdec_lightning.cli.train import main
 from encdec_lightning.errors import UserErrors
 from encdec_lightning.launch.slots.build import CALLBACK
+from encdec_lightning.launch.slots.places import _leaving as leaving_of
 from encdec_lightning.launch.slots.places import build_inside
 from encdec_lightning.run import Run
 
@@ -33,6 +34,20 @@ def test_what_would_leave_the_folder_is_one_sentence(option, files: Files, in_tm
     assert [line.split(" is ")[0] for line in said] == [said[0].split(" is ")[0]], said
     assert option.startswith(said[0].split(" is ")[0].removesuffix(".dirpath").removesuffix(".filename")), said
     assert list(in_tmp.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("tracking_uri", "file:/x"), ("artifact_location", "/x"), ("exclude_batches_path", "../x"), ("dir", "/x"), ("project", "../x")],
+)  # fmt: skip
+@pytest.mark.parametrize("where", ["logger.mine", "logger.mine.settings", "callbacks.mine.many.0"])
+def test_arguments_of_loggers_that_are_not_installed(argument, value, where):
+    node = {argument: value}
+    for name in reversed(where.split(".")[2:]):
+        node = [node] if name == "0" else {name: node}
+    (problem,) = leaving_of("logger.mine", node)
+    assert problem.field.endswith(argument) and problem.value == value
+    assert not leaving_of("logger.mine", {"tracking_uri": "https://example.org/x", "project": "a/b", "dir": "a"})
 
 
 def test_folders_are_relative_to_the_runs(files: Files, in_tmp: Path, capfd):

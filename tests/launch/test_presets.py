@@ -30,6 +30,8 @@ NOT_RUN_HERE = {
     ("hardware", "ddp_cpu"): "test_processes.py trains it",
     ("precision", "fp16"): "needs a GPU",
     ("hparams_search", "learning_rate"): "test_sweep.py sweeps it",
+    ("hparams_search", "optuna"): "test_search.py searches with it",
+    ("hparams_search", "optuna_learning_rate"): "test_search.py searches with it",
     ("task", "pydoc"): "embedded data: test_pydoc.py makes them",
     ("task", "pydoc_names"): "embedded data: test_pydoc.py makes them",
     ("checkpoints", "published"): "needs the Hub",

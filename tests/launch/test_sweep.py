@@ -22,7 +22,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     trained: list[str] = []
 
-    def work(run: Run, lock: int) -> None:
+    def work(run: Run, lock: int, unpromising: object) -> None:
         trained.append(run.folder.name)
         with processes.recorded(run):
             train(run)
@@ -96,7 +96,7 @@ def test_a_bad_point_refuses_the_whole_sweep(files, in_tmp, in_process, capsys):
         ("sed=1,2", "sed is '1,2': there is no such option or group (did you mean 'seed'?)."),
         ("variant=bertshare,bertshar", "variant is 'bertshar': it must be one of"),
         ("hydra.sweep.dri=x", "hydra.sweep.dri is 'x': Hydra has no such option (did you mean 'dir'?)."),
-        ("hydra/sweeper=optna", "hydra/sweeper is 'optna': it must be one of basic."),
+        ("hydra/sweeper=optna", "hydra/sweeper is 'optna': it must be one of basic, optuna."),
         ("seed=interval(0,1)", "configuration is None: BasicSweeper does not support sweep type : INTERVAL_SWEEP."),
         ("run=folder", "--multirun is 'folder': a sweep takes neither run= nor --cfg."),
     ],

@@ -54,15 +54,15 @@ class Batch:
     """(B, 2): the two lengths of each example, in the processor's memory wherever the rest is."""
     target_positions: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long), compare=False)
     """(N,) int64: the places of the real target tokens in the flattened batch. Nobody has to ask a GPU how many."""
+    source_positions: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long), compare=False)
+    """The same of the real source tokens."""
 
     def __post_init__(self) -> None:
         if not len(self.lengths):  # made of its tensors alone, which are the processor's
             lengths = torch.stack([self.source_lengths, self.target_lengths], dim=1).numpy()
-            self._set(lengths, self.target_mask.flatten().nonzero()[:, 0])
-
-    def _set(self, lengths: NDArray[np.int64], positions: Tensor) -> None:
-        object.__setattr__(self, "lengths", lengths)
-        object.__setattr__(self, "target_positions", positions)
+            object.__setattr__(self, "lengths", lengths)
+            object.__setattr__(self, "target_positions", self.target_mask.flatten().nonzero()[:, 0])
+            object.__setattr__(self, "source_positions", self.source_mask.flatten().nonzero()[:, 0])
 
     @property
     def target_tokens(self) -> int:
@@ -86,8 +86,13 @@ class Batch:
         pairs = tuple(self.pairs[each] for each in order.tolist()) if self.pairs else ()
         return replace(self, **tensors, pairs=pairs, lengths=np.zeros((0, 2), dtype=np.int64))
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same batch on another device."""
+    def to(self, device: torch.device | str, non_blocking: bool | None = None) -> Batch:
+        """The same batch on another device; by default nobody waits for a copy to one that is not the processor.
+
+        Lightning asks for that with plain tensors alone.
+        """
+        if non_blocking is None:
+            non_blocking = torch.device(device).type not in ("cpu", "mps")
         return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:

@@ -71,7 +71,7 @@ class PlanLoader:
         batches = _Batches(self.examples, self._tokens, self._plan(self._epoch), self._rank, self._with_pairs)
         positions = range(self._yielded, self._length)
         started = time.perf_counter()
-        for batch in self._ahead(batches, positions) if self._workers else map(batches.__getitem__, positions):
+        for batch in self._ahead(batches, positions) if self._workers else map(_readable(batches), positions):
             self.seconds += time.perf_counter() - started
             self._yielded += 1
             yield batch
@@ -126,6 +126,13 @@ def _no_parallel_tokenizers() -> Iterator[None]:
         os.environ.pop(name)
         if chosen is not None:
             os.environ[name] = chosen
+
+
+def _readable(batches: _Batches) -> Callable[[int], Batch]:
+    """What gives the batch at a position, where a GPU can read it while the processor goes on."""
+    if not torch.cuda.is_available():
+        return batches.__getitem__
+    return lambda position: batches[position].pin_memory()
 
 
 class _Sampler(SequentialSampler):

@@ -15,7 +15,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger, WandbLogger
-from lightning.pytorch.strategies import StrategyRegistry
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, StrategyRegistry
 
 from encdec_lightning.config import Config, Node
 from encdec_lightning.errors import UserError, UserErrors, did_you_mean, one_of
@@ -32,7 +32,7 @@ from encdec_lightning.launch.slots.build import (
 )
 from encdec_lightning.rules import concerned
 from encdec_lightning.training.arrange import why_not_compiled
-from encdec_lightning.training.fsdp import STRATEGIES
+from encdec_lightning.training.fsdp import STRATEGIES, FullyShardedStrategy
 from encdec_lightning.training.options import FSDP
 
 PACKAGES = {
@@ -44,6 +44,8 @@ PACKAGES = {
 """What Lightning's loggers import when they are made; of several one is enough."""
 FSDP1 = ("fsdp", "fsdp_cpu_offload")
 """Lightning's names of the older way to shard."""
+PICKLED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
+"""Strategies whose checkpoints are folders with pickles in them."""
 
 
 def rehearse(config: Config, doubtful: set[str], here: bool = True) -> Iterator[UserError]:
@@ -73,6 +75,9 @@ def _loggers(config: Config, doubtful: set[str]) -> Iterator[UserError]:
         if node is None or concerned([field], doubtful):
             continue
         kinds = [each.__name__ for each in (target_of(node) or Logger).__mro__]
+        if "NeptuneLogger" in kinds:  # newer versions of Lightning no longer have it as a logger
+            yield UserError(f"{field}._target_", node["_target_"], "Neptune has ended its service; use another logger")
+            continue
         packages = next((PACKAGES[kind] for kind in kinds if kind in PACKAGES), ())
         if packages and not any(importlib.util.find_spec(package) for package in packages):
             expected = f"it needs the package {' or '.join(packages)}, which is not installed"
@@ -136,6 +141,17 @@ def _hardware(node: Node, here: bool) -> Iterator[UserError]:
     elif isinstance(strategy, str) and strategy.lower() not in strategies:
         expected = f"{one_of(strategies[:12])}, ...{did_you_mean(strategy, strategies)}"
         yield UserError("trainer.strategy", strategy, expected)
+    elif _pickles(strategy):
+        expected = "it reads pickles from its checkpoints, which can run code; hardware=fsdp shards without"
+        yield UserError("trainer.strategy", strategy, expected)
+
+
+def _pickles(strategy: Any) -> bool:
+    """Whether a strategy, or the node of one, loads checkpoints that are no plain tensors."""
+    kind = target_of(strategy) if is_node(strategy) else None
+    if isinstance(strategy, str) and strategy in StrategyRegistry:
+        kind = StrategyRegistry[strategy]["strategy"]
+    return kind is not None and issubclass(kind, PICKLED) and not issubclass(kind, FullyShardedStrategy)
 
 
 def _compiled(config: Config, here: bool) -> Iterator[UserError]:

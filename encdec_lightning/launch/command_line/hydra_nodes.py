@@ -30,6 +30,10 @@ INSTEAD = {
     **{f"job.{name}": ITSELF for name in ("override_dirname", "id", "num", "config_name")},
     "overrides": ITSELF,
     "runtime": ITSELF,
+    "sweeper.n_trials": "the number of a search's points is set with search.trials=<number>",
+    "sweeper.sampler": "a search's sampler is set with search.sampler=<name>",
+    "sweeper.direction": "the direction of a search follows from task.monitor",
+    **{f"sweeper.{name}": "a search's folder is named with search.study=<name>" for name in ("storage", "study_name")},
     "env": "an environment for the points of a sweep is set with hydra.job.env_set.<name>=<value>",
 }
 """What has no effect, and why or what has."""

@@ -53,6 +53,7 @@ def train(run: Run) -> None:
         start_from(module, config.init_from)
     data.prepare_data()  # before there are processes that would wait for it
     check_targets(config, data)
+    data.check_devices(trainer.num_devices * trainer.num_nodes)
     if trainer.is_global_zero and resumed not in (None, run.last):
         print(f"{run.last} is damaged or gone: training goes on from {resumed}.", file=sys.stderr)
     for logger in trainer.loggers:

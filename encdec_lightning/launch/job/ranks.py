@@ -16,6 +16,7 @@ from encdec_lightning.run import Run
 
 Ranks = Callable[[], Sequence["subprocess.Popen[bytes]"]]
 LEFT = 2.0  # seconds that further ranks have after rank 0 has ended without being asked to
+REASON = 10.0  # seconds within which a failure of rank 0 may turn out to follow from the end of another rank
 
 
 def further_ranks(trainer: Any) -> Ranks:
@@ -47,7 +48,7 @@ def ranks_watched(run: Run, ranks: Ranks) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not isinstance(error, UserError | UserErrors) and ranks() and over.wait(LEFT):
+        if not isinstance(error, UserError | UserErrors) and ranks() and over.wait(REASON):
             raise JobFailed(f"The run {run.folder} failed: {run.status().get('error')}") from error
         raise
     finally:

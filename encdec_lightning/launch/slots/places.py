@@ -11,12 +11,12 @@ from encdec_lightning.launch.slots.build import build
 
 FOLDERS = frozenset(
     {"dirpath", "save_dir", "dir", "root_dir", "default_root_dir", "log_dir", "logdir", "logging_dir", "output_dir"}
-    | {"offline_directory", "save_path", "out_dir"}
+    | {"offline_directory", "save_path", "out_dir", "exclude_batches_path"}
 )
 """Arguments that name a folder to write into, of Lightning's classes and their kin."""
 NAMES = frozenset(
     {"filename", "name", "version", "prefix", "sub_dir", "id", "project", "group", "run_name", "run_id"}
-    | {"experiment_name", "experiment_key", "dump_stats_filename"}
+    | {"experiment_name", "experiment_key", "dump_stats_filename", "tracking_uri", "artifact_location"}
 )
 """Arguments that become a part of a path below such a folder."""
 SLOTS = ("callbacks", "logger", "trainer")
@@ -57,7 +57,7 @@ def _leaving(field: str, value: Any) -> list[UserError]:
 def _leaves(text: str) -> bool:
     """Whether a relative path leads out of its folder, or is none."""
     path = PurePath(text)
-    return path.is_absolute() or ".." in path.parts or text.startswith("~") or "\0" in text
+    return path.is_absolute() or ".." in path.parts or text.startswith(("~", "file:")) or "\0" in text
 
 
 def _placed(value: Any, folder: Path) -> Any:

@@ -11,19 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+from lightning.pytorch.trainer.states import TrainerFn
 
 from encdec_lightning.errors import UserError
 from encdec_lightning.files import write_text
 
 EVERY = 10.0  # seconds
 FILE = "progress.json"
+VALIDATIONS = "validations.jsonl"
 
 
 class Heartbeat(lightning.Callback):
     """Writes `progress.json`: what the run does, its step and their total, the last scores, where it runs.
 
-    On rank 0, every few seconds at the end of a step, and whenever something else begins. The file is a help for people
-    who watch: where it cannot be written, nothing else happens.
+    On rank 0, every few seconds at the end of a step, and whenever something else begins. Each validation adds a line
+    to `validations.jsonl`. The files are for those who watch: where they cannot be written, nothing else happens.
 
     Args:
         folder: the run's.
@@ -61,6 +63,8 @@ class Heartbeat(lightning.Callback):
             named = trainer.callback_metrics.items()
             self._scores = {name: float(value) for name, value in named if name.startswith("val/")}
             self._write(trainer, pl_module, "training")
+            if trainer.is_global_zero and trainer.state.fn == TrainerFn.FITTING:
+                self._add_validation(trainer.global_step)
 
     def on_test_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """The test begins."""
@@ -88,6 +92,24 @@ class Heartbeat(lightning.Callback):
         }
         with suppress(UserError, OSError):
             write_text(self._file, json.dumps(told) + "\n")
+
+    def _add_validation(self, step: int) -> None:
+        with suppress(OSError), self._file.with_name(VALIDATIONS).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"step": step, "scores": self._scores}) + "\n")
+
+
+def validations(folder: Path) -> dict[int, dict[str, float]]:
+    """{step: scores} of each validation of the run in a folder, in their order.
+
+    A run that was killed may have lost steps behind its last checkpoint; their validations are there once.
+    """
+    found: dict[int, dict[str, float]] = {}
+    with suppress(OSError), (folder / VALIDATIONS).open(encoding="utf-8") as lines:
+        for line in lines:
+            with suppress(ValueError, TypeError, KeyError):  # a line that is being written
+                told = json.loads(line)
+                found[int(told["step"])] = {str(name): float(value) for name, value in told["scores"].items()}
+    return {step: found[step] for step in sorted(found)}
 
 
 def slurm_job() -> str | None:

@@ -73,10 +73,10 @@ class FitProgress(ProgressBar):
             self._show(trainer)
 
     def _show(self, trainer: lightning.Trainer) -> None:
-        if self._fit is None or trainer.global_step == self._fit.done:
+        if self._fit is None or not self.is_enabled or trainer.global_step == self._fit.done:
             return
         self._shown = time.monotonic()
-        values = trainer.progress_bar_metrics
+        values = trainer.callback_metrics
         note = [text.format(float(values[name])) for name, text in WATCHED.items() if name in values]
         self._fit.update(trainer.global_step, ", ".join(note))
 
@@ -132,6 +132,15 @@ class FitProgress(ProgressBar):
         if self._fit is not None:
             self._fit.stop()
             self._fit = None
+
+
+def is_for_bar(trainer: lightning.Trainer) -> bool:
+    """Whether Lightning's own progress bar needs a logged value.
+
+    Lightning fetches such a value from the device in each step, and a GPU is waited for; `FitProgress` looks at logged
+    values now and then.
+    """
+    return not isinstance(trainer.progress_bar_callback, FitProgress | None)
 
 
 def watched(trainer: lightning.Trainer, work: Iterable[T], description: str, total: int, unit: str) -> Iterator[T]:

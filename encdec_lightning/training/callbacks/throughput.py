@@ -13,6 +13,7 @@ import torch
 from torch import distributed
 
 from encdec_lightning.data.batches.batch import Batch
+from encdec_lightning.training.callbacks.progress import is_for_bar
 from encdec_lightning.training.flops import TrainingFlops, matrix_product_peak, training_flops
 from encdec_lightning.training.precision import low_dtype
 
@@ -157,7 +158,8 @@ class Throughput(lightning.Callback):
             **{f"seconds_{part}": since[part] / (steps if part == "data" else sampled) for part in PARTS},
         }
         module.log_dict({f"train/{name}": float(value) for name, value in values.items()}, batch_size=1)
-        module.log("tokens/s", float(values["tokens_per_second"]), prog_bar=True, logger=False, batch_size=1)
+        for_bar = is_for_bar(trainer)
+        module.log("tokens/s", float(values["tokens_per_second"]), prog_bar=for_bar, logger=False, batch_size=1)
 
     def _logs_at(self, trainer: lightning.Trainer, index: int) -> bool:
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]

@@ -1,0 +1,182 @@
+"""One process works in a folder, on whatever machine; what a process that is gone has left is taken over."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from encdec_lightning import owner
+from encdec_lightning.errors import UserError
+from encdec_lightning.owner import OWNER, Taken, flocked, owned
+from encdec_lightning.run import Run
+
+HOLD = """
+import sys, time
+from encdec_lightning import owner
+from encdec_lightning.run import Run
+owner.BEAT, owner.STILL = 0.1, 1.0
+if len(sys.argv) > 2:
+    owner.machine = lambda: "another machine"
+    owner.flocked = lambda *_: False
+    import encdec_lightning.run
+    encdec_lightning.run.flocked = owner.flocked
+with Run(sys.argv[1]).lock():
+    print("held", flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owner, "BEAT", 0.1)
+    monkeypatch.setattr(owner, "STILL", 1.0)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run.create(tmp_path / "run", {}, "abc")
+
+
+@pytest.fixture
+def holder(run: Run):
+    """Starts processes that hold the run's lock, on this machine or as if on another one, whose `flock` is not seen."""
+    started = []
+
+    def start(*more: str) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(run.folder), *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        started.append(process)
+        assert process.stdout.readline() == b"held\n", process.stderr.read()
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_a_process_of_another_machine_is_seen_by_its_signs_of_life(run, holder):
+    process = holder("elsewhere")
+    with pytest.raises(UserError, match=rf"another process is working in this run \(process {process.pid} on "):
+        run.lock().__enter__()
+    process.kill()
+    process.wait()
+    began = time.monotonic()
+    with run.lock():
+        assert 0.9 < time.monotonic() - began < 20  # the stated time, and no clock is compared
+    assert not (run.folder / OWNER).exists()
+
+
+def test_what_a_killed_process_of_this_machine_has_left_is_taken_over_at_once(run, holder, monkeypatch):
+    process = holder()
+    with pytest.raises(UserError, match="another process is working in this run"):
+        run.lock().__enter__()
+    process.kill()
+    process.wait()
+    assert (run.folder / OWNER).exists()
+    monkeypatch.setattr(owner, "STILL", 1000.0)
+    with run.lock():
+        pass
+
+
+ORPHAN = """
+import subprocess, sys
+from encdec_lightning.run import Run
+with Run(sys.argv[1]).lock() as lock:
+    worker = subprocess.Popen(["sleep", "2"], pass_fds=[lock])
+    print("held", flush=True)
+    worker.wait()
+"""
+
+
+def test_the_processes_of_a_killed_one_are_waited_for(run, capsys):
+    command = [sys.executable, "-c", ORPHAN, str(run.folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        with pytest.raises(UserError, match="another process is working in this run"):
+            run.lock().__enter__()
+        process.kill()
+    with run.lock():
+        assert "waiting for the processes of a killed one to end" in capsys.readouterr().err
+
+
+def test_where_flock_is_refused_the_file_alone_holds(run, holder, monkeypatch):
+    """As on Lustre without its mount option; before, this was called another process."""
+
+    def refuses(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuses)
+    with run.lock(), pytest.raises(UserError, match=f"process {os.getpid()} on "), run.lock():
+        pass
+    process = holder()
+    with pytest.raises(UserError, match=f"process {process.pid} on "):
+        run.lock().__enter__()
+    process.kill()
+    process.wait()
+    monkeypatch.setattr(owner, "STILL", 1000.0)
+    with run.lock():  # its process number tells that it is gone
+        pass
+
+
+def test_a_process_that_was_still_for_too_long_ends(run, holder):
+    process = holder("elsewhere")
+    process.send_signal(signal.SIGSTOP)
+    with run.lock():
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(20) == owner.LOST
+        assert b"another one works there now" in process.stderr.read()
+        assert (run.folder / OWNER).exists()
+
+
+def test_of_many_that_take_over_one_does(tmp_path: Path):
+    """All see the same file that has been left, and none of them holds a lock of `flock`."""
+    file = tmp_path / "owner"
+    for _ in range(5):
+        file.write_text(json.dumps({"process": 1, "host": "gone", "machine": "gone", "beat": "0"}))
+        holding, most, done = [0], [0], []
+
+        def work(holding=holding, most=most, done=done) -> None:
+            try:
+                with owned(file, flocked=False):
+                    holding[0] += 1
+                    most[0] = max(most[0], holding[0])
+                    time.sleep(0.4)
+                    holding[0] -= 1
+                    done.append(True)
+            except Taken:
+                pass
+
+        threads = [threading.Thread(target=work) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert most == [1] and done
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]"])
+def test_a_file_of_nobody_is_taken_over(tmp_path: Path, content):
+    (tmp_path / "owner").write_bytes(content)
+    with owned(tmp_path / "owner", flocked=True):
+        told = json.loads((tmp_path / "owner").read_bytes())
+        assert told["process"] == os.getpid()
+    assert not (tmp_path / "owner").exists()
+
+
+def test_flock(tmp_path: Path, monkeypatch):
+    with (tmp_path / "a").open("w") as first, (tmp_path / "a").open("w") as second:
+        assert flocked(first.fileno(), tmp_path / "owner")
+        with pytest.raises(Taken):
+            flocked(second.fileno(), tmp_path / "owner")
