@@ -38,7 +38,7 @@ class Pair:
     source: str
     target: str
     other_targets: tuple[str, ...] = ()
-    """Further targets that are as right: metrics know them, and training where `task.targets` says so."""
+    """Further targets that are as right: metrics know them, training does not."""
 
 
 @same_may_be_set

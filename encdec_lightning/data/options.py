@@ -24,7 +24,10 @@ class Task:
     source: str = "source"
     """Column of the text that is read; `a.b` is the field b of column a, `a+b` two columns joined by a space."""
     target: str = "target"
-    """Column of the text to be written, as `source`."""
+    """Column of the text to be written, as `source`; it may hold a list of texts that are equally right."""
+    references: list[str] | None = None
+    """Further columns with texts or lists that are as right as `target`; a row may lack them. Training takes the first
+    text of all, metrics know every one."""
     id: str | None = None
     """Column of the examples' ids; null: the number of the row."""
     columns: list[str] | None = None
