@@ -77,21 +77,11 @@ def score(
     The order of the predictions does not matter. Raises `UserError` when there are none, or when the metric's arrays
     do not have the shapes that `Metric` promises.
     """
-    if not predictions:
-        raise UserError("predictions", [], "expected at least one prediction to score")
-    rows = [np.asarray(metric.statistics(one), np.float64) for one in sorted(predictions, key=lambda one: one.id)]
-    if rows[0].ndim != 1 or any(row.shape != rows[0].shape for row in rows):
-        shapes = ", ".join(map(str, sorted({row.shape for row in rows})))
-        raise UserError(
-            "task.metrics",
-            type(metric).__name__,
-            f"its statistics must be vectors of one length, and their shapes are {shapes}",
-        )
-    statistics = np.stack(rows)
+    statistics = statistics_of(sorted(predictions, key=lambda one: one.id), metric)
     # One row more than there are names, so that an aggregate that indexes the wrong axis shows in the shape.
     copies = np.tile(statistics.sum(axis=0), (len(metric.names) + 1, 1))
     with np.errstate(all="ignore"):  # a ratio of zeros is nan, and that is said where values are written
-        values = np.asarray(metric.aggregate(copies, len(rows)))
+        values = np.asarray(metric.aggregate(copies, len(statistics)))
     expected = (len(copies), len(metric.names))
     if values.shape != expected:
         raise UserError(
@@ -105,3 +95,18 @@ def score(
         name: Score(float(values[0, i]), float(low[i]), float(high[i]), f"{name}|{metric.signature}")
         for i, name in enumerate(metric.names)
     }
+
+
+def statistics_of(predictions: Sequence[Prediction], metric: Metric) -> NDArray[np.float64]:
+    """What each prediction adds to the sum, (N, K), in their order; raises `UserError` as `score` does."""
+    if not predictions:
+        raise UserError("predictions", [], "expected at least one prediction to score")
+    rows = [np.asarray(metric.statistics(one), np.float64) for one in predictions]
+    if rows[0].ndim != 1 or any(row.shape != rows[0].shape for row in rows):
+        shapes = ", ".join(map(str, sorted({row.shape for row in rows})))
+        raise UserError(
+            "task.metrics",
+            type(metric).__name__,
+            f"its statistics must be vectors of one length, and their shapes are {shapes}",
+        )
+    return np.stack(rows)
