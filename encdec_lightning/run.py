@@ -215,7 +215,7 @@ class Run:
         try:
             with path.open(encoding="utf-8") as lines:
                 return [_prediction(json.loads(line)) for line in lines]
-        except (OSError, ValueError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
             expected = f"its {path.name} cannot be read; encdec-evaluate run={self.folder} writes it anew"
             raise UserError("run", str(self.folder), expected) from error
 
@@ -310,6 +310,6 @@ def _plain(prediction: Prediction) -> dict[str, Any]:
 
 
 def _prediction(line: dict[str, Any]) -> Prediction:
-    """The prediction of a line."""
-    reference, *others = line.pop("references")
+    """The prediction of a line; one with a single `reference` is taken too."""
+    reference, *others = line.pop("references") if "references" in line else [line.pop("reference")]
     return Prediction(reference=reference, other_references=tuple(others), **line)

@@ -51,6 +51,8 @@ class Score:
     low: float
     high: float
     signature: str
+    better: Literal["min", "max"] | None = None
+    """Whether less or more of it is better, where the metric says so."""
 
 
 def direction(metric: Metric, name: str) -> Literal["min", "max"] | None:
@@ -92,7 +94,9 @@ def score(
     with np.errstate(all="ignore"):
         low, high = interval(statistics, metric.aggregate, samples=samples, seed=seed, level=level)
     return {
-        name: Score(float(values[0, i]), float(low[i]), float(high[i]), f"{name}|{metric.signature}")
+        name: Score(
+            float(values[0, i]), float(low[i]), float(high[i]), f"{name}|{metric.signature}", direction(metric, name)
+        )
         for i, name in enumerate(metric.names)
     }
 

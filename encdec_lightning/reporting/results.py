@@ -49,11 +49,12 @@ def write_results(
 
 
 def flatten(prefix: str, scores: Mapping[str, Score], failed: Mapping[str, str] | None = None) -> Metrics:
-    """`{prefix}/{name}`: value, and beside it `/low`, `/high`, `/signature`; without a value null, and `/error`."""
+    """`{prefix}/{name}`: value, beside it `/low`, `/high`, `/signature`, `/better`; without one null, and `/error`."""
     flat: Metrics = {}
     for name, each in scores.items():
         key = f"{prefix}/{name}"
         flat |= {key: each.value, f"{key}/low": each.low, f"{key}/high": each.high, f"{key}/signature": each.signature}
+        flat |= {} if each.better is None else {f"{key}/better": each.better}
         if not math.isfinite(each.value):
             flat |= {key: None, f"{key}/error": f"its value is {each.value}, which is no number"}
     for name, reason in (failed or {}).items():
