@@ -79,7 +79,7 @@ def sections(runs: Sequence[tuple[Overview, Mapping[str, Any]]]) -> list[Section
     Runs that have not been tested are rows in the section of their test file.
     """
     groups: dict[str, list[tuple[Overview, Mapping[str, Any]]]] = {}
-    prints = {_file(each): metrics.get("data/test_fingerprint") for each, metrics in runs if _tested(metrics)}
+    prints = {_file(each): metrics["data/test_fingerprint"] for each, metrics in reversed(runs) if _tested(metrics)}
     for each, metrics in runs:
         key = metrics.get("data/test_fingerprint") or prints.get(_file(each)) or _file(each)
         groups.setdefault(str(key), []).append((each, metrics))
