@@ -235,7 +235,8 @@ def test_scores_lie_within_0_and_100_in_any_order(
 
 
 def test_one_prediction_is_enough() -> None:
-    assert score(made(("a", "a")), ExactMatch())["exact"] == Score(100, 100, 100, f"exact|{ExactMatch.signature}")
+    expected = Score(100, 100, 100, f"exact|{ExactMatch.signature}", "max")
+    assert score(made(("a", "a")), ExactMatch())["exact"] == expected
 
 
 def test_no_predictions_is_a_mistake() -> None:
