@@ -38,6 +38,7 @@ The map, from left to right; each room imports only from rooms to its left:
                                checkpoint_io.py, callbacks/
     reporting/                 runs in, tables and plots out: opening.py, overview.py, trials.py, results.py, table.py,
                                curves.py, card.py, card_code.py, composition.py, memory.py, data.py
+    reporting/report/          folders of runs in, tables out: folders.py, rows.py, paired.py, formats.py
     config.py, rules.py        the tree of options; composed values in, checked objects out
     launch/                    command lines in, runs out: settle.py, auto_precision.py, processes.py, run_folder.py,
                                worker.py, submit.py, prepare.py, evaluation.py, points.py,
@@ -52,6 +53,7 @@ The map, from left to right; each room imports only from rooms to its left:
     launch/checks/             what is checked before a run: checks.py, model.py, paths.py, monitors.py, constructors.py
     prediction/                files of sources in, files of texts out: inputs.py, predict_file.py, lines.py, partial.py
     cli/                       the commands: train.py, evaluate.py, predict.py, check.py, prepare.py, sweep.py,
+                               report.py,
                                arguments.py, help.py
 
 Each room's options are dataclasses in its options.py. The names below are stable, and loaded when first used.

@@ -181,7 +181,7 @@ def _records(section: Section) -> list[dict[str, Any]]:
 
 
 def _described(section: Section, row: Row) -> str:
-    from encdec_lightning.reporting.report.tests import describe
+    from encdec_lightning.reporting.report.paired import describe
 
     return describe(section, row)
 
