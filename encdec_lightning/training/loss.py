@@ -155,7 +155,10 @@ def _inputs(batch: Batch) -> dict[str, Tensor]:
 
 
 def _packed_inputs(batch: Batch, model: ComposedModel) -> dict[str, Tensor]:
-    """Ids and positions of real tokens alone, (1, N) each."""
+    """Ids and positions of real tokens alone, (1, N) each.
+
+    Without a mask transformers would look into the positions for examples side by side, and wait for a GPU.
+    """
     sides = (
         ("", batch.source_ids, batch.source_positions),
         ("decoder_", batch.decoder_input_ids, batch.target_positions),
@@ -165,6 +168,8 @@ def _packed_inputs(batch: Batch, model: ComposedModel) -> dict[str, Tensor]:
         positions = position_ids(model.config.decoder if side else model.config.encoder, ids)
         for name, values in (("input_ids", ids), ("position_ids", positions)):
             found[side + name] = values.flatten().index_select(0, real)[None]
+        if ids.device.type != "cpu":
+            found[side + "attention_mask"] = torch.ones_like(found[side + "input_ids"])
     return found
 
 

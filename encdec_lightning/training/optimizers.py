@@ -47,10 +47,11 @@ def clip(
     algorithm: str | None,
     norm: Tensor | None,
 ) -> None:
-    """Clip as a Trainer says, also with a fused optimizer in bf16.
+    """Clip as a Trainer says, also with a fused optimizer in bf16 and fp16.
 
-    Lightning refuses that pair for the sake of the gradient scaler, which only fp16 has. `norm`, (), is the 2-norm of
-    all gradients where it is known: it is not computed twice where it is every rank's, of unscaled gradients.
+    Lightning refuses that pair, because such an optimizer divides by the scale of fp16's gradients in its step. It does
+    not where the scaler has been asked to before, which is done here. `norm`, (), is the 2-norm of all gradients where
+    it is known: it is not computed twice where it is every rank's, of unscaled gradients.
     """
     plugin = module.trainer.precision_plugin
     kind = GradClipAlgorithmType(algorithm or GradClipAlgorithmType.NORM)
@@ -58,7 +59,9 @@ def clip(
     whole = whole and getattr(plugin, "scaler", None) is None
     if value and norm is not None and whole and kind == GradClipAlgorithmType.NORM:
         clip_grads_with_norm_([each for group in optimizer.param_groups for each in group["params"]], value, norm)
-    elif isinstance(plugin, MixedPrecision) and plugin.scaler is None:
+    elif isinstance(plugin, MixedPrecision) and (plugin.scaler is None or optimizer.defaults.get("fused")):
+        if value and plugin.scaler is not None:
+            plugin.scaler.unscale_(optimizer)
         Precision.clip_gradients(plugin, optimizer, value or 0.0, kind)
     else:
         module.clip_gradients(optimizer, value, algorithm)

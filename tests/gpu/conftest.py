@@ -10,10 +10,12 @@ import torch
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request: pytest.FixtureRequest) -> str:
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("needs a GPU, and torch sees none")
-    return request.param
+    yield request.param
+    if request.param == "cuda":  # whatever a test that failed has left
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @contextmanager

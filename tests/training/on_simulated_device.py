@@ -6,33 +6,19 @@ import copy
 import sys
 from pathlib import Path
 
-import lightning
 import pytest
 import simulated_device as device
 import torch
-from lightning.pytorch import accelerators
-from lightning.pytorch.plugins.precision import MixedPrecision
-from lightning.pytorch.strategies import SingleDeviceStrategy
-from tiny import write_all
 
 from encdec_lightning import (
     Generation,
-    Loading,
-    Seq2SeqDataModule,
-    Seq2SeqModule,
-    Task,
-    Tokenizers,
-    Training,
     compose,
     generate,
 )
 from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.generation.generate import stream
 from encdec_lightning.kernels import varlen
-from encdec_lightning.kernels.attention_interface import DROPOUTS, use_attention
-from encdec_lightning.training.callbacks.finite import FiniteSteps
-from encdec_lightning.training.callbacks.progress import FitProgress
-from encdec_lightning.training.callbacks.throughput import Throughput
+from encdec_lightning.kernels.attention_interface import use_attention
 from encdec_lightning.training.loss import TrainingLoss, token_losses
 
 sys.path.append(str(Path(__file__).parent.parent / "kernels"))
@@ -41,21 +27,16 @@ from varlen_stand_in import varlen_attn
 PAIRS = ["bert-bert", "bert-gpt2", "roberta-roberta", "gpt2 alone"]
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return write_all(tmp_path_factory.mktemp("files"))
-
-
-def model_of(files, pair: str, weights: str = "untied"):
+def model_of(files, pair: str):
+    """Without dropout, whose random numbers are others; one pair is tied."""
     encoder, _, decoder = pair.rpartition("-")
-    given = {} if pair == "gpt2 alone" else {"weights": weights}
-    model = compose(
-        getattr(files, encoder) if encoder else None, getattr(files, decoder.removesuffix(" alone")), **given
-    )
+    weights = {"weights": "tied" if pair == "roberta-roberta" else "untied"} if encoder else {}
+    sides = getattr(files, encoder) if encoder else None, getattr(files, decoder.removesuffix(" alone"))
+    model = compose(*sides, dropout=0.0, **weights)
     use_attention(model)
     settings = model.generation_config
     settings.decoder_start_token_id, settings.eos_token_id, settings.pad_token_id = 2, 3, 0
-    return model
+    return model.train()
 
 
 def a_batch(rows: int = 5) -> Batch:
@@ -68,10 +49,6 @@ def a_batch(rows: int = 5) -> Batch:
     )
 
 
-def whole(model: torch.nn.Module) -> torch.Tensor:
-    return torch.cat([each.detach().cpu().flatten() for each in model.parameters()])
-
-
 def expect_close(found: torch.Tensor, expected: torch.Tensor, low: bool) -> None:
     assert (found.detach().cpu() - expected.detach()).norm() < (3e-2 if low else 1e-5) * expected.detach().norm()
 
@@ -80,7 +57,7 @@ def expect_close(found: torch.Tensor, expected: torch.Tensor, low: bool) -> None
     ("pair", "low"), [*((pair, False) for pair in PAIRS), ("bert-gpt2", True), ("gpt2 alone", True)]
 )
 def test_training_step(files, pair: str, low: bool) -> None:
-    model = model_of(files, pair).eval()  # without dropout, whose numbers are others
+    model = model_of(files, pair)
     there = copy.deepcopy(model)
     with torch.autocast("cpu", torch.bfloat16, enabled=low):
         expected = TrainingLoss(model)(a_batch(), 0.1)
@@ -117,13 +94,7 @@ def test_training_step_without_padding(files, monkeypatch, pair: str) -> None:
 
     monkeypatch.setattr(varlen, "torch_varlen", lambda: stand_in)
     monkeypatch.setattr(varlen, "runs_flash_attention", lambda device: True)
-    model = model_of(files, pair).train()
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    for side in model.sides.values():
-        for name in DROPOUTS:
-            setattr(side.config, name, 0.0)
+    model = model_of(files, pair).train()  # without dropout
     there = copy.deepcopy(model)
     expected = TrainingLoss(model)(a_batch(), 0.1)
     expected.backward()
@@ -211,93 +182,3 @@ def test_sources_that_come_and_go(files) -> None:
     assert {key: each[0].tokens for key, each in found.items()} == {
         key: each[0].tokens for key, each in expected.items()
     }
-
-
-class Accelerator(accelerators.Accelerator):
-    """What Lightning asks of a kind of device."""
-
-    def setup_device(self, device: torch.device) -> None: ...
-
-    def teardown(self) -> None: ...
-
-    @staticmethod
-    def parse_devices(devices: object) -> int:
-        return 1
-
-    @staticmethod
-    def get_parallel_devices(devices: object) -> list[torch.device]:
-        return [device.DEVICE]
-
-    @staticmethod
-    def auto_device_count() -> int:
-        return 1
-
-    @staticmethod
-    def is_available() -> bool:
-        return True
-
-    @staticmethod
-    def name() -> str:
-        return device.KIND
-
-
-class Steps(lightning.Callback):
-    """What each training step and the validation made the processor wait for, and copied."""
-
-    def __init__(self, watch: device.Watch) -> None:
-        self.watch, self.seen, self.validations = watch, [], []
-
-    def on_train_batch_start(self, *args: object) -> None:
-        self.seen.append((self.watch.waits.copy(), self.watch.uploads.copy()))
-        self.watch.clear()
-
-    def on_validation_batch_start(self, *args: object) -> None:
-        self.watch.clear()
-
-    def on_validation_batch_end(self, *args: object) -> None:
-        self.validations.append((self.watch.waits.copy(), self.watch.uploads.copy()))
-
-
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_fit(files, tmp_path, precision: str) -> None:
-    """Under the Trainer: every step, what Lightning and the callbacks do included."""
-
-    def fitted(watch: device.Watch | None) -> tuple[Seq2SeqModule, Steps | None]:
-        lightning.seed_everything(3, verbose=False)
-        tokenizers = Tokenizers.from_pretrained(files.bert, files.bert)
-        task = Task(train=files.train, validation=files.validation, test=files.test, source="document",
-                    target="summary", max_source_length=40, max_target_length=12)  # fmt: skip
-        model = compose(files.bert, files.bert, "tied", dropout=0.0, tokenizers=tokenizers)
-        module = Seq2SeqModule(model, tokenizers, task, Training(learning_rate=1e-3, warmup_steps=2))
-        module._finite = FiniteSteps(deferred=True)
-        steps = Steps(watch) if watch else None
-        bar = FitProgress()
-        bar.disable()
-        where = {"accelerator": "cpu", "precision": precision}
-        if watch:
-            where = {"accelerator": Accelerator(), "strategy": SingleDeviceStrategy(device.DEVICE)}
-            if precision != "32-true":
-                where["plugins"] = [MixedPrecision("bf16-mixed", device.KIND)]
-        trainer = lightning.Trainer(
-            default_root_dir=tmp_path, max_steps=6, devices=1, logger=False, enable_model_summary=False,
-            enable_checkpointing=False, use_distributed_sampler=False, gradient_clip_val=1.0, log_every_n_steps=4,
-            callbacks=[*([steps] if steps else []), Throughput(), bar], **where,
-        )  # fmt: skip
-        trainer.fit(module, Seq2SeqDataModule(task, tokenizers, Loading(batch_tokens=200)))
-        return module, steps
-
-    expected, _ = fitted(None)
-    with device.Watch() as watch:
-        found, steps = fitted(watch)
-        assert steps is not None and len(steps.seen) == 6
-        for number, (waits, uploads) in enumerate(steps.seen):
-            if number in (0, 1, 4):  # what follows what is logged, here steps 1 and 4, and their own reports, may wait
-                continue
-            assert {key.partition(" in ")[2].partition(":")[0] for key in waits} <= {"finite.py"}
-            assert sum(waits.values()) <= 1, waits  # a GPU is not waited for there: the number was copied a step before
-            assert {key.partition(":")[0] for key in uploads} <= {"batch.py"}
-        assert steps.validations
-        for waits, uploads in steps.validations:
-            assert waits == {}
-            assert uploads == {}
-        expect_close(*(whole(each.model) for each in (found, expected)), precision != "32-true")

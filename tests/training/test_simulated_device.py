@@ -1,4 +1,4 @@
-"""Training, validation and generation on a device that is not the processor: `on_simulated_device.py`."""
+"""Training, validation and generation on a device that is not the processor: the files `on_simulated_device*.py`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from torch.utils import backend_registration
 HERE = Path(__file__).parent
 
 
-def test_on_a_simulated_device(tmp_path) -> None:
+@pytest.mark.parametrize("cases", ["on_simulated_device.py", "on_simulated_device_fit.py"])
+def test_on_a_simulated_device(tmp_path, cases: str) -> None:
     """In a process of its own, for torch knows such a device until its process ends."""
     if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
         pytest.skip("this torch takes no device that is written in Python")
     command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "--tb=short", "-p", "no:cacheprovider"]
-    cases = [str(HERE / "on_simulated_device.py"), f"--basetemp={tmp_path / 'inner'}"]
-    done = subprocess.run([*command, *cases], cwd=HERE.parent.parent, capture_output=True, text=True)
+    command += [str(HERE / cases), f"--basetemp={tmp_path / 'inner'}"]
+    done = subprocess.run(command, cwd=HERE.parent.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-8000:]
