@@ -21,7 +21,7 @@ from encdec_lightning.credentials import without_secrets
 from encdec_lightning.errors import UserError, is_finite
 from encdec_lightning.files import clear_leftovers, damage, is_leftover, kind_of, sync_folder, sync_tree, write_text
 from encdec_lightning.owner import OWNER, Taken, flocked, owned
-from encdec_lightning.records import Prediction
+from encdec_lightning.records import Prediction, plain, prediction_of
 
 State = Literal["running", "preempted", "pruned", "failed", "finished"]
 
@@ -214,14 +214,14 @@ class Run:
         path = self._predictions(split)
         try:
             with path.open(encoding="utf-8") as lines:
-                return [_prediction(json.loads(line)) for line in lines]
+                return [prediction_of(json.loads(line)) for line in lines]
         except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
             expected = f"its {path.name} cannot be read; encdec-evaluate run={self.folder} writes it anew"
             raise UserError("run", str(self.folder), expected) from error
 
     def write_predictions(self, predictions: Iterable[Prediction], split: str = "test") -> Path:
         """Replace a split's predictions: a line each, with id, source, references, prediction."""
-        lines = (json.dumps(_plain(each), ensure_ascii=False) + "\n" for each in predictions)
+        lines = (json.dumps(plain(each), ensure_ascii=False) + "\n" for each in predictions)
         write_text(self._predictions(split), "".join(lines))
         return self._predictions(split)
 
@@ -297,19 +297,3 @@ def _read_json(path: Path) -> dict[str, Any]:
         expected = f"its {path.name} cannot be read; encdec-evaluate run={path.parent} writes it anew"
         raise UserError("run", str(path.parent), expected) from error
     return content
-
-
-def _plain(prediction: Prediction) -> dict[str, Any]:
-    """What a line of predictions holds."""
-    return {
-        "id": prediction.id,
-        "source": prediction.source,
-        "references": list(prediction.references),
-        "prediction": prediction.prediction,
-    }
-
-
-def _prediction(line: dict[str, Any]) -> Prediction:
-    """The prediction of a line; one with a single `reference` is taken too."""
-    reference, *others = line.pop("references") if "references" in line else [line.pop("reference")]
-    return Prediction(reference=reference, other_references=tuple(others), **line)

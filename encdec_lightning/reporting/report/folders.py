@@ -8,8 +8,8 @@ from typing import Any
 
 from encdec_lightning.errors import UserError, did_you_mean, one_of
 from encdec_lightning.reporting.overview import find_runs, overview, remarks
-from encdec_lightning.reporting.report.rows import Section, sections
 from encdec_lightning.reporting.report.paired import compare_rows
+from encdec_lightning.reporting.report.rows import Section, sections
 from encdec_lightning.run import Run
 
 
