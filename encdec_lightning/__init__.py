@@ -9,7 +9,7 @@ The map, from left to right; each room imports only from rooms to its left:
     cache/                     derived data on disk: folder.py, entries.py, fingerprints.py
     run.py                     a run's folder
     cluster/                   folders of runs in, a job of Slurm's out: options.py, script.py, queue.py
-    search/                    ranges of options in, values to try out: options.py, space.py, study.py
+    hparams_search/            ranges of options in, values to try out: options.py, space.py, study.py
     evaluation/                texts in, scores out: metric.py, registry.py, rouge.py, bleu.py, chrf.py, ter.py,
                                sari.py, exact_match.py, descriptive.py, words.py, sentences.py, subsequence.py,
                                references.py, significance.py, comparison.py, baselines.py
@@ -36,13 +36,13 @@ The map, from left to right; each room imports only from rooms to its left:
                                optimizers.py, schedules.py, arrange.py, fsdp.py, pieces.py, resuming.py,
                                trainer_check.py, precision.py, product_speeds.py, checkpoint.py,
                                checkpoint_io.py, callbacks/
-    reporting/                 runs in, tables and plots out: opening.py, overview.py, trials.py, results.py, table.py,
-                               curves.py, card.py, card_code.py, composition.py, memory.py, data.py
+    reporting/                 runs in, tables and plots out: opening.py, overview.py, trials.py, results.py,
+                               final_table.py, curves.py, card.py, card_code.py, composition.py, memory.py, data.py
     reporting/report/          folders of runs in, tables out: folders.py, rows.py, paired.py, formats.py
     config.py, rules.py        the tree of options; composed values in, checked objects out
     launch/                    command lines in, runs out: settle.py, auto_precision.py, processes.py, run_folder.py,
                                worker.py, submit.py, prepare.py, evaluation.py, points.py,
-                               search.py, sweep.py
+                               hparams_search.py, sweep.py
     launch/command_line/       overrides in, a config out: presets.py, reading.py, hydra_nodes.py, hydra_errors.py,
                                hydra_compose.py, hydra_values.py, names.py, draft.py, overrides.py,
                                ranges.py

@@ -22,7 +22,7 @@ from encdec_lightning.data.options import Loading, Task
 from encdec_lightning.errors import FINITE, UserError, UserErrors, did_you_mean, is_finite, one_of, require
 from encdec_lightning.files import is_file_name
 from encdec_lightning.generation.options import Generation
-from encdec_lightning.search.options import Search
+from encdec_lightning.hparams_search.options import Search
 from encdec_lightning.training.options import Training
 
 Node = dict[str, Any]

@@ -174,8 +174,7 @@ class Run:
         with ExitStack() as held:
             try:
                 stream = held.enter_context((self.folder / ".lock").open("w"))
-                owner = self.folder / OWNER
-                held.enter_context(owned(owner, flocked(stream.fileno(), owner)))
+                held.enter_context(owned(self.folder / OWNER, flocked(stream.fileno(), self.folder / OWNER)))
             except Taken as other:
                 expected = f"another process is working in this run ({other}), wait for its end"
                 raise UserError("run", str(self.folder), expected) from other

@@ -19,7 +19,7 @@ import encdec_lightning
 HOUSE = Path(encdec_lightning.__file__).parent
 ROOMS = [
     *("records", "signals", "credentials", "dotted", "errors", "progress", "files", "owner", "cache", "run", "cluster"),
-    "search",
+    "hparams_search",
     *("evaluation", "kernels", "composition"),
     *("data", "generation", "training"),
     *("reporting", "config", "rules", "launch", "prediction", "cli"),
@@ -43,7 +43,7 @@ INSIDE = {
     "data": ["options", "preprocessing", "sources", "examples", "batches", "inspection", "datamodule"],
     "launch": [
         *("command_line", "slots", "settle", "auto_precision", "job", "checks", "processes", "run_folder", "submit"),
-        *("worker", "prepare", "evaluation", "points", "search", "sweep"),
+        *("worker", "prepare", "evaluation", "points", "hparams_search", "sweep"),
     ],
 }
 """The order of imports inside a room that has folders."""

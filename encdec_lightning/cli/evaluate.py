@@ -24,7 +24,7 @@ def _evaluate(argv: Sequence[str] | None) -> None:
     given, options, mistakes = parse_named("encdec-evaluate", DESCRIPTION, argv, NAMED, nodes=("generation", "data"))
     run = open_run(given, options, mistakes)
     from encdec_lightning.launch.evaluation import evaluate
-    from encdec_lightning.reporting.table import show
+    from encdec_lightning.reporting.final_table import show
 
     show(evaluate(run, given.get("checkpoint"), options))
 

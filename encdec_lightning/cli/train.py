@@ -73,7 +73,7 @@ def _train(argv: Sequence[str] | None) -> None:
 
 
 def _show(run: Run) -> None:
-    from encdec_lightning.reporting.table import show
+    from encdec_lightning.reporting.final_table import show
 
     show(run)
 

@@ -17,8 +17,8 @@ from encdec_lightning.launch.command_line.hydra_values import plain
 from encdec_lightning.launch.command_line.names import check_overrides, is_sweep
 from encdec_lightning.launch.command_line.overrides import compose_config
 from encdec_lightning.launch.command_line.presets import ROOT, conf_folder
+from encdec_lightning.launch.hparams_search import search
 from encdec_lightning.launch.points import Point, Points, folder_of_points, points_in
-from encdec_lightning.launch.search import search
 from encdec_lightning.launch.submit import checked, refused, submit
 
 

@@ -14,7 +14,7 @@ from encdec_lightning.composition.sharing import SCHEMES
 from encdec_lightning.data.options import Task
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.reporting.card_code import code
-from encdec_lightning.reporting.table import Cell, header_and_rows, scored
+from encdec_lightning.reporting.final_table import Cell, header_and_rows, scored
 from encdec_lightning.run import Run
 from encdec_lightning.training.options import Training
 

@@ -15,9 +15,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from encdec_lightning.files import write_text
+from encdec_lightning.hparams_search.space import shown
+from encdec_lightning.hparams_search.study import Tried
 from encdec_lightning.reporting.overview import STYLES
-from encdec_lightning.search.space import shown
-from encdec_lightning.search.study import Tried
 
 BEST = "best.json"
 TRIALS = "trials.csv"

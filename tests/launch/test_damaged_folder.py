@@ -45,7 +45,7 @@ def place(files: Files, tmp_path_factory: pytest.TempPathFactory):
     place = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        patch.setattr("encdec_lightning.reporting.table.show", lambda run: None)
+        patch.setattr("encdec_lightning.reporting.final_table.show", lambda run: None)
         command = [*files.overrides("variant=bertshare", "validate_every=2"), "folder=run"]
         with pytest.MonkeyPatch.context() as stop:
 

@@ -41,7 +41,7 @@ def made(files: Files, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     command = [*files.overrides("variant=bertshare", "trainer.max_steps=2", "task.metrics=[exact_match]"), "folder=run"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        patch.setattr("encdec_lightning.reporting.table.show", lambda run: None)
+        patch.setattr("encdec_lightning.reporting.final_table.show", lambda run: None)
         with pytest.MonkeyPatch.context() as stop:
 
             def asked(*_: object) -> None:

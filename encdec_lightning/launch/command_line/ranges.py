@@ -8,8 +8,8 @@ from typing import Any, get_args
 
 from encdec_lightning.config import NOT_OF_THE_RESULT, kind_of
 from encdec_lightning.errors import UserError, UserErrors
+from encdec_lightning.hparams_search.space import Dimension
 from encdec_lightning.launch.command_line.reading import check_size
-from encdec_lightning.search.space import Dimension
 
 FORMS = "a search takes a,b or range(a,b) or interval(a,b) or tag(log,interval(a,b))"
 

@@ -17,8 +17,8 @@ from encdec_lightning.evaluation.exact_match import ExactMatch
 from encdec_lightning.evaluation.metric import Score
 from encdec_lightning.evaluation.rouge import Rouge
 from encdec_lightning.records import Prediction
+from encdec_lightning.reporting.final_table import Cell, Row, header_and_rows, scored, show
 from encdec_lightning.reporting.results import flatten, write_results
-from encdec_lightning.reporting.table import Cell, Row, header_and_rows, scored, show
 from encdec_lightning.run import Run
 
 PREDICTIONS = [

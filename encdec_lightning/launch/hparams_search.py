@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from encdec_lightning.config import Config, Node
 from encdec_lightning.errors import JobFailed, UserError, UserErrors, reason
+from encdec_lightning.hparams_search.options import Search
+from encdec_lightning.hparams_search.space import Space, Value
 from encdec_lightning.launch.command_line.names import check_overrides
 from encdec_lightning.launch.command_line.overrides import compose_config
 from encdec_lightning.launch.command_line.ranges import space_of
@@ -20,12 +22,10 @@ from encdec_lightning.launch.run_folder import make_run
 from encdec_lightning.launch.settle import settle
 from encdec_lightning.launch.submit import refused
 from encdec_lightning.run import Run
-from encdec_lightning.search.options import Search
-from encdec_lightning.search.space import Space, Value
 from encdec_lightning.signals import Terminated
 
 if TYPE_CHECKING:
-    from encdec_lightning.search.study import Study, Trial, Tried
+    from encdec_lightning.hparams_search.study import Study, Trial, Tried
 
 RANGE = "give an option to search, such as training.learning_rate=tag(log,interval(1e-5,1e-3))"
 CHOSEN = ("hydra/sweeper=optuna", "hparams_search=")
@@ -49,7 +49,7 @@ def search(overrides: Sequence[str], config_dirs: Sequence[Path], hydra: Any) ->
         field, value = ("hparams_search", preset) if preset else ("hydra/sweeper", "optuna")
         raise UserError(field, value, RANGE)
     try:
-        from encdec_lightning.search.study import opened
+        from encdec_lightning.hparams_search.study import opened
     except ImportError as error:
         expected = "it needs the package optuna, pip install encdec_lightning[search]"
         raise UserError("hydra/sweeper", "optuna", expected) from error
@@ -212,7 +212,7 @@ def _lacking(config: Config) -> Iterator[UserError]:
 
 def _report(study: Study, folder: Path, work: _Work) -> None:
     """Print the trials and how the best one is had again; raises `JobFailed` if one has failed."""
-    from encdec_lightning.reporting.table import show
+    from encdec_lightning.reporting.final_table import show
     from encdec_lightning.reporting.trials import show_trials, write_trials
 
     tried, best = study.tried(), study.best()

@@ -22,8 +22,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from encdec_lightning.errors import UserError
-from encdec_lightning.search.options import Search
-from encdec_lightning.search.space import Dimension, Space, Value
+from encdec_lightning.hparams_search.options import Search
+from encdec_lightning.hparams_search.space import Dimension, Space, Value
 
 JOURNAL = "journal.log"
 INTERRUPTED = "it was interrupted"

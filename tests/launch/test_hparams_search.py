@@ -13,10 +13,10 @@ import yaml
 
 from encdec_lightning.cli import sweep as overview_command
 from encdec_lightning.cli.train import main
+from encdec_lightning.hparams_search.space import Dimension
 from encdec_lightning.launch import processes
 from encdec_lightning.launch.command_line.ranges import space_of
 from encdec_lightning.run import Run
-from encdec_lightning.search.space import Dimension
 
 RATE = "training.learning_rate=tag(log,interval(1e-5,1e-1))"
 STEPS = 3
@@ -256,7 +256,7 @@ def test_another_search_does_not_go_on_in_a_studys_folder(options, trainings, ca
 
 
 def test_a_search_without_optuna_says_what_to_install(options, trainings, capsys, monkeypatch):
-    monkeypatch.delitem(sys.modules, "encdec_lightning.search.study", raising=False)
+    monkeypatch.delitem(sys.modules, "encdec_lightning.hparams_search.study", raising=False)
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert main(options) == 2
     expected = "hydra/sweeper is 'optuna': it needs the package optuna, pip install encdec_lightning[search].\n"
