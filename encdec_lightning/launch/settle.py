@@ -16,7 +16,7 @@ from encdec_lightning.rules import concerned
 from encdec_lightning.training.options import NO_FP16_WEIGHTS
 
 Mode = Literal["min", "max"]
-LOSSES = ("train/loss", "val/loss")
+LOSSES = ("train/loss", "val/loss", "val/perplexity")
 PROGRESS = "encdec_lightning.training.callbacks.progress.FitProgress"
 BEST_CHECKPOINT = "encdec_lightning.training.callbacks.checkpoints.BestCheckpoint"
 
