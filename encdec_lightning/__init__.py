@@ -10,8 +10,9 @@ The map, from left to right; each room imports only from rooms to its left:
     run.py                     a run's folder
     cluster/                   folders of runs in, a job of Slurm's out: options.py, script.py, queue.py
     hparams_search/            ranges of options in, values to try out: options.py, space.py, study.py
-    evaluation/                texts in, scores out: metric.py, rouge.py, exact_match.py, sari.py, bleu.py,
-                               references.py, significance.py, baselines.py
+    evaluation/                texts in, scores out: metric.py, registry.py, rouge.py, bleu.py, chrf.py, ter.py,
+                               sari.py, exact_match.py, descriptive.py, words.py, sentences.py, subsequence.py,
+                               references.py, significance.py, comparison.py, baselines.py, prediction_files.py
     kernels/                   what torch and transformers compute slowly: attention.py, attention_interface.py,
                                packing.py, dropout.py, noise.py, cross_entropy.py, working_copy.py, stand_in.py,
                                gradients.py, onednn_linear.py, short_attention.py, spans.py, self_check.py, varlen.py
@@ -36,7 +37,9 @@ The map, from left to right; each room imports only from rooms to its left:
                                trainer_check.py, precision.py, product_speeds.py, checkpoint.py,
                                checkpoint_io.py, callbacks/
     reporting/                 runs in, tables and plots out: opening.py, overview.py, trials.py, results.py,
-                               final_table.py, curves.py, card.py, card_code.py, composition.py, memory.py, data.py
+                               final_table.py, curves.py, card.py, card_code.py, composition.py, memory.py, data.py,
+                               systems.py
+    reporting/report/          folders of runs in, tables out: folders.py, rows.py, paired.py, formats.py
     config.py, rules.py        the tree of options; composed values in, checked objects out
     launch/                    command lines in, runs out: settle.py, auto_precision.py, processes.py, run_folder.py,
                                worker.py, submit.py, prepare.py, evaluation.py, points.py,
@@ -51,6 +54,7 @@ The map, from left to right; each room imports only from rooms to its left:
     launch/checks/             what is checked before a run: checks.py, model.py, paths.py, monitors.py, constructors.py
     prediction/                files of sources in, files of texts out: inputs.py, predict_file.py, lines.py, partial.py
     cli/                       the commands: train.py, evaluate.py, predict.py, check.py, prepare.py, sweep.py,
+                               report.py,
                                arguments.py, help.py
 
 Each room's options are dataclasses in its options.py. The names below are stable, and loaded when first used.

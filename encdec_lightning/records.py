@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Record = TypeVar("Record")
 
@@ -37,6 +37,8 @@ class Pair:
     id: str
     source: str
     target: str
+    other_targets: tuple[str, ...] = ()
+    """Further targets that are as right: metrics know them, training does not."""
 
 
 @same_may_be_set
@@ -48,3 +50,26 @@ class Prediction:
     source: str
     reference: str
     prediction: str
+    other_references: tuple[str, ...] = ()
+    """Further texts that are as right as `reference`."""
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """All texts that are right."""
+        return (self.reference, *self.other_references)
+
+
+def plain(prediction: Prediction) -> dict[str, Any]:
+    """What a line of a file of predictions holds."""
+    return {
+        "id": prediction.id,
+        "source": prediction.source,
+        "references": list(prediction.references),
+        "prediction": prediction.prediction,
+    }
+
+
+def prediction_of(line: dict[str, Any]) -> Prediction:
+    """The prediction of such a line; one with a single `reference` is taken too."""
+    reference, *others = line.pop("references") if "references" in line else [line.pop("reference")]
+    return Prediction(reference=reference, other_references=tuple(others), **line)

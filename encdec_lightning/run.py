@@ -11,7 +11,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +21,7 @@ from encdec_lightning.credentials import without_secrets
 from encdec_lightning.errors import UserError, is_finite
 from encdec_lightning.files import clear_leftovers, damage, is_leftover, kind_of, sync_folder, sync_tree, write_text
 from encdec_lightning.owner import OWNER, Taken, flocked, owned
-from encdec_lightning.records import Prediction
+from encdec_lightning.records import Prediction, plain, prediction_of
 
 State = Literal["running", "preempted", "pruned", "failed", "finished"]
 
@@ -214,14 +213,14 @@ class Run:
         path = self._predictions(split)
         try:
             with path.open(encoding="utf-8") as lines:
-                return [Prediction(**json.loads(line)) for line in lines]
-        except (OSError, ValueError, TypeError, RecursionError) as error:
+                return [prediction_of(json.loads(line)) for line in lines]
+        except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
             expected = f"its {path.name} cannot be read; encdec-evaluate run={self.folder} writes it anew"
             raise UserError("run", str(self.folder), expected) from error
 
     def write_predictions(self, predictions: Iterable[Prediction], split: str = "test") -> Path:
-        """Replace a split's predictions: a line each, with id, source, reference, prediction."""
-        lines = (json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in predictions)
+        """Replace a split's predictions: a line each, with id, source, references, prediction."""
+        lines = (json.dumps(plain(each), ensure_ascii=False) + "\n" for each in predictions)
         write_text(self._predictions(split), "".join(lines))
         return self._predictions(split)
 

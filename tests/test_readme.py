@@ -11,7 +11,7 @@ import pytest
 import tiny
 from transformers import AutoTokenizer
 
-from encdec_lightning.cli import check, evaluate, predict, prepare, sweep, train
+from encdec_lightning.cli import check, evaluate, predict, prepare, report, sweep, train
 from encdec_lightning.composition.architectures import ARCHITECTURES
 from encdec_lightning.launch.command_line.presets import choices
 
@@ -23,6 +23,7 @@ COMMANDS = {
     "encdec-predict": predict.main,
     "encdec-prepare": prepare.main,
     "encdec-sweep": sweep.main,
+    "encdec-report": report.main,
 }
 
 

@@ -104,7 +104,7 @@ def test_metrics_and_predictions_come_back(run):
     predictions = [Prediction("1", "a\u2028b", "ré\n", "p"), Prediction("2", "", "", "")]
     path = run.write_predictions(predictions)
     assert run.predictions() == predictions
-    assert list(json.loads(path.read_text().split("\n")[0])) == ["id", "source", "reference", "prediction"]
+    assert list(json.loads(path.read_text().split("\n")[0])) == ["id", "source", "references", "prediction"]
 
 
 @pytest.mark.parametrize("text", ["a: [1", "- 1", "", "a: \xff".encode("latin-1"), "3"])

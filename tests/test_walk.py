@@ -28,7 +28,8 @@ from encdec_lightning.data.examples.store import OnDisk
 from encdec_lightning.data.sources.locations import locate
 from encdec_lightning.data.sources.pairs import PairReader
 from encdec_lightning.data.sources.readers import read_rows
-from encdec_lightning.evaluation.metric import load_metric, score
+from encdec_lightning.evaluation.metric import score
+from encdec_lightning.evaluation.registry import load_metric
 from encdec_lightning.reporting.final_table import score_table
 from encdec_lightning.reporting.results import write_results
 from encdec_lightning.run import Run

@@ -84,7 +84,7 @@ def test_commands_presets_and_users_own_code_work_from_a_wheel(
     assert "longer" in found.stdout
     where = run(installed, "python", "-c", "import encdec_lightning; print(encdec_lightning.__file__)", folder=tmp_path)
     assert str(installed.parent) in where.stdout
-    text = '"reference": "'
+    text = '"references": ["'
     lines = (tmp_path / "out" / "predictions" / "test.jsonl").read_text(encoding="utf-8").splitlines()
     assert all(line.split(text)[1].split('"')[0].isupper() for line in lines)
 

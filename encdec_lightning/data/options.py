@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from encdec_lightning.errors import require
 
@@ -23,7 +24,10 @@ class Task:
     source: str = "source"
     """Column of the text that is read; `a.b` is the field b of column a, `a+b` two columns joined by a space."""
     target: str = "target"
-    """Column of the text to be written, as `source`."""
+    """Column of the text to be written, as `source`; it may hold a list of texts that are equally right."""
+    references: list[str] | None = None
+    """Further columns with texts or lists that are as right as `target`; a row may lack them. Training takes the first
+    text of all, metrics know every one."""
     id: str | None = None
     """Column of the examples' ids; null: the number of the row."""
     columns: list[str] | None = None
@@ -48,8 +52,10 @@ class Task:
     """Use only the first so many test pairs; null: all."""
     validation_generate: int = 0
     """Generate for the first so many validation pairs at every validation, and log `val/rouge1` and the like."""
-    metrics: list[str] | None = None
-    """Metrics: rouge, exact_match, sari, bleu, bleu_uncased, or the dotted path of a class of your own; null: rouge."""
+    metrics: list[str | dict[str, Any]] | None = None
+    """Metrics: rouge, exact_match, sari, sari_standard, bleu, bleu_uncased, bleu_nltk, chrf, ter, length, novel_ngrams,
+    repetition, or the dotted path of a class of your own; {name: rouge, tokenizer: unicode} gives arguments; null:
+    rouge."""
     baselines: list[str] | None = None
     """Baselines in the final table, such as lead_sentence, lead_8_words, copy; null: no baseline."""
     monitor: str = "val/loss"
@@ -72,8 +78,8 @@ class Task:
         )
 
     @property
-    def scored_with(self) -> list[str]:
-        """The metrics that texts are scored with, by name."""
+    def scored_with(self) -> Sequence[str | dict[str, Any]]:
+        """The metrics that texts are scored with."""
         return self.metrics or ["rouge"]
 
     def path(self, split: Literal["train", "validation", "test"]) -> str:

@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 
 from encdec_lightning.errors import UserError, did_you_mean, one_of
+from encdec_lightning.evaluation.sentences import sentence_ends
 from encdec_lightning.records import Prediction
-
-QUOTES = "\"'“”‘’«»„"
-INITIALS = re.compile(r"(?:[^\W\d_]\.)+")
-"""Single letters, each with a full stop: e.g., i.e., U.S., J."""
-ABBREVIATIONS = frozenset(
-    ("etc.", "vs.", "cf.", "al.", "fig.", "mr.", "mrs.", "ms.", "dr.", "prof.", "st.", "sen.", "gov.", "gen.", "rep.")
-)
 
 
 def lead_sentence(source: str) -> str:
-    """The source up to the end of its first sentence; the whole source where no end is found.
-
-    A sentence ends with a word in . ! or ? (closing quotes or brackets may follow) before a word that starts with an
-    upper-case letter, a digit or a quote, unless the word is an abbreviation. A rule for scripts that have upper case.
-    """
-    for word, following in pairwise(re.finditer(r"\S+", source)):
-        bare = word[0].strip(QUOTES + "()[]")
-        first = following[0][0]
-        abbreviation = INITIALS.fullmatch(bare) or bare.lower() in ABBREVIATIONS
-        starts_sentence = first.isupper() or first.isdigit() or first in QUOTES
-        if bare.endswith((".", "!", "?")) and starts_sentence and not abbreviation:
-            return source[: word.end()]
-    return source
+    """The source up to the end of its first sentence; the whole source where no end is found (sentences.py)."""
+    return source[: next(sentence_ends(source), len(source))]
 
 
 def lead_words(source: str, count: int) -> str:

@@ -9,7 +9,7 @@ from encdec_lightning.records import Prediction
 
 
 class ExactMatch:
-    """Percent of predictions equal to their reference, runs of white space counting as one space. Case matters."""
+    """Percent of predictions equal to a reference, runs of white space counting as one space. Case matters."""
 
     names: tuple[str, ...] = ("exact",)
     signature: str = "case:kept|space:collapsed|version:1"
@@ -17,7 +17,8 @@ class ExactMatch:
 
     def statistics(self, prediction: Prediction) -> NDArray[np.float64]:
         """1 where the texts are equal, else 0; shape (1,)."""
-        equal = prediction.prediction.split() == prediction.reference.split()
+        own = prediction.prediction.split()
+        equal = any(own == reference.split() for reference in prediction.references)
         return np.array([equal], dtype=np.float64)
 
     def aggregate(self, total: NDArray[np.float64], count: int) -> NDArray[np.float64]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from encdec_lightning.errors import UserError, reason
-from encdec_lightning.evaluation.metric import Metric, load_metric
+from encdec_lightning.evaluation.metric import Metric
+from encdec_lightning.evaluation.registry import Spec, load_metric, title
 
 MOST = 0.5
 """From this share of unscorable references on, a metric does not fit the data."""
@@ -21,14 +22,14 @@ def unscorable(metric: Metric, references: Iterable[str]) -> int:
     return 0 if test is None else sum(map(test, references))
 
 
-def check_references(metrics: Sequence[str], split: str, references: Callable[[], Iterable[str]]) -> list[UserError]:
+def check_references(metrics: Sequence[Spec], split: str, references: Callable[[], Iterable[str]]) -> list[UserError]:
     """What is wrong with a split's references for metrics given by name, before anything is predicted for them.
 
     `references` gives them one by one, and is called once for each metric that knows which it can compare.
     """
     found = []
-    for name in metrics:
-        metric = load_metric(name)
+    for spec in metrics:
+        metric, name = load_metric(spec), title(spec)
         if hasattr(metric, "unscorable"):
             try:
                 problem = _problem(name, metric, split, list(references()))

@@ -38,4 +38,4 @@ def predict(
     for number, hypotheses in start([(number, ids) for number, (_, ids) in enumerate(examples)]):
         pair = examples[number][0]
         (text,) = tokenizers.decode([hypotheses[0].tokens])
-        yield Prediction(pair.id, pair.source, pair.target, text)
+        yield Prediction(pair.id, pair.source, pair.target, text, pair.other_targets)

@@ -10,12 +10,13 @@ from typing import Literal
 
 from encdec_lightning.config import Config, Node
 from encdec_lightning.errors import UserError
-from encdec_lightning.evaluation.metric import direction, load_metric
+from encdec_lightning.evaluation.metric import direction
+from encdec_lightning.evaluation.registry import load_metric
 from encdec_lightning.rules import concerned
 from encdec_lightning.training.options import NO_FP16_WEIGHTS
 
 Mode = Literal["min", "max"]
-LOSSES = ("train/loss", "val/loss")
+LOSSES = ("train/loss", "val/loss", "val/perplexity")
 PROGRESS = "encdec_lightning.training.callbacks.progress.FitProgress"
 BEST_CHECKPOINT = "encdec_lightning.training.callbacks.checkpoints.BestCheckpoint"
 

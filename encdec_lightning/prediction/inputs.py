@@ -12,7 +12,7 @@ from encdec_lightning.data.examples.building import LONGEST_TEXT
 from encdec_lightning.data.options import Task
 from encdec_lightning.data.preprocessing import Preprocess
 from encdec_lightning.data.sources.locations import FORMATS, File, Location, locate
-from encdec_lightning.data.sources.pairs import applied, functions, identity_of, text_of
+from encdec_lightning.data.sources.pairs import applied, functions, identity_of, targets_of, text_of
 from encdec_lightning.data.sources.pydoc import DATA_SETS
 from encdec_lightning.data.sources.readers import Row, stream_rows
 from encdec_lightning.data.sources.source import Rows, source_at
@@ -131,7 +131,7 @@ class InputReader:
     def _target(self, row: Row) -> str:
         """The row's target, if it has one."""
         try:
-            return text_of("task.target", row, self._task.target)
+            return targets_of(row, self._task)[0]
         except UserError:
             return ""
 

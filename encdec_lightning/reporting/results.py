@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from encdec_lightning.evaluation.baselines import baseline_predictions, permuted
-from encdec_lightning.evaluation.metric import Score, load_metric, score_all
+from encdec_lightning.evaluation.metric import Score
 from encdec_lightning.evaluation.references import unscorable
+from encdec_lightning.evaluation.registry import Spec, load_metric, score_all, title
 from encdec_lightning.records import Prediction
 from encdec_lightning.run import Run
 
@@ -21,7 +22,7 @@ def write_results(
     run: Run,
     predictions: list[Prediction],
     scores: Mapping[str, Score],
-    metrics: list[str],
+    metrics: Sequence[Spec],
     baselines: list[str],
     failed: Mapping[str, str] | None = None,
 ) -> None:
@@ -48,11 +49,12 @@ def write_results(
 
 
 def flatten(prefix: str, scores: Mapping[str, Score], failed: Mapping[str, str] | None = None) -> Metrics:
-    """`{prefix}/{name}`: value, and beside it `/low`, `/high`, `/signature`; without a value null, and `/error`."""
+    """`{prefix}/{name}`: value, beside it `/low`, `/high`, `/signature`, `/better`; without one null, and `/error`."""
     flat: Metrics = {}
     for name, each in scores.items():
         key = f"{prefix}/{name}"
         flat |= {key: each.value, f"{key}/low": each.low, f"{key}/high": each.high, f"{key}/signature": each.signature}
+        flat |= {} if each.better is None else {f"{key}/better": each.better}
         if not math.isfinite(each.value):
             flat |= {key: None, f"{key}/error": f"its value is {each.value}, which is no number"}
     for name, reason in (failed or {}).items():
@@ -80,14 +82,14 @@ def remarks(metrics: Metrics) -> list[str]:
     return found
 
 
-def _unscorable(predictions: Sequence[Prediction], metrics: Sequence[str]) -> Metrics:
+def _unscorable(predictions: Sequence[Prediction], metrics: Sequence[Spec]) -> Metrics:
     """`test/{metric}/unscorable`: how many references score 0 whatever is predicted, where there are any."""
     found: Metrics = {}
-    for name in metrics:
+    for spec in metrics:
         try:
-            count = unscorable(load_metric(name), [each.reference for each in predictions])
+            count = unscorable(load_metric(spec), [text for each in predictions for text in each.references])
         except Exception:  # its scores say so
             continue
         if count:
-            found[f"test/{name}/unscorable"] = count
+            found[f"test/{title(spec)}/unscorable"] = count
     return found

@@ -15,7 +15,8 @@ from encdec_lightning.composition.composed_model import ComposedModel, check_com
 from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.data.options import Task
 from encdec_lightning.errors import UserError
-from encdec_lightning.evaluation.metric import Score, score_all
+from encdec_lightning.evaluation.metric import Score
+from encdec_lightning.evaluation.registry import score_all
 from encdec_lightning.records import Prediction
 from encdec_lightning.training.arrange import arrange
 from encdec_lightning.training.callbacks.finite import FiniteSteps, say_missing
@@ -101,12 +102,14 @@ class TaskModule(lightning.LightningModule, ABC):
             self._waiting.append(batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Log `val/loss` (without label smoothing) and, where texts were generated, their scores."""
+        """Log `val/loss` (without label smoothing), its perplexity and, where texts were generated, their scores."""
         losses = torch.stack(self._losses).tolist() if self._losses else []
         parts = self._gather([sum(losses), self._loss_tokens])
         total, tokens = (sum(part[i] for part in parts) for i in range(2))
         self._losses, self._loss_tokens = [], 0
-        self._log({"val/loss": torch.tensor(total / tokens, dtype=torch.float32)}, prog_bar=True)
+        loss = torch.tensor(total / tokens, dtype=torch.float32)
+        self._log({"val/loss": loss}, prog_bar=True)
+        self._log({"val/perplexity": loss.exp()})
         predictions = self._predicted("val")
         if predictions:
             scores, failed = score_all(predictions, self.task.scored_with)

@@ -31,10 +31,10 @@ def said(capsys, command, *argv: str) -> list[str]:
 
 TABLE = [
     # what is monitored
-    (["task.monitor=val/rogue1"], ["task.monitor is 'val/rogue1': it must be one of val/loss, val/rouge1, val/rouge2, val/rougeL, as task.metrics has them (did you mean 'val/rouge1'?)."]),
+    (["task.monitor=val/rogue1"], ["task.monitor is 'val/rogue1': it must be one of val/loss, val/perplexity, val/rouge1, val/rouge2, val/rougeL, as task.metrics has them (did you mean 'val/rouge1'?)."]),
     (["task.monitor=val/rouge1"], [f"task.monitor is 'val/rouge1': {NO_TEXTS}"]),
-    (["task.metrics=[bleu]", "task.monitor=val/rouge1", "task.validation_generate=4"], ["task.monitor is 'val/rouge1': it must be one of val/loss, val/bleu, as task.metrics has them."]),
-    ([STOPPING, "callbacks.early_stopping.monitor=val/lss"], ["callbacks.early_stopping.monitor is 'val/lss': it must be one of val/loss, train/loss, "]),
+    (["task.metrics=[bleu]", "task.monitor=val/rouge1", "task.validation_generate=4"], ["task.monitor is 'val/rouge1': it must be one of val/loss, val/perplexity, val/bleu, as task.metrics has them."]),
+    ([STOPPING, "callbacks.early_stopping.monitor=val/lss"], ["callbacks.early_stopping.monitor is 'val/lss': it must be one of val/loss, val/perplexity, train/loss, "]),
     ([STOPPING, "callbacks.early_stopping.monitor=val/rouge2"], [f"callbacks.early_stopping.monitor is 'val/rouge2': {NO_TEXTS}"]),
     # packages and modules
     ([f"logger.x._target_={LOGGERS}.MLFlowLogger"], [f"logger.x._target_ is '{LOGGERS}.MLFlowLogger': it needs the package mlflow, which is not installed."]),

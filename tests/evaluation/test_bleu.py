@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sacrebleu.metrics.bleu import BLEU
 
-from encdec_lightning.evaluation.metric import load_metric, score
+from encdec_lightning.evaluation.metric import score
+from encdec_lightning.evaluation.registry import load_metric
 from encdec_lightning.records import Prediction
 
 TEXTS = st.lists(st.sampled_from("The house , is Old . a Cat sat".split()), max_size=12).map(" ".join)

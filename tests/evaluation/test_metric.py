@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from encdec_lightning.cli.help import options_help
 from encdec_lightning.errors import UserError, UserErrors
 from encdec_lightning.evaluation.exact_match import ExactMatch
-from encdec_lightning.evaluation.metric import METRICS, Score, load_metric, score, score_all
+from encdec_lightning.evaluation.metric import Score, score
+from encdec_lightning.evaluation.registry import METRICS, load_metric, score_all
 from encdec_lightning.evaluation.rouge import Rouge
 from encdec_lightning.evaluation.significance import interval
 from encdec_lightning.records import Prediction
 
+DESCRIPTIVE = ("length", "novel_ngrams", "repetition")
 KNOWN = ", ".join(METRICS)
 OWN = '''
 import numpy as np
@@ -146,7 +148,8 @@ def test_a_class_that_is_not_there(own: str) -> None:
 
 @pytest.mark.parametrize("what", ["Arguments", "instance"])
 def test_a_class_that_cannot_be_called_without_arguments(own: str, what: str) -> None:
-    assert message(f"{own}.{what}").endswith("expected a class that can be called without arguments.")
+    needs = {"Arguments": "needs other arguments (missing a required argument: 'path')", "instance": "expected a class"}
+    assert needs[what] in message(f"{own}.{what}")
 
 
 def test_an_object_that_is_no_metric(own: str) -> None:
@@ -202,12 +205,12 @@ def test_score_is_value_interval_and_signature_under_each_name() -> None:
         assert (scores[name].low, scores[name].high) == (low[i], high[i])
         assert scores[name].signature == f"{name}|{rouge.signature}"
         assert all(type(number) is float for number in (scores[name].value, scores[name].low, scores[name].high))
-    assert scores["rougeL"].signature == "rougeL|f1|stemmer:porter|tokenizer:ascii|rouge-score:0.1.2"
+    assert scores["rougeL"].signature == "rougeL|f1|stemmer:porter|tokenizer:ascii|references:best|rouge-score:0.1.2"
 
 
 @settings(max_examples=30, deadline=None)
 @given(texts=st.lists(st.lists(st.sampled_from("abc"), min_size=4).map(" ".join), min_size=1, max_size=10))
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", [each for each in METRICS if each not in (*DESCRIPTIVE, "sari_standard", "ter")])
 def test_identical_texts_score_100_for_certain(name: str, texts: list[str]) -> None:
     for one in score(made(*zip(texts, texts, strict=True)), load_metric(name), samples=10).values():
         assert (one.value, one.low, one.high) == pytest.approx((100, 100, 100))
@@ -218,7 +221,7 @@ def test_identical_texts_score_100_for_certain(name: str, texts: list[str]) -> N
     texts=st.lists(st.tuples(*[st.lists(st.sampled_from("abc"), min_size=1).map(" ".join)] * 2), min_size=1),
     order=st.randoms(use_true_random=False),
 )
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", [each for each in METRICS if each not in ("ter", "length")])
 def test_scores_lie_within_0_and_100_in_any_order(
     name: str, texts: list[tuple[str, str]], order: random.Random
 ) -> None:
@@ -232,7 +235,8 @@ def test_scores_lie_within_0_and_100_in_any_order(
 
 
 def test_one_prediction_is_enough() -> None:
-    assert score(made(("a", "a")), ExactMatch())["exact"] == Score(100, 100, 100, f"exact|{ExactMatch.signature}")
+    expected = Score(100, 100, 100, f"exact|{ExactMatch.signature}", "max")
+    assert score(made(("a", "a")), ExactMatch())["exact"] == expected
 
 
 def test_no_predictions_is_a_mistake() -> None:

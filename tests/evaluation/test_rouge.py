@@ -8,7 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
+from encdec_lightning.errors import UserErrors
 from encdec_lightning.evaluation.rouge import Rouge
+from encdec_lightning.evaluation.sentences import lines_or_sentences, sentences
+from encdec_lightning.evaluation.subsequence import common_length, common_places
+from encdec_lightning.evaluation.words import Words
 from encdec_lightning.records import Prediction
 
 ROUGE = Rouge()
@@ -32,20 +36,6 @@ def test_values_by_hand() -> None:
     statistics = ROUGE.statistics(made("the cat sat down", "the dog sat"))
     # Unigrams: 2 of 3 and 2 of 4 match. Bigrams: none. Longest common subsequence: "the sat".
     np.testing.assert_allclose(statistics, [4 / 7, 0, 4 / 7])
-
-
-def test_reference_and_prediction_are_not_exchanged() -> None:
-    seen = []
-
-    class Spy:
-        def score(self, target: str, prediction: str) -> object:
-            seen.append((target, prediction))
-            return RougeScorer(["rouge1", "rouge2", "rougeL"]).score(target, prediction)
-
-    rouge = Rouge()
-    rouge.scorer = Spy()
-    rouge.statistics(made("reference", "prediction"))
-    assert seen == [("reference", "prediction")]
 
 
 def test_words_are_stemmed() -> None:
@@ -88,4 +78,87 @@ def test_a_prediction_in_another_script_scores_0() -> None:
 
 
 def test_the_signature_names_the_installed_version() -> None:
-    assert ROUGE.signature == f"f1|stemmer:porter|tokenizer:ascii|rouge-score:{version('rouge-score')}"
+    assert ROUGE.signature == f"f1|stemmer:porter|tokenizer:ascii|references:best|rouge-score:{version('rouge-score')}"
+
+
+SIGNS = st.text(alphabet="abÀİß0-9 .'\nRunning,\u0301\u2028", max_size=40)
+SENTENCES = st.lists(WORDS.map(" ".join), min_size=1, max_size=4).map("\n".join)
+
+
+@given(reference=SIGNS, prediction=SIGNS)
+def test_equals_rouge_score_for_any_signs(reference: str, prediction: str) -> None:
+    direct = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True).score(reference, prediction)
+    expected = [direct[name].fmeasure for name in ("rouge1", "rouge2", "rougeL")]
+    np.testing.assert_array_equal(ROUGE.statistics(made(reference, prediction)), expected)
+
+
+@given(reference=SENTENCES, prediction=SENTENCES)
+def test_summaries_of_sentences_equal_rouge_scores(reference: str, prediction: str) -> None:
+    whole = Rouge(types=["rougeLsum"])
+    lines = ["\n".join(lines_or_sentences(text)) for text in (reference, prediction)]
+    direct = RougeScorer(["rougeLsum"], use_stemmer=True).score(*lines)["rougeLsum"].fmeasure
+    np.testing.assert_array_equal(whole.statistics(made(reference, prediction)), [direct])
+
+
+def test_sentences_of_one_line_count_as_lines_do() -> None:
+    whole = Rouge(types=["rougeLsum"])
+    one_line, lines = (
+        "Cats run fast. Dogs sleep, e.g. at 3 p.m. here.",
+        "Cats run fast.\nDogs sleep, e.g. at 3 p.m. here.",
+    )
+    assert sentences(one_line) == lines.split("\n")
+    other = "Dogs sleep. Cats run."
+    np.testing.assert_array_equal(whole.statistics(made(one_line, other)), whole.statistics(made(lines, other)))
+    swapped = "Cats run. Dogs sleep."  # the order of sentences costs nothing
+    np.testing.assert_array_equal(whole.statistics(made(one_line, other)), whole.statistics(made(one_line, swapped)))
+
+
+def test_words_equal_the_tokenizer_of_rouge_score() -> None:
+    from rouge_score.tokenizers import DefaultTokenizer
+
+    for text in ("Running cats' 3.5 co-operated İstanbul", "a_b c__d", "", "É's naïve  skies\tflying"):
+        for stemmer in (True, False):
+            assert Words("ascii", stemmer).tokenize(text) == DefaultTokenizer(stemmer).tokenize(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("これは要約です。", list("これは要約です")),
+        ("Краткое, содержание!", ["краткое", "содержание"]),
+        ("हिन्दी में", ["हिन्दी", "में"]),
+        ("naïve nai\u0308ve", ["naïve", "naïve"]),
+        ("GPT-2 読む 🙂", ["gpt", "2", "読", "む"]),
+        ("", []),
+    ],
+)
+def test_unicode_words(text: str, words: list[str]) -> None:
+    assert Words("unicode", stemmer=False).tokenize(text) == words
+
+
+@pytest.mark.parametrize("text", ["これは要約です。", "Краткое содержание", "ไทย สวัสดี"])
+def test_all_scripts_score_with_the_unicode_tokenizer(text: str) -> None:
+    rouge = Rouge(tokenizer="unicode")
+    assert not rouge.unscorable(text)
+    np.testing.assert_array_equal(rouge.statistics(made(text, text)), [1, 1, 1])
+
+
+@given(one=st.lists(st.sampled_from("abc"), max_size=12), other=st.lists(st.sampled_from("abc"), max_size=12))
+def test_subsequences_against_the_table(one: list[str], other: list[str]) -> None:
+    from rouge_score.rouge_scorer import lcs_ind
+
+    expected = lcs_ind(one, other)
+    assert common_places(one, other) == expected
+    assert common_length(one, other) == len(expected)
+
+
+def test_of_several_references_the_best_one_or_the_mean() -> None:
+    several = Prediction("0", "s", "one two", "one", ("one", "three"))
+    np.testing.assert_allclose(Rouge(types=["rouge1"]).statistics(several), [1])
+    np.testing.assert_allclose(Rouge(types=["rouge1"], references="mean").statistics(several), [(2 / 3 + 1 + 0) / 3])
+
+
+@pytest.mark.parametrize("wrong", [{"types": []}, {"types": ["rouge9"]}, {"tokenizer": "x"}, {"references": "worst"}])
+def test_arguments_that_make_no_sense(wrong: dict) -> None:
+    with pytest.raises(UserErrors, match=next(iter(wrong))):
+        Rouge(**wrong)

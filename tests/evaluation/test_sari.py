@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encdec_lightning.evaluation.metric import load_metric, score
+from encdec_lightning.evaluation.metric import score
+from encdec_lightning.evaluation.registry import load_metric
 from encdec_lightning.records import Prediction
 
 WORDS = st.lists(st.sampled_from("a b c d .".split()), max_size=8).map(" ".join)

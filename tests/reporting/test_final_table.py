@@ -74,7 +74,9 @@ class Picky(ExactMatch):
 
 
 def test_values_that_are_missing_are_null_and_said(run, monkeypatch, capsys):
-    monkeypatch.setattr("encdec_lightning.evaluation.metric.METRICS", {"rouge": Rouge, "nan": Nothing, "picky": Picky})
+    monkeypatch.setattr(
+        "encdec_lightning.evaluation.registry.METRICS", {"rouge": Rouge, "nan": Nothing, "picky": Picky}
+    )
     others = {name: Score(value, math.nan, math.inf, "s") for name, value in [("nothing", math.nan), ("ratio", 1.0)]}
     metrics = ["rouge", "nan", "picky"]
     write_results(run, PREDICTIONS, SCORES | others, metrics, ["lead_sentence"], {"picky": "RuntimeError: x"})

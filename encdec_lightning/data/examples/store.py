@@ -46,7 +46,7 @@ class StoreWriter:
         self, rows: Sequence[int], pairs: Sequence[Pair], ids: Sequence[Sequence[Ids]], whole_lengths: NDArray[np.int32]
     ) -> None:
         """Add the examples of some rows: texts, ids of each side as the model will see them, lengths (n, 2) before."""
-        texts = [[pair.id, pair.source, pair.target] for pair in pairs]
+        texts = [[pair.id, pair.source, pair.target, *pair.other_targets] for pair in pairs]
         entries = [json.dumps(text, ensure_ascii=False).encode() for text in texts]
         self._files["texts"].write(b"".join(entries))
         for side, each, kind in zip(SIDES, ids, self._types, strict=True):
@@ -56,7 +56,7 @@ class StoreWriter:
         values = {
             "lengths": [[len(source), len(target)] for source, target in zip(*ids, strict=True)],
             "whole_lengths": whole_lengths,
-            "text_hashes": [[_hash(_words(text)) for text in (source, target)] for _, source, target in texts],
+            "text_hashes": [[_hash(_words(text)) for text in (source, target)] for _, source, target, *_ in texts],
             "text_lengths": [len(entry) for entry in entries],
             "id_hashes": [_hash(pair.id.encode()) for pair in pairs],
             "rows": rows,
@@ -119,7 +119,8 @@ class OnDisk:
     def pair(self, number: int) -> Pair:
         """An example's id and texts."""
         begin, end = int(self._text_starts[number]), int(self._text_starts[number + 1])
-        return Pair(*json.loads(self._read(-1, begin, end)))
+        identity, source, target, *others = json.loads(self._read(-1, begin, end))
+        return Pair(identity, source, target, tuple(others))
 
     def _read(self, file: int, begin: int, end: int) -> bytes:
         content = os.pread(self._files[file], end - begin, begin)

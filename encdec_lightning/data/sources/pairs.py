@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Literal
 
 from encdec_lightning.data.options import Task
@@ -75,12 +76,15 @@ class PairReader:
         return UserError(self._name, location, "it holds no example" + (f": {fates}" if fates else ""))
 
     def _preprocessed(self, pair: Pair) -> Pair | None:
-        """What the functions make of a pair, which keeps its id."""
+        """What the functions make of a pair, which keeps its id; they see each of several targets by itself."""
         for name, function in self.functions:
-            made = applied(name, function, pair)
-            if made is None:
+            first, *others = (
+                applied(name, function, replace(pair, target=target, other_targets=()))
+                for target in (pair.target, *pair.other_targets)
+            )
+            if first is None:
                 return None
-            pair = made
+            pair = replace(first, other_targets=tuple(each.target for each in others if each is not None))
         return pair
 
 
@@ -121,7 +125,8 @@ def pair_of(row: Row, task: Task) -> Pair:
     if row.problem is not None:
         raise row.problem
     identity = str(row.number) if task.id is None else identity_of(row, task.id)
-    return Pair(identity, text_of("task.source", row, task.source), text_of("task.target", row, task.target))
+    target, *others = targets_of(row, task)
+    return Pair(identity, text_of("task.source", row, task.source), target, tuple(others))
 
 
 def identity_of(row: Row, path: str) -> str:
@@ -138,6 +143,25 @@ def text_of(option: str, row: Row, path: str) -> str:
     values = [column(option, row.place, row.values, name) for name in names]
     kept = [_checked(row, name, value) for name, value in zip(names, values, strict=True) if value not in ("", None)]
     return " ".join(kept) if kept else _checked(row, path, "")
+
+
+def targets_of(row: Row, task: Task) -> list[str]:
+    """All texts that are right for a row, each once, at least one: of the target's column and of the references'."""
+    found = _texts("task.target", row, task.target)
+    for path in task.references or []:
+        value = column("task.references", row.place, row.values, path)
+        found += [] if value in (None, "", []) else _texts("task.references", row, path)
+    return list(dict.fromkeys(found))
+
+
+def _texts(option: str, row: Row, path: str) -> list[str]:
+    """The texts of a column that holds one or a list of them."""
+    value = column(option, row.place, row.values, path) if path in row.values or "+" not in path else None
+    if not isinstance(value, list):
+        return [text_of(option, row, path)]
+    if not value:
+        raise UserError(f"{row.place} column {path}", value, "a list of texts must hold at least one")
+    return [_checked(row, path, each) for each in value]
 
 
 def _checked(row: Row, path: str, value: object) -> str:

@@ -53,7 +53,7 @@ def find_source(task: Task, split: Split, cache: Path) -> Source:
 
 def source_at(name: str, place: Location, task: Task, split: Split, cache: Path) -> Source:
     """The rows at a location, which the option `name` gives; of an embedded data set, those of a split."""
-    options = [task.source, task.target, *([task.id] if task.id is not None else [])]
+    options = [task.source, task.target, *([task.id] if task.id is not None else []), *(task.references or [])]
     if isinstance(place, str):
         return Source(_embedded(place, split, cache), also=(place, split, pydoc_key()))
     if isinstance(place, HubSplit):

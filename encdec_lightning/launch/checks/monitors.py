@@ -11,7 +11,7 @@ from encdec_lightning.errors import UserError, did_you_mean, one_of
 from encdec_lightning.launch.slots.build import is_known, target_of
 from encdec_lightning.rules import concerned
 
-ALWAYS = ("val/loss", "train/loss")
+ALWAYS = ("val/loss", "val/perplexity", "train/loss")
 COUNTERS = ("epoch", "step")  # what a ModelCheckpoint knows beside what is logged
 
 
@@ -22,7 +22,7 @@ def check_monitors(config: Config, doubtful: set[str]) -> Iterator[UserError]:
     metrics = metric_names(config)
     task = config.task
     if not concerned(["task.monitor"], doubtful) and task.monitor.startswith("val/"):
-        known = ["val/loss", *metrics]
+        known = ["val/loss", "val/perplexity", *metrics]
         if task.monitor not in known:
             hint = did_you_mean(task.monitor, known)
             expected = f"{one_of(known)}, as task.metrics has them{hint}"
@@ -33,7 +33,7 @@ def check_monitors(config: Config, doubtful: set[str]) -> Iterator[UserError]:
 
 def metric_names(config: Config) -> list[str]:
     """The names under which validation would log the scores of the texts it generates."""
-    from encdec_lightning.evaluation.metric import load_metric
+    from encdec_lightning.evaluation.registry import load_metric
 
     return [f"val/{name}" for metric in config.task.scored_with for name in load_metric(metric).names]
 

@@ -43,14 +43,14 @@ def check_names(config: Config, doubtful: set[str]) -> Iterator[UserError]:
     """Metrics, baselines and preprocessing functions that do not exist."""
     from encdec_lightning.data.preprocessing import preprocessing
     from encdec_lightning.evaluation.baselines import baseline
-    from encdec_lightning.evaluation.metric import load_metric
+    from encdec_lightning.evaluation.registry import check_metrics
 
     names: list[tuple[str, Callable[[str], object]]] = [
-        ("metrics", load_metric),
         ("baselines", baseline),
         ("preprocess", partial(preprocessing, "task.preprocess")),
         ("test_preprocess", partial(preprocessing, "task.test_preprocess")),
     ]
+    yield from check_metrics(config.task.scored_with)
     for option, look_up in names:
         for name in getattr(config.task, option) or []:
             try:

@@ -25,4 +25,5 @@ def check_targets(config: Config, data: Seq2SeqDataModule) -> None:
 
 
 def _targets(examples: OnDisk) -> Iterator[str]:
-    return (examples.pair(number).target for number in range(len(examples.lengths)))
+    pairs = map(examples.pair, range(len(examples.lengths)))
+    return (target for pair in pairs for target in (pair.target, *pair.other_targets))

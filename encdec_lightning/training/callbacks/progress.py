@@ -18,7 +18,7 @@ WATCHED = {"train/loss": "loss {:.3f}", "tokens/s": "{:,.0f} tokens/s"}
 """What stands beside the number of steps: the name of a logged value, and how it is written."""
 EVERY = 0.2
 """Seconds between two looks at these values."""
-UNTOLD = ("val/texts_per_second",)
+UNTOLD = ("val/texts_per_second", "val/perplexity")
 """Of a validation, what its line leaves to the log."""
 
 T = TypeVar("T")

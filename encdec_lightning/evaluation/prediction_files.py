@@ -1,0 +1,108 @@
+"""Files of predictions in, `Prediction`s out: this package's, other people's JSON, or plain text beside references."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from encdec_lightning.errors import UserError
+from encdec_lightning.records import Prediction
+
+OWN = ("prediction", "predictions", "hypothesis", "output", "generated", "summary_generated")
+RIGHT = ("references", "reference", "targets", "target", "summary", "gold")
+READ = ("source", "document", "input", "text")
+"""Names that a record's fields have in files from elsewhere; the first one that is there is taken."""
+
+
+def read_predictions(path: Path, references: Sequence[Path] = (), sources: Path | None = None) -> list[Prediction]:
+    """The predictions of a file.
+
+    `.jsonl` has a record a line, `.json` a list of records, or of pairs of target and prediction; any other file a text
+    a line, whose references (one file for each) and sources are in files of as many lines. A record without an id has
+    its number. Raises `UserError` for an empty file, and naming the line that is no prediction.
+    """
+    option = "predictions"
+    if path.suffix == ".jsonl":
+        records = [_parsed(option, path, number, line) for number, line in _lines(option, path) if line.strip()]
+    elif path.suffix == ".json":
+        records = _parsed(option, path, None, _text(option, path))
+        if not isinstance(records, list):
+            raise UserError(option, str(path), "it must hold a list of records")
+    else:
+        return _plain(option, path, references, sources)
+    if references:
+        raise UserError("references", str(references[0]), f"{path} has references of its own: leave it away")
+    found = [_prediction(option, path, number, record) for number, record in enumerate(records, start=1)]
+    return _some(option, path, found)
+
+
+def _plain(option: str, path: Path, references: Sequence[Path], sources: Path | None) -> list[Prediction]:
+    if not references:
+        expected = f"{path} holds texts alone: give the file of their references too, such as references=test.txt"
+        raise UserError("references", None, expected)
+    texts = [text for _, text in _lines(option, path)]
+    columns = [[text for _, text in _lines("references", each)] for each in references]
+    read = [text for _, text in _lines("sources", sources)] if sources is not None else [""] * len(texts)
+    for name, file, column in [*(("references", *each) for each in zip(references, columns, strict=True)),
+                               ("sources", sources, read)]:  # fmt: skip
+        if len(column) != len(texts):
+            expected = f"it has {len(column):,} lines, and {path} has {len(texts):,}"
+            raise UserError(name, str(file), expected)
+    found = [
+        Prediction(str(number), source, right[0], text, tuple(right[1:]))
+        for number, (text, source, *right) in enumerate(zip(texts, read, *columns, strict=True), start=1)
+    ]
+    return _some(option, path, found)
+
+
+def _some(option: str, path: Path, found: list[Prediction]) -> list[Prediction]:
+    if not found:
+        raise UserError(option, str(path), "it holds no prediction")
+    return found
+
+
+def _prediction(option: str, path: Path, number: int, record: Any) -> Prediction:
+    place = f"{option} {path} record {number}"
+    if isinstance(record, list) and len(record) == 2:
+        record = {"target": record[0], "prediction": record[1]}
+    if not isinstance(record, dict):
+        raise UserError(place, record, "it must be a record with a prediction and a reference")
+    own, right = (_first(place, record, names) for names in (OWN, RIGHT))
+    texts = right if isinstance(right, list) else [right]
+    if not texts or not all(isinstance(each, str) for each in [own, *texts]):
+        raise UserError(place, record, "its prediction must be a text, and its reference a text or a list of some")
+    source = next((record[name] for name in READ if isinstance(record.get(name), str)), "")
+    return Prediction(str(record.get("id", number)), source, texts[0], own, tuple(texts[1:]))
+
+
+def _first(place: str, record: dict[str, Any], names: Sequence[str]) -> Any:
+    for name in names:
+        if name in record:
+            return record[name]
+    expected = f"it has none of the fields {', '.join(names)}, but {', '.join(record) or 'none'}"
+    raise UserError(place, None, expected)
+
+
+def _parsed(option: str, path: Path, number: int | None, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        place = option if number is None else f"{option} {path} line {number}"
+        raise UserError(place, str(path) if number is None else text[:60], f"it is no JSON ({error})") from error
+
+
+def _lines(option: str, path: Path) -> Iterator[tuple[int, str]]:
+    text = _text(option, path)
+    lines = text.split("\n")
+    return enumerate(lines[:-1] if lines[-1] == "" else lines, start=1)
+
+
+def _text(option: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise UserError(option, str(path), f"it must be UTF-8 ({error.reason} at byte {error.start:,})") from error
+    except OSError as error:
+        raise UserError(option, str(path), f"it cannot be read ({error.strerror})") from error

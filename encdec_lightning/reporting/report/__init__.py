@@ -1,0 +1,1 @@
+"""Folders of runs in, the tables of a report out."""

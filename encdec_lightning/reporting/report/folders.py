@@ -1,0 +1,60 @@
+"""Folders in, the sections of a report out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from encdec_lightning.errors import UserError, did_you_mean, one_of
+from encdec_lightning.reporting.overview import find_runs, overview, remarks
+from encdec_lightning.reporting.report.paired import compare_rows
+from encdec_lightning.reporting.report.rows import Section, sections
+from encdec_lightning.run import Run
+
+
+def read_report(
+    folders: Sequence[Path], against: str | None = None, sort: str | None = None, metrics: Sequence[str] | None = None
+) -> tuple[list[Section], list[str]]:
+    """The sections of the runs in folders, each run once, and sentences on what is missing in them.
+
+    `against` is a row that all others are compared with, `sort` a score, `metrics` the scores that are shown. Raises
+    `UserError` for folders without runs and for names that there are not.
+    """
+    runs = list({run.folder: run for folder in folders for run in find_runs(folder)}.values())
+    overviews = [overview(run) for run in runs]
+    found = sections([(each, _metrics(each.run)) for each in overviews])
+    said = remarks(overviews)
+    known = list(dict.fromkeys(name for section in found for name in section.scores))
+    for option, names in (("--metrics", metrics or []), ("--sort", [sort] if sort else [])):
+        for name in names:
+            if name not in known:
+                expected = f"{one_of(known)}{did_you_mean(name, known)}" if known else "no run has a score yet"
+                raise UserError(option, name, expected)
+    for section in found:
+        if sort is not None:
+            _sort(section, sort)
+        if against is not None:
+            said += compare_rows(section, against)
+        if metrics is not None:
+            section.scores = [name for name in metrics if name in section.scores]
+    return found, said
+
+
+def _metrics(run: Run) -> dict[str, Any]:
+    try:
+        return run.metrics()
+    except UserError:  # the overview says so
+        return {}
+
+
+def _sort(section: Section, name: str) -> None:
+    """The best rows first, those without the score last, baselines before all."""
+    sign = 1 if section.better.get(name) == "min" else -1
+
+    def key(number: int) -> tuple[bool, bool, float]:
+        row = section.rows[number]
+        value = row.scores.get(name)
+        return not row.label, value is None, sign * value.mean if value is not None else 0.0
+
+    section.rows = [section.rows[number] for number in sorted(range(len(section.rows)), key=key)]

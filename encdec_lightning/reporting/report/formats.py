@@ -1,0 +1,220 @@
+"""A report's sections as text: for the terminal, Markdown, CSV, LaTeX and JSON. They show the same numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from encdec_lightning.reporting.overview import STYLES
+from encdec_lightning.reporting.report.rows import COSTS, Row, Section, Value
+
+MARKS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
+"""What stands behind a value that differs from the chosen row's, by the corrected p-value."""
+LEGEND = "* p < 0.05, ** p < 0.01, *** p < 0.001 against {row}: approximate randomization, Holm's correction"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A place in a table."""
+
+    text: str
+    best: bool = False
+    mark: str = ""
+    number: bool = True
+
+
+def table(section: Section) -> tuple[list[str], list[list[Cell]]]:
+    """The titles of a section's columns, and its rows."""
+    names = _short(section.options)
+    several = any(len(row.runs) > 1 for row in section.rows)
+    unfinished = any(row.state not in ("", "finished") for row in section.rows)
+    costs = [name for name in COSTS if any(name in row.costs for row in section.rows)]
+    baselines = any(row.label for row in section.rows)
+    header = [*(["system"] if baselines or not names else []), *names, *(["state"] if unfinished else [])]
+    header += [*(["runs"] if several else []), *section.scores, *(COSTS[name] for name in costs)]
+    rows = []
+    for number, row in enumerate(section.rows):
+        cells = [Cell(row.label or _name(row), number=False)] if baselines or not names else []
+        cells += [Cell(each, number=False) for each in row.options]
+        cells += [Cell(row.state, number=False)] if unfinished else []
+        cells += [Cell(str(len(row.runs)) if row.runs else "")] if several else []
+        for name in section.scores:
+            best, mark = number in section.best(name), _mark(section.p_values.get((number, name)))
+            cells.append(Cell(_score(row.scores.get(name)), best, mark))
+        cells += [Cell(_cost(row.costs.get(name))) for name in costs]
+        rows.append(cells)
+    return header, rows
+
+
+def notes(section: Section) -> list[str]:
+    """What the table alone does not say."""
+    found = []
+    if any(each.deviation is not None for row in section.rows for each in row.scores.values()):
+        found.append("± is the standard deviation over seeds.")
+    if section.against is not None:
+        found.append(f"{LEGEND.format(row=_described(section, section.rows[section.against]))}.")
+    return found
+
+
+def terminal(sections: Sequence[Section]) -> Group:
+    """Tables of rich."""
+    parts: list[Any] = []
+    for section in sections:
+        header, rows = table(section)
+        made = Table(title=title(section), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        for name, cell in zip(header, rows[0], strict=True):
+            made.add_column(name, justify="right" if cell.number else "left", overflow="fold", no_wrap=cell.number)
+        for row, cells in zip(section.rows, rows, strict=True):
+            style = "dim" if row.label else STYLES.get(row.state) if row.state != "finished" else None
+            texts = [
+                f"[bold]{escape(each.text)}[/]{each.mark}" if each.best else escape(each.text) + each.mark
+                for each in cells
+            ]
+            made.add_row(*texts, style=style)
+        parts += [made, *map(Text, notes(section))]
+    return Group(*parts)
+
+
+def markdown(sections: Sequence[Section]) -> str:
+    """Tables of GitHub's Markdown."""
+    lines: list[str] = []
+    for section in sections:
+        header, rows = table(section)
+        lines += [f"### {title(section)}", "", _line(header)]
+        lines += [_line(["---:" if cell.number else "---" for cell in rows[0]])]
+        lines += [
+            _line(
+                [
+                    f"**{each.text}**{_escaped(each.mark)}" if each.best else each.text + _escaped(each.mark)
+                    for each in row
+                ]
+            )
+            for row in rows
+        ]
+        lines += ["", *(_escaped(note) + "\n" for note in notes(section))]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def comma_separated(sections: Sequence[Section]) -> str:
+    """A row for each row and section, with whole numbers; values, deviations, ends of intervals and p apart."""
+    stream = io.StringIO()
+    records = [record for section in sections for record in _records(section)]
+    writer = csv.DictWriter(stream, list(dict.fromkeys(name for each in records for name in each)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return stream.getvalue()
+
+
+def as_json(sections: Sequence[Section]) -> str:
+    """All numbers, and what exactly was computed."""
+    told = [
+        {"test": each.title, "examples": each.examples, "signatures": dict(each.signatures), "rows": [*_records(each)]}
+        for each in sections
+    ]
+    return json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def latex(sections: Sequence[Section]) -> str:
+    """Tables for the package booktabs."""
+    parts = ["% \\usepackage{booktabs}"]
+    for section in sections:
+        header, rows = table(section)
+        columns = "".join("r" if cell.number else "l" for cell in rows[0])
+        caption = " ".join([f"{title(section)}.", *notes(section)])
+        parts += ["\\begin{table}", "\\centering", f"\\begin{{tabular}}{{{columns}}}", "\\toprule"]
+        parts += [" & ".join(map(tex, header)) + " \\\\", "\\midrule"]
+        for cells in rows:
+            texts = [
+                (f"\\textbf{{{tex(each.text)}}}" if each.best else tex(each.text))
+                + (f"$^{{{each.mark}}}$" if each.mark else "")
+                for each in cells
+            ]
+            parts.append(" & ".join(texts) + " \\\\")
+        parts += ["\\bottomrule", "\\end{tabular}", f"\\caption{{{tex(caption)}}}", "\\end{table}", ""]
+    return "\n".join(parts)
+
+
+def tex(text: str) -> str:
+    """A text as LaTeX sets it."""
+    signs = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$"}
+    signs |= {"<": "$<$", ">": "$>$", **{each: f"\\{each}" for each in "&%$#_{}"}}
+    return "".join(signs.get(each, each) for each in text)
+
+
+FORMATS: dict[str, Callable[[Sequence[Section]], str]] = {
+    "markdown": markdown,
+    "csv": comma_separated,
+    "latex": latex,
+    "json": as_json,
+}
+
+
+def title(section: Section) -> str:
+    """What a section is about."""
+    counted = "" if section.examples is None else f", {section.examples:,} examples"
+    return f"Test scores on {section.title}{counted}"
+
+
+def _records(section: Section) -> list[dict[str, Any]]:
+    found = []
+    for number, row in enumerate(section.rows):
+        record: dict[str, Any] = {"test": section.title, "system": row.label or _name(row), "state": row.state}
+        record |= dict(zip(section.options, row.options, strict=True))
+        record |= {"runs": len(row.runs), "folders": " ".join(str(each.run.folder) for each in row.runs)}
+        for name, value in {**row.scores, **{COSTS[key]: each for key, each in row.costs.items()}}.items():
+            told = {"": value.mean, "/sd": value.deviation, "/low": value.low, "/high": value.high}
+            told["/p"] = section.p_values.get((number, name))
+            record |= {f"{name}{end}": each for end, each in told.items() if each is not None}
+        found.append(record)
+    return found
+
+
+def _described(section: Section, row: Row) -> str:
+    from encdec_lightning.reporting.report.paired import describe
+
+    return describe(section, row)
+
+
+def _name(row: Row) -> str:
+    return row.runs[0].run.folder.name if len(row.runs) == 1 else f"{len(row.runs)} runs"
+
+
+def _short(options: Sequence[str]) -> list[str]:
+    """The last part of each path, or all of it where two would be alike."""
+    last = [name.rpartition(".")[2] for name in options]
+    return [short if last.count(short) == 1 else name for short, name in zip(last, options, strict=True)]
+
+
+def _score(value: Value | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value.mean:.2f}" + ("" if value.deviation is None else f" ±{value.deviation:.2f}")
+
+
+def _cost(value: Value | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value.mean:,.0f}" if value.mean >= 100 or math.isclose(value.mean % 1, 0) else f"{value.mean:.1f}"
+
+
+def _mark(p_value: float | None) -> str:
+    return next((mark for most, mark in MARKS if p_value is not None and p_value < most), "")
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(each.replace("|", "\\|") for each in cells) + " |"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("*", "\\*")

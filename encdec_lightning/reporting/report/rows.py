@@ -1,0 +1,174 @@
+"""Runs in, rows out: what sets them apart as columns, seeds folded into mean and deviation, test sets apart."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any, Literal
+
+from encdec_lightning.reporting.overview import Overview, differing
+
+SEED = "seed"
+COSTS = {"parameters": "parameters", "train/seconds": "seconds", "train/tokens_per_second": "tokens/s"}
+"""What a run has cost, by its name in metrics.json: the column."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number of a row: of one run with its interval, or the mean over several runs."""
+
+    mean: float
+    deviation: float | None = None
+    """The standard deviation over runs, of two or more."""
+    low: float | None = None
+    """The ends of the 95% interval over examples, of one run."""
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs that differ by their seeds alone, or what stands beside them: a baseline."""
+
+    label: str
+    """Of a baseline; empty for runs."""
+    options: tuple[str, ...]
+    """Of the section's `options`, as text."""
+    runs: tuple[Overview, ...]
+    state: str
+    """`finished`, or how many runs are not, and what they are."""
+    scores: Mapping[str, Value]
+    costs: Mapping[str, Value]
+
+
+@dataclass
+class Section:
+    """The rows of one test set."""
+
+    title: str
+    examples: int | None
+    options: list[str]
+    """Paths of the options in which the runs differ."""
+    scores: list[str]
+    """Names of the scores."""
+    better: Mapping[str, Literal["min", "max"]]
+    """For a score whether less or more is better, where its metric says so."""
+    signatures: Mapping[str, str]
+    rows: list[Row]
+    against: int | None = None
+    """The row that others are compared with."""
+    p_values: dict[tuple[int, str], float] = field(default_factory=dict)
+    """By row and score, corrected for their number."""
+
+    def best(self, name: str) -> set[int]:
+        """The rows with the best value of a score, as it is printed."""
+        values = {i: round(row.scores[name].mean, 2) for i, row in enumerate(self.rows) if name in row.scores}
+        models = {i: value for i, value in values.items() if not self.rows[i].label}
+        if name not in self.better or len(models) < 2:
+            return set()
+        top = (max if self.better[name] == "max" else min)(models.values())
+        return {i for i, value in models.items() if value == top}
+
+
+def sections(runs: Sequence[tuple[Overview, Mapping[str, Any]]]) -> list[Section]:
+    """A section for each test set; `runs` are what folders tell, with their metrics.
+
+    Runs that have not been tested are rows in the section of their test file.
+    """
+    groups: dict[str, list[tuple[Overview, Mapping[str, Any]]]] = {}
+    prints = {_file(each): metrics["data/test_fingerprint"] for each, metrics in reversed(runs) if _tested(metrics)}
+    for each, metrics in runs:
+        key = metrics.get("data/test_fingerprint") or prints.get(_file(each)) or _file(each)
+        groups.setdefault(str(key), []).append((each, metrics))
+    return [_section(group) for group in groups.values()]
+
+
+def _section(group: Sequence[tuple[Overview, Mapping[str, Any]]]) -> Section:
+    overviews = [each for each, _ in group]
+    options = [name for name in differing(overviews) if name != SEED]
+    scores: dict[str, str] = {}
+    better: dict[str, Literal["min", "max"]] = {}
+    for _, metrics in group:
+        for name in _scored(metrics):
+            scores.setdefault(name, str(metrics.get(f"test/{name}/signature", "")))
+            if metrics.get(f"test/{name}/better") in ("min", "max"):
+                better[name] = metrics[f"test/{name}/better"]
+    folded: dict[tuple[str, ...], list[tuple[Overview, Mapping[str, Any]]]] = {}
+    for each, metrics in group:
+        folded.setdefault(tuple(text(each.options.get(name)) for name in options), []).append((each, metrics))
+    rows = [_row("", key, members, "test", scores) for key, members in folded.items()]
+    rows.sort(key=lambda row: tuple(map(_natural, row.options)))
+    blank = ("",) * len(options)
+    known = dict.fromkeys(key.split("/")[1] for _, metrics in group for key in metrics if key.startswith("baseline/"))
+    baselines = [_row(name.replace("_", " "), blank, group[:1], f"baseline/{name}", scores) for name in known]
+    counts = [metrics["test/examples"] for _, metrics in group if "test/examples" in metrics]
+    return Section(
+        _file(overviews[0]), counts[0] if counts else None, options, [*scores], better, scores, [*baselines, *rows]
+    )
+
+
+def _row(
+    label: str,
+    options: tuple[str, ...],
+    members: Sequence[tuple[Overview, Mapping[str, Any]]],
+    system: str,
+    scores: Iterable[str],
+) -> Row:
+    overviews = tuple(each for each, _ in members)
+    states = [each.state for each in overviews if each.state != "finished"]
+    state = "finished"
+    if states:
+        told = ", ".join(f"{states.count(each)} {each}" for each in dict.fromkeys(states))
+        state = states[0] if len(overviews) == 1 else f"{told} of {len(overviews)}"
+    metrics = [each for _, each in members]
+    found = {name: value for name in scores if (value := _value(metrics, f"{system}/{name}")) is not None}
+    costs = {name: value for name in COSTS if (value := _value(metrics, name)) is not None}
+    return Row(label, options, () if label else overviews, "" if label else state, found, {} if label else costs)
+
+
+def _value(metrics: Sequence[Mapping[str, Any]], key: str) -> Value | None:
+    """The number under a key, of the runs that have it."""
+    having = [each for each in metrics if _is_number(each.get(key))]
+    if not having:
+        return None
+    values = [float(each[key]) for each in having]
+    if len(values) > 1:
+        return Value(statistics.fmean(values), statistics.stdev(values))
+    ends = [having[0].get(f"{key}/{end}") for end in ("low", "high")]
+    low, high = ends if all(map(_is_number, ends)) else (None, None)
+    return Value(values[0], None, low, high)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _scored(metrics: Mapping[str, Any]) -> list[str]:
+    return [key.split("/")[1] for key in metrics if key.startswith("test/") and key.endswith("/signature")]
+
+
+def _tested(metrics: Mapping[str, Any]) -> bool:
+    return "data/test_fingerprint" in metrics
+
+
+def _file(each: Overview) -> str:
+    return str(each.options.get("task.test") or each.options.get("task.validation") or "")
+
+
+def text(value: Any) -> str:
+    """An option's value in a cell; of a path its last part."""
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    told = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return PurePath(told).name if "/" in told else told
+
+
+def _natural(value: str) -> tuple[int, float, str]:
+    """A key that sorts numbers by size, before other texts."""
+    try:
+        return 0, float(value), ""
+    except ValueError:
+        return 1, 0.0, value

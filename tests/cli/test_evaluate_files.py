@@ -1,0 +1,103 @@
+"""`encdec-evaluate predictions=...`: files from anywhere are read, scored and compared."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from encdec_lightning.cli.evaluate import main
+from encdec_lightning.evaluation.metric import score
+from encdec_lightning.evaluation.prediction_files import read_predictions
+from encdec_lightning.evaluation.registry import load_metric
+from encdec_lightning.records import Prediction
+from encdec_lightning.run import Run
+
+FOUND = [
+    Prediction("a", "the cat sat", "a cat sat", "a cat ran", ("the cat",)),
+    Prediction("b", "a dog ran", "a dog", "the dog"),
+    Prediction("c", "a mat", "mat", "mat"),
+]
+
+
+@pytest.fixture
+def own(in_tmp: Path) -> Path:
+    return Run("run").write_predictions(FOUND)
+
+
+def test_what_a_run_has_written_is_read_back(own):
+    assert read_predictions(own) == FOUND
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.jsonl", "\n".join(json.dumps({"target": each.reference, "prediction": each.prediction}) for each in FOUND)),
+        ("x.json", json.dumps([[each.reference, each.prediction] for each in FOUND])),
+        ("x.json", json.dumps([{"summary": each.reference, "output": each.prediction} for each in FOUND])),
+        ("x.txt", "".join(f"{each.prediction}\n" for each in FOUND)),
+        ("x.hyp", "\ufeff" + "\r\n".join(each.prediction for each in FOUND)),
+    ],
+)
+def test_files_from_elsewhere(name, content, in_tmp):
+    Path(name).write_bytes(content.encode())
+    Path("right").write_text("".join(f"{each.reference}\n" for each in FOUND))
+    found = read_predictions(Path(name), [] if "js" in name else [Path("right")])
+    assert [(each.id, each.reference, each.prediction) for each in found] == [
+        (str(number), each.reference, each.prediction) for number, each in enumerate(FOUND, start=1)
+    ]
+
+
+def test_plain_text_with_several_references_and_sources(in_tmp):
+    for name, text in {"own": "a\nb\n", "one": "1\n2\n", "two": "3\n4\n", "read": "x\ny\n"}.items():
+        Path(name).write_text(text)
+    found = read_predictions(Path("own"), [Path("one"), Path("two")], Path("read"))
+    assert found == [Prediction("1", "x", "1", "a", ("3",)), Prediction("2", "y", "2", "b", ("4",))]
+
+
+def test_scores_and_differences_are_shown(own, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    (other := Run("other")).write_predictions([replace(each, prediction="nothing") for each in FOUND])
+    assert (
+        main(["predictions=run/predictions/test.jsonl,other/predictions/test.jsonl", "metrics=[rouge,exact_match]"])
+        == 0
+    )
+    told = capsys.readouterr().out
+    expected = score(FOUND, load_metric("rouge"))
+    assert f"{expected['rouge1'].value:.2f}" in told and f"-{expected['rouge1'].value:.2f}" in told
+    assert "how far it is above run/predictions/test.jsonl" in told and "exact|case:kept" in told
+    assert other.folder.name in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["predictions=nowhere.jsonl"], "it cannot be read (No such file or directory)"),
+        (["predictions=empty.jsonl"], "it holds no prediction"),
+        (["predictions=texts"], "texts holds texts alone: give the file of their references too"),
+        (["predictions=texts", "references=one"], "references is 'one': it has 1 lines, and texts has 2"),
+        (["predictions=texts", "references=texts", "metrics=sari"], "it compares with the sources, and texts has none"),
+        (["predictions=texts", "references=texts", "sources=one"], "sources is 'one': it has 1 lines"),
+        (["predictions=bad.jsonl"], "predictions bad.jsonl line 2 is '{': it is no JSON"),
+        (["predictions=other.jsonl"], "it has none of the fields prediction, predictions, hypothesis"),
+        (["predictions=latin", "references=one"], "predictions is 'latin': it must be UTF-8"),
+        (["predictions=own.jsonl,fewer.jsonl"], "both systems must have predicted the same examples"),
+        (["predictions=own.jsonl", "references=one"], "own.jsonl has references of its own: leave it away"),
+        (["predictions=own.jsonl", "run=run"], "run is 'run': it acts with run= alone"),
+        (["predictions=own.jsonl", "metrics=blue"], "did you mean 'bleu'"),
+        (["run=run", "metrics=[rouge]"], "metrics is '[rouge]': it acts with predictions= alone"),
+        ([], "the folder of a run must be given"),
+    ],
+)
+def test_mistakes(arguments, sentence, own, capsys):
+    record = {"id": "1", "reference": "a", "prediction": "b"}
+    texts = {"empty.jsonl": "", "texts": "a\nb\n", "one": "a\n", "bad.jsonl": "{}\n{\n", "other.jsonl": '{"x": 1}\n',
+             "own.jsonl": json.dumps(record) + "\n" + json.dumps({**record, "id": "2"}) + "\n",
+             "fewer.jsonl": json.dumps(record) + "\n"}  # fmt: skip
+    for name, text in texts.items():
+        Path(name).write_text(text)
+    Path("latin").write_bytes(b"caf\xe9\n")
+    assert main(arguments) == 2
+    assert sentence in capsys.readouterr().err

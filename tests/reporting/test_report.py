@@ -1,0 +1,160 @@
+"""`encdec-report`: rows, folded seeds, best values, paired marks, and the same numbers in each format."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+import statistics
+from pathlib import Path
+
+import pytest
+
+from encdec_lightning.cli.report import main
+from encdec_lightning.evaluation.registry import score_all
+from encdec_lightning.records import Prediction
+from encdec_lightning.reporting.report.folders import read_report
+from encdec_lightning.reporting.report.formats import latex, markdown, table, tex
+from encdec_lightning.reporting.results import flatten
+from encdec_lightning.run import Run
+
+WORDS = "the a cat dog sat ran on mat house red".split()
+
+
+def predictions(error: float, seed: int, count: int = 60) -> list[Prediction]:
+    """Of a system that writes each word wrong with some probability."""
+    texts, draw = random.Random(0), random.Random(seed)
+    references = [" ".join(texts.choices(WORDS, k=8)) for _ in range(count)]
+    return [
+        Prediction(str(i), f"{text} and more", text,
+                   " ".join(draw.choice(WORDS) if draw.random() < error else word for word in text.split()))
+        for i, text in enumerate(references)
+    ]  # fmt: skip
+
+
+def made(
+    folder: Path, weights: str, seed: int, error: float | None, state: str = "finished", rate: float = 1e-4
+) -> Run:
+    config = {"name": "x", "seed": seed, "model": {"encoder": "/c/bert", "weights": weights},
+              "training": {"learning_rate": rate}, "task": {"test": "data/test.jsonl", "metrics": ["rouge", "ter"]}}  # fmt: skip
+    run = Run.create(folder, config, folder.name)
+    run.set_state(state, "it broke" if state == "failed" else None)
+    if error is not None:
+        found = predictions(error, seed)
+        run.write_predictions(found)
+        scores, _ = score_all(found, ["rouge", "ter"])
+        run.write_metrics({**flatten("test", scores), "test/examples": len(found), "data/test_fingerprint": "f",
+                           "parameters": 1234567, "train/seconds": 10.0 + seed})  # fmt: skip
+    return run
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Two seeds of a good and of a bad system, one that failed, one that has not begun."""
+    for seed in (1, 2):
+        made(tmp_path / f"good{seed}", "tied", seed, 0.1)
+        made(tmp_path / f"bad{seed}", "untied", seed, 0.4)
+    made(tmp_path / "broken", "tied_embeddings", 1, None, "failed")
+    made(tmp_path / "late", "tied_embeddings", 2, None, "running")
+    return tmp_path
+
+
+def test_options_are_columns_and_seeds_are_folded(runs):
+    (section,), said = read_report([runs])
+    assert section.options == ["model.weights"] and section.examples == 60
+    assert [row.options for row in section.rows] == [("tied",), ("tied_embeddings",), ("untied",)]
+    values = [Run(runs / f"good{seed}").metrics()["test/rouge1"] for seed in (1, 2)]
+    good = section.rows[0].scores["rouge1"]
+    assert good.mean == pytest.approx(statistics.fmean(values))
+    assert good.deviation == pytest.approx(statistics.stdev(values))
+    assert section.rows[1].state == "1 failed, 1 running of 2" and not section.rows[1].scores
+    assert any("broken: it broke" in line for line in said)
+    assert section.best("rouge1") == {0} and section.best("ter") == {0}  # more of the one, less of the other
+
+
+def test_one_run_alone_keeps_its_interval(runs):
+    (section,), _ = read_report([runs / "good1"])
+    (row,) = section.rows
+    metrics = Run(runs / "good1").metrics()
+    value = row.scores["rouge2"]
+    assert (value.mean, value.low, value.high) == tuple(metrics[f"test/rouge2{end}"] for end in ("", "/low", "/high"))
+    assert value.deviation is None and section.options == [] and section.best("rouge2") == set()
+
+
+def test_a_run_is_a_row_once_and_other_test_sets_are_tables_of_their_own(runs, tmp_path_factory):
+    other = made(tmp_path_factory.mktemp("other") / "elsewhere", "tied", 1, 0.2)
+    other.write_metrics({**other.metrics(), "data/test_fingerprint": "another"})
+    found, _ = read_report([runs, runs / "good1", other.folder])
+    assert [sum(len(row.runs) for row in section.rows) for section in found] == [6, 1]
+
+
+def test_rows_are_compared_with_a_chosen_one(runs):
+    (section,), said = read_report([runs], against="untied")
+    assert section.against == 2 and section.p_values[0, "rouge1"] < 0.05
+    assert any("weights=tied_embeddings is not compared" in line for line in said)
+    header, rows = table(section)
+    marked = rows[0][header.index("rouge1")]
+    assert marked.mark and marked.best and not rows[2][header.index("rouge1")].mark
+
+
+def test_systems_that_are_alike_are_not_marked(tmp_path):
+    for seed in (1, 2):
+        made(tmp_path / f"one{seed}", "tied", seed, 0.3)
+        made(tmp_path / f"two{seed}", "untied", seed + 10, 0.3)
+    (section,), _ = read_report([tmp_path], against="one1")
+    assert min(section.p_values.values()) > 0.05
+
+
+@pytest.mark.parametrize("format", ["markdown", "latex", "csv", "json"])
+def test_each_format_has_the_numbers(format, runs, capsys):
+    file = runs / f"table.{format}"
+    assert main([str(runs), f"--{format}", str(file), "--against", "untied", "--sort", "rouge1"]) == 0
+    (section,), _ = read_report([runs])
+    expected = section.rows[0].scores["rouge1"].mean
+    text = file.read_text()
+    if format == "csv":
+        rows = list(csv.DictReader(io.StringIO(text)))
+        assert float(rows[0]["rouge1"]) == expected and float(rows[0]["rouge1/p"]) < 0.05
+    elif format == "json":
+        (told,) = json.loads(text)
+        assert told["rows"][0]["rouge1"] == expected and "stemmer:porter" in told["signatures"]["rouge1"]
+    else:
+        assert f"{expected:.2f}" in text and ("\\toprule" in text or "| ---: |" in text)
+    assert f"{expected:.2f}" in capsys.readouterr().out
+
+
+def test_signs_of_latex_and_markdown(tmp_path):
+    made(tmp_path / "a", "a_b|c", 1, 0.1)
+    made(tmp_path / "b", "50% & ~x^2 {}\\#$", 1, 0.2)
+    found, _ = read_report([tmp_path])
+    assert "a\\_b|c" in latex(found) and "50\\% \\& \\textasciitilde{}x\\textasciicircum{}2 \\{\\}" in latex(found)
+    assert "a_b\\|c" in markdown(found)
+    assert tex("±<") == "$\\pm$$<$"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["nowhere"], "folder is 'nowhere': there is no such folder"),
+        ([".", "--sort", "rogue1"], "--sort is 'rogue1': it must be one of rouge1, rouge2, rougeL, ter (did you mean"),
+        ([".", "--metrics", "rouge1,blue"], "--metrics is 'blue'"),
+        (
+            [".", "--against", "x"],
+            "--against is 'x': it must mean one row alone: weights=tied; weights=tied_embeddings",
+        ),
+        ([".", "--csv", "no/where.csv"], "there is no such folder to write it into"),
+    ],
+)
+def test_mistakes(arguments, sentence, runs, monkeypatch, capsys):
+    monkeypatch.chdir(runs)
+    assert main(arguments) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_damaged_runs_are_rows_too(runs):
+    (runs / "good1" / "metrics.json").write_text("{")
+    (runs / "bad1" / "predictions" / "test.jsonl").write_text("no\n")
+    (section,), said = read_report([runs], against="tied")
+    assert sum(len(row.runs) for row in section.rows) == 6
+    assert any("weights=untied is not compared" in line for line in said)
