@@ -264,8 +264,9 @@ def _option(location: tuple[int | str, ...]) -> tuple[list[int | str], tuple[Any
             kind in KINDS or get_origin(kind) is Literal for kind in kinds
         ):
             return list(location[: depth + 1]), kinds
-    kept = (part for part in location if isinstance(part, int) or not part.startswith(("dict[", "list[")))
-    return list(kept), ()
+    kept = [part for part in location if isinstance(part, int) or not part.startswith(("dict[", "list["))]
+    inside = len(kept) > 1 and isinstance(kept[-2], int) and kept[-1] == "str"  # a kind of what a list may hold
+    return kept[:-1] if inside else kept, ()
 
 
 def _at(values: Any, path: list[int | str]) -> object:
