@@ -237,3 +237,9 @@ def checkpoint_activations(model: object, on: bool) -> None:
     end = "enable" if on else "disable"
     name = f"activation_checkpointing_{end}"
     getattr(model, name if hasattr(model, name) else f"gradient_checkpointing_{end}")()
+
+
+def listed(output: str) -> int:
+    """How many runs the one table at the end of a sweep has."""
+    assert output.count("Test scores") == 1
+    return len(output.partition("The runs are ")[2].splitlines()[0].split(", "))

@@ -40,8 +40,7 @@ def _train(argv: Sequence[str] | None) -> None:
         from encdec_lightning.launch.sweep import sweep
 
         points = sweep(arguments.overrides, arguments.config_dirs)
-        for each in points.finished:
-            _show(Run.open(each))
+        _show_all([Run.open(each) for each in points.finished])
         if points.failed:
             count = len(points.failed) + len(points.finished)
             raise JobFailed("\n".join([f"{len(points.failed)} of {count} points failed:", *points.failed]))
@@ -76,6 +75,21 @@ def _show(run: Run) -> None:
     from encdec_lightning.reporting.final_table import show
 
     show(run)
+
+
+def _show_all(runs: Sequence[Run]) -> None:
+    """The table of one run, or one of all."""
+    if len(runs) < 2:
+        for run in runs:
+            _show(run)
+        return
+    from rich.console import Console
+
+    from encdec_lightning.reporting.report.folders import report
+    from encdec_lightning.reporting.report.formats import terminal
+
+    Console().print(terminal(report(runs)[0]))
+    print(f"The runs are {', '.join(str(run.folder) for run in runs)}.")
 
 
 if __name__ == "__main__":

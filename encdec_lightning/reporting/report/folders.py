@@ -14,14 +14,24 @@ from encdec_lightning.run import Run
 
 
 def read_report(
-    folders: Sequence[Path], against: str | None = None, sort: str | None = None, metrics: Sequence[str] | None = None
+    folders: Sequence[Path],
+    against: str | None = None,
+    sort: str | None = None,
+    metrics: Sequence[str] | None = None,
 ) -> tuple[list[Section], list[str]]:
-    """The sections of the runs in folders, each run once, and sentences on what is missing in them.
+    """The report of the runs in folders, each once; raises `UserError` for folders without runs, and as `report`."""
+    runs = {run.folder: run for folder in folders for run in find_runs(folder)}
+    return report([*runs.values()], against, sort, metrics)
+
+
+def report(
+    runs: Sequence[Run], against: str | None = None, sort: str | None = None, metrics: Sequence[str] | None = None
+) -> tuple[list[Section], list[str]]:
+    """The sections of some runs, and sentences on what is missing in them.
 
     `against` is a row that all others are compared with, `sort` a score, `metrics` the scores that are shown. Raises
-    `UserError` for folders without runs and for names that there are not.
+    `UserError` for names that there are not.
     """
-    runs = list({run.folder: run for folder in folders for run in find_runs(folder)}.values())
     overviews = [overview(run) for run in runs]
     found = sections([(each, _metrics(each.run)) for each in overviews])
     said = remarks(overviews)

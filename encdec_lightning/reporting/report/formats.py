@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
@@ -19,6 +19,8 @@ from rich.text import Text
 from encdec_lightning.reporting.overview import STYLES
 from encdec_lightning.reporting.report.rows import COSTS, Row, Section, Value
 
+NARROW = 12
+"""Characters of a column of the terminal, if it has as many: longer texts are folded."""
 MARKS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 """What stands behind a value that differs from the chosen row's, by the corrected p-value."""
 LEGEND = "* p < 0.05, ** p < 0.01, *** p < 0.001 against {row}: approximate randomization, Holm's correction"
@@ -73,8 +75,10 @@ def terminal(sections: Sequence[Section]) -> Group:
     for section in sections:
         header, rows = table(section)
         made = Table(title=title(section), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-        for name, cell in zip(header, rows[0], strict=True):
-            made.add_column(name, justify="right" if cell.number else "left", overflow="fold", no_wrap=cell.number)
+        for place, (name, cell) in enumerate(zip(header, rows[0], strict=True)):
+            widest = max(len(each) for each in (name, *(row[place].text for row in rows)))
+            justify: Literal["left", "right"] = "right" if cell.number else "left"
+            made.add_column(name, justify=justify, overflow="fold", no_wrap=cell.number, min_width=min(widest, NARROW))
         for row, cells in zip(section.rows, rows, strict=True):
             style = "dim" if row.label else STYLES.get(row.state) if row.state != "finished" else None
             texts = [
