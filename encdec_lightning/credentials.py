@@ -23,9 +23,9 @@ TOKENS = re.compile(
     r"|Bearer +[^\s'\"]{8,})|-----BEGIN [A-Z ]*PRIVATE KEY-----[^'\"]*"
 )
 """Keys that can be told by their form: the Hub's, wandb's, GitHub's, GitLab's, Amazon's, Google's, npm's, and more."""
-IN_URL = re.compile(r"(\w+)://([^/@\s'\"]+)(?=@)")
+IN_URL = re.compile(r"(?<!\w)(\w+)://([^/@\s'\"]+)(?=@)")
 """Scheme, user and password in a URL."""
-ASSIGNED = re.compile(r"([\w.-]+)=([^\s'\",\]}&]+)")
+ASSIGNED = re.compile(r"(?<![\w.-])([\w.-]+)=([^\s'\",\]}&]+)")
 """What a line of a shell or of this package's options gives to a name."""
 
 
@@ -100,7 +100,7 @@ def _of_environment() -> Iterator[str]:
 def _parameters(text: str) -> list[tuple[str, str]]:
     """The parameters of the URLs in a text, as they are written there."""
     found: list[tuple[str, str]] = []
-    for url in re.findall(r"\w+://[^\s'\"]+", text):
+    for url in re.findall(r"(?<!\w)\w+://[^\s'\"]+", text):
         try:
             parts = urlsplit(url)
             for each in (parts.query, parts.fragment):

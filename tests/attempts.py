@@ -31,7 +31,7 @@ COMMANDS = {
     "predict": predict.main,
 }
 COMPOSING = ("train", "check", "prepare")
-LIMIT = 60  # seconds for one command on a busy machine, loading of libraries included
+LIMIT = 180  # seconds for one command on a busy machine, loading of libraries included
 LONGEST = 500  # characters of a sentence, the list of the allowed words included
 
 

@@ -145,3 +145,12 @@ def test_cfg_shows_no_secret(files: tiny.Files, in_tmp: Path, capsys) -> None:
         == 2
     )
     assert "hunter2" not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 300_000, "x.-" * 100_000, "http" * 80_000, "x://" + "a" * 200_000, "a@" * 100_000]
+)
+def test_long_texts_take_no_time_to_speak_of(text):
+    """Minutes, where a pattern is tried from each letter of a word anew."""
+    assert secret_in("task.train", text) is None
+    assert without_secrets(text) == text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -30,6 +29,7 @@ from encdec_lightning.data.sources.pairs import PairReader
 from encdec_lightning.data.sources.readers import read_rows
 from encdec_lightning.evaluation.metric import score
 from encdec_lightning.evaluation.registry import load_metric
+from encdec_lightning.records import plain
 from encdec_lightning.reporting.final_table import score_table
 from encdec_lightning.reporting.results import write_results
 from encdec_lightning.run import Run
@@ -92,7 +92,7 @@ def test_one_pair_from_jsonl_to_rouge(files: tiny.Files, tmp_path: Path, decoder
     run = Run.create(tmp_path / "run", {"any": "config"}, "identity")
     write_results(run, predictions, scores, ["rouge"], ["lead_8_words"])
     lines = (run.folder / "predictions" / "test.jsonl").read_text(encoding="utf-8").splitlines()
-    assert json.loads(lines[position]) == asdict(prediction)
+    assert json.loads(lines[position]) == plain(prediction)
     assert run.metrics()["test/rouge1"] == scores["rouge1"].value
     assert score_table(run.metrics()).row_count == 3
 

@@ -254,4 +254,4 @@ def test_a_metric_is_a_class_and_nothing_else_is_called(name, runs, in_tmp: Path
     monkeypatch.setattr("sys.breakpointhook", lambda: pytest.fail("it was called"))
     strange(in_tmp / "finished", task__metrics=[name])
     assert evaluate(["run=finished"]) == 0
-    assert "expected a class that can be called without arguments" in "".join(capsys.readouterr())
+    assert "expected a class of a metric" in "".join(capsys.readouterr())

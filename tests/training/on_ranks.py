@@ -122,7 +122,8 @@ def on_ranks(files: tiny.Files, cases: list[Case], folder: Path, count: int = 2)
         port = free.getsockname()[1]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count),
               "LOCAL_WORLD_SIZE": str(count),
-              "TORCHELASTIC_RUN_ID": "tests", "GROUP_RANK": "0", "OMP_NUM_THREADS": "1"}  # fmt: skip
+              "TORCHELASTIC_RUN_ID": "tests", "GROUP_RANK": "0", "OMP_NUM_THREADS": "1",
+              "PYTHONFAULTHANDLER": "1"}  # fmt: skip
     path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     ranks = [
         subprocess.Popen(
