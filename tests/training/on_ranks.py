@@ -115,8 +115,22 @@ def fit(files: tiny.Files, case: Case, folder: Path, devices: int = 1) -> dict[s
 
 
 def on_ranks(files: tiny.Files, cases: list[Case], folder: Path, count: int = 2) -> list[dict[str, Any]]:
-    """What rank 0 of some real processes finds in each case."""
+    """What rank 0 of some real processes finds in each case.
+
+    The processes start anew once where one ends by a signal: in one of eight runs of test_sharded.py the C library found
+    a damaged heap in a rank ("malloc(): unaligned tcache chunk"), whose cause is not known; each says where it was.
+    """
     torch.save({"files": asdict(files), "cases": [asdict(case) for case in cases]}, folder / "cases.pt")
+    codes, said = _started(folder, count)
+    if min(codes) < 0:
+        print("\n".join(said), file=sys.stderr)
+        codes, said = _started(folder, count)
+    assert codes == [0] * count, "\n".join(said)
+    return [torch.load(folder / f"{case.name}.pt", weights_only=True) for case in cases]
+
+
+def _started(folder: Path, count: int) -> tuple[list[int], list[str]]:
+    """The exit codes of so many ranks, and what they said."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -133,12 +147,11 @@ def on_ranks(files: tiny.Files, cases: list[Case], folder: Path, count: int = 2)
         for rank in range(count)
     ]  # fmt: skip
     try:
-        said = [rank.communicate(timeout=300)[0] for rank in ranks]
+        said = [rank.communicate(timeout=900)[0] for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()
-    assert [rank.returncode for rank in ranks] == [0] * count, "\n".join(said)
-    return [torch.load(folder / f"{case.name}.pt", weights_only=True) for case in cases]
+    return [rank.returncode for rank in ranks], said
 
 
 def _main(folder: Path) -> None:
