@@ -101,7 +101,7 @@ def overview_table(overviews: Sequence[Overview], now: float | None = None) -> T
     table.add_column("run", no_wrap=True, min_width=max(len(each.run.folder.name) for each in overviews))
     for name, least in (("state", 9), ("step", 8), ("left", 6)):
         table.add_column(name, overflow="fold", min_width=least)
-    for name in _short_names(options):
+    for name in short_names(options):
         table.add_column(name, overflow="fold", min_width=min(8, len(name)))
     for name in scores:
         table.add_column(name, justify="right", no_wrap=True, min_width=5)
@@ -113,7 +113,7 @@ def overview_table(overviews: Sequence[Overview], now: float | None = None) -> T
             f"[{style}]{_state(each, now)}[/]" if style else _state(each, now),
             _steps(each),
             _left(each),
-            *(escape(_value(each.options.get(name))) for name in options),
+            *(escape(option_text(each.options.get(name))) for name in options),
             *(f"{each.scores[name]:.2f}" if name in each.scores else "-" for name in scores),
             _where(each),
         )
@@ -151,15 +151,17 @@ def _flat(values: Mapping[str, Any], path: str = "") -> Iterable[tuple[str, Any]
             yield f"{path}{name}", value
 
 
-def _short_names(options: Sequence[str]) -> list[str]:
+def short_names(options: Sequence[str]) -> list[str]:
     """The last part of each path, or all of it where two would be alike."""
     last = [name.rpartition(".")[2] for name in options]
     return [short if last.count(short) == 1 else name for short, name in zip(last, options, strict=True)]
 
 
-def _value(value: Any) -> str:
+def option_text(value: Any) -> str:
     """An option's value in a cell; of a path its last part."""
-    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
     return PurePath(text).name if "/" in text else text
 
 

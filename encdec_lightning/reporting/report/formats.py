@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from encdec_lightning.reporting.overview import STYLES
+from encdec_lightning.reporting.overview import STYLES, short_names
 from encdec_lightning.reporting.report.rows import COSTS, Row, Section, Value
 
 NARROW = 12
@@ -38,7 +38,7 @@ class Cell:
 
 def table(section: Section) -> tuple[list[str], list[list[Cell]]]:
     """The titles of a section's columns, and its rows."""
-    names = _short(section.options)
+    names = short_names(section.options)
     several = any(len(row.runs) > 1 for row in section.rows)
     unfinished = any(row.state not in ("", "finished") for row in section.rows)
     costs = [name for name in COSTS if any(name in row.costs for row in section.rows)]
@@ -192,12 +192,6 @@ def _described(section: Section, row: Row) -> str:
 
 def _name(row: Row) -> str:
     return row.runs[0].run.folder.name if len(row.runs) == 1 else f"{len(row.runs)} runs"
-
-
-def _short(options: Sequence[str]) -> list[str]:
-    """The last part of each path, or all of it where two would be alike."""
-    last = [name.rpartition(".")[2] for name in options]
-    return [short if last.count(short) == 1 else name for short, name in zip(last, options, strict=True)]
 
 
 def _score(value: Value | None) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import Any, Literal
 
-from encdec_lightning.reporting.overview import Overview, differing
+from encdec_lightning.reporting.overview import Overview, differing, option_text
 
 SEED = "seed"
 COSTS = {"parameters": "parameters", "train/seconds": "seconds", "train/tokens_per_second": "tokens/s"}
@@ -98,7 +96,7 @@ def _section(group: Sequence[tuple[Overview, Mapping[str, Any]]]) -> Section:
                 better[name] = metrics[f"test/{name}/better"]
     folded: dict[tuple[str, ...], list[tuple[Overview, Mapping[str, Any]]]] = {}
     for each, metrics in group:
-        folded.setdefault(tuple(text(each.options.get(name)) for name in options), []).append((each, metrics))
+        folded.setdefault(tuple(option_text(each.options.get(name)) for name in options), []).append((each, metrics))
     rows = [_row("", key, members, "test", scores) for key, members in folded.items()]
     rows.sort(key=lambda row: tuple(map(_natural, row.options)))
     blank = ("",) * len(options)
@@ -156,14 +154,6 @@ def _tested(metrics: Mapping[str, Any]) -> bool:
 
 def _file(each: Overview) -> str:
     return str(each.options.get("task.test") or each.options.get("task.validation") or "")
-
-
-def text(value: Any) -> str:
-    """An option's value in a cell; of a path its last part."""
-    if isinstance(value, bool) or value is None:
-        return json.dumps(value)
-    told = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return PurePath(told).name if "/" in told else told
 
 
 def _natural(value: str) -> tuple[int, float, str]:
