@@ -31,7 +31,7 @@ The map, from left to right; each room imports only from rooms to its left:
     generation/                batches in, predictions out: predict.py, memory.py, generate.py, support.py,
                                engine.py, model_runner.py, positions.py, visibility.py, cache.py, logits.py,
                                candidates.py, constraints.py, search.py, beam_search.py, sampling.py,
-                               special_tokens.py, export_config.py
+                               special_tokens.py, export_config.py, other_model.py
     training/                  batches in, checkpoints out: module.py, task_module.py, loss.py, flops.py, freezing.py,
                                optimizers.py, schedules.py, arrange.py, fsdp.py, pieces.py, resuming.py,
                                trainer_check.py, precision.py, product_speeds.py, checkpoint.py,
@@ -52,7 +52,8 @@ The map, from left to right; each room imports only from rooms to its left:
                                at_work.py, targets.py, weights.py, metrics_json.py, testing.py, rank_starter.py,
                                meeting.py
     launch/checks/             what is checked before a run: checks.py, model.py, paths.py, monitors.py, constructors.py
-    prediction/                files of sources in, files of texts out: inputs.py, predict_file.py, lines.py, partial.py
+    prediction/                files of sources in, files of texts out: inputs.py, predict_file.py, lines.py, partial.py,
+                               other_model.py
     cli/                       the commands: train.py, evaluate.py, predict.py, check.py, prepare.py, sweep.py,
                                report.py,
                                arguments.py, help.py

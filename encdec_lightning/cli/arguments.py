@@ -27,7 +27,7 @@ REQUIRED = {
     "run": "the folder of a run must be given, run=<folder>",
     "input": "a file with sources must be given, input=<file> or input=-",
 }
-INSTEAD = {"run": "predictions"}
+INSTEAD = {"run": ("predictions", "model")}
 """What may be given in place of a required argument."""
 
 BEFORE_TORCH = {
@@ -158,7 +158,7 @@ def parse_named(
                 options[name] = value
         else:
             mistakes.append(UserError(name, value, f"there is no such argument{did_you_mean(name, named)}"))
-    for name in [each for each in REQUIRED if each in named and not {each, INSTEAD.get(each)} & given.keys()]:
+    for name in [each for each in REQUIRED if each in named and not {each, *INSTEAD.get(each, ())} & given.keys()]:
         if not any(nearest(mistake.field, named) == name for mistake in mistakes):
             mistakes.append(UserError(name, None, REQUIRED[name]))
     return given, options, mistakes

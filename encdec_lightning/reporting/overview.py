@@ -74,14 +74,29 @@ def overview(run: Run, now: float | None = None) -> Overview:
 
 
 def differing(overviews: Sequence[Overview]) -> list[str]:
-    """The options in which the runs differ, by their dotted paths, in the order of the config."""
-    names = list(dict.fromkeys(name for each in overviews for name in each.options))
-    found = []
+    """The options in which the runs differ, by their dotted paths, in the order of the config.
+
+    An option that not all runs have counts where those that have it differ. Of options that the same runs have alone,
+    such as those that were scored without a training here, the model's first one tells these apart from the others.
+    """
+    names = [name for name in dict.fromkeys(name for each in overviews for name in each.options) if not _same(name)]
+    having = {name: tuple(name in each.options for each in overviews) for name in names}
+    found = set()
     for name in names:
-        values = {json.dumps(each.options.get(name), default=str) for each in overviews}
-        if len(values) > 1 and not name.startswith(SAME):
-            found.append(name)
-    return found
+        values = {json.dumps(each.options[name], default=str) for each in overviews if name in each.options}
+        if len(values) > 1:
+            found.add(name)
+    for pattern in dict.fromkeys(
+        having[name] for name in sorted(names, key=lambda name: not name.startswith("model."))
+    ):
+        alike = [name for name in names if having[name] == pattern]
+        if not all(pattern) and not found & set(alike):
+            found.add(next((name for name in alike if name.startswith("model.")), alike[0]))
+    return [name for name in names if name in found]
+
+
+def _same(name: str) -> bool:
+    return name.startswith(SAME)
 
 
 def overview_table(overviews: Sequence[Overview], now: float | None = None) -> Table:
@@ -113,7 +128,7 @@ def overview_table(overviews: Sequence[Overview], now: float | None = None) -> T
             f"[{style}]{_state(each, now)}[/]" if style else _state(each, now),
             _steps(each),
             _left(each),
-            *(escape(option_text(each.options.get(name))) for name in options),
+            *(escape(option_of(each, name)) for name in options),
             *(f"{each.scores[name]:.2f}" if name in each.scores else "-" for name in scores),
             _where(each),
         )
@@ -155,6 +170,11 @@ def short_names(options: Sequence[str]) -> list[str]:
     """The last part of each path, or all of it where two would be alike."""
     last = [name.rpartition(".")[2] for name in options]
     return [short if last.count(short) == 1 else name for short, name in zip(last, options, strict=True)]
+
+
+def option_of(each: Overview, name: str) -> str:
+    """A run's value of an option in a cell."""
+    return option_text(each.options[name]) if name in each.options else "-"
 
 
 def option_text(value: Any) -> str:

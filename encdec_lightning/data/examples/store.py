@@ -46,7 +46,7 @@ class StoreWriter:
         self, rows: Sequence[int], pairs: Sequence[Pair], ids: Sequence[Sequence[Ids]], whole_lengths: NDArray[np.int32]
     ) -> None:
         """Add the examples of some rows: texts, ids of each side as the model will see them, lengths (n, 2) before."""
-        texts = [[pair.id, pair.source, pair.target, *pair.other_targets] for pair in pairs]
+        texts = [texts_of(pair) for pair in pairs]
         entries = [json.dumps(text, ensure_ascii=False).encode() for text in texts]
         self._files["texts"].write(b"".join(entries))
         for side, each, kind in zip(SIDES, ids, self._types, strict=True):
@@ -64,7 +64,7 @@ class StoreWriter:
         for name, value in values.items():
             self._files[name].write(np.asarray(value, dtype=COLUMNS[name][0]).tobytes())
         self._tokens.update(np.asarray(values["lengths"], dtype=np.int32).tobytes())
-        self._digest.update("".join(f"{part}\0" for text in texts for part in text).encode())
+        self._digest.update(b"".join(map(hashed, texts)))
         self.count += len(pairs)
 
     def close(self, **meta: Any) -> None:
@@ -79,6 +79,16 @@ class StoreWriter:
         with ExitStack() as stack:
             for stream in self._files.values():
                 stack.callback(stream.close)
+
+
+def texts_of(pair: Pair) -> list[str]:
+    """An example's id and texts, whose hash over all examples is a split's fingerprint."""
+    return [pair.id, pair.source, pair.target, *pair.other_targets]
+
+
+def hashed(texts: Sequence[str]) -> bytes:
+    """What an example adds to the fingerprint."""
+    return "".join(f"{part}\0" for part in texts).encode()
 
 
 class OnDisk:

@@ -14,8 +14,15 @@ from encdec_lightning.launch.command_line.draft import Draft
 from encdec_lightning.launch.settle import contradictions, settle
 from encdec_lightning.rules import concerned, problems
 
-Purpose = Literal["train", "data", "model"]
-"""What a command wants of a job: all of it, its texts as the model reads them, or its model."""
+Purpose = Literal["train", "data", "model", "texts"]
+"""What a command wants of a job: all of it, its texts as the model reads them, its model, or its texts as they are."""
+NEEDED: dict[Purpose, tuple[str, ...]] = {
+    "train": ("model", "task"),
+    "data": ("model", "task"),
+    "model": ("model",),
+    "texts": ("task",),
+}
+"""The nodes that a purpose needs."""
 
 
 def mistakes(made: Draft, purpose: Purpose, here: bool = True) -> Iterator[UserError]:
@@ -26,8 +33,7 @@ def mistakes(made: Draft, purpose: Purpose, here: bool = True) -> Iterator[UserE
     yield from made.problems
     if made.problems and all(concerned([option], made.doubtful) for option in made.given):
         return  # nothing is left that could be checked, or miss anything
-    needed = ("model", "task") if purpose != "model" else ("model",)
-    yield from (not_given(path) for path in made.missing if concerned([path], needed))
+    yield from (not_given(path) for path in made.missing if concerned([path], NEEDED[purpose]))
     doubtful = set(made.doubtful)
     if purpose != "train" and not made.config.trainer.keys() & {"max_steps", "max_epochs"}:
         doubtful.add("training.schedule")  # the steps of a training need not be known

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from encdec_lightning.reporting.overview import Overview, differing, option_text
+from encdec_lightning.reporting.overview import Overview, differing, option_of
 
 SEED = "seed"
 COSTS = {"parameters": "parameters", "train/seconds": "seconds", "train/tokens_per_second": "tokens/s"}
@@ -96,7 +96,7 @@ def _section(group: Sequence[tuple[Overview, Mapping[str, Any]]]) -> Section:
                 better[name] = metrics[f"test/{name}/better"]
     folded: dict[tuple[str, ...], list[tuple[Overview, Mapping[str, Any]]]] = {}
     for each, metrics in group:
-        folded.setdefault(tuple(option_text(each.options.get(name)) for name in options), []).append((each, metrics))
+        folded.setdefault(tuple(option_of(each, name) for name in options), []).append((each, metrics))
     rows = [_row("", key, members, "test", scores) for key, members in folded.items()]
     rows.sort(key=lambda row: tuple(map(_natural, row.options)))
     blank = ("",) * len(options)

@@ -1,0 +1,184 @@
+"""A model that is not ours: whatever sequence-to-sequence or language model transformers opens, texts in, texts out."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
+
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+
+from encdec_lightning.composition.architectures import length_limit
+from encdec_lightning.composition.checkpoints import load_config, load_tokenizer, load_weights
+from encdec_lightning.errors import UserError
+
+FIELD = "model"
+SOURCE = "{source}"
+"""Stands in a prompt for the source."""
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How such a model is given a source."""
+
+    prompt: str = SOURCE
+    """What the model reads, `{source}` in it being the source."""
+    source_language: str | None = None
+    """The code of the source's language, for a tokenizer of several languages."""
+    target_language: str | None = None
+    """The code of the language that the model is to write."""
+    max_source_length: int = 512
+    """Most tokens of a prompt with its source, special ones included; longer sources are cut at their end."""
+
+
+class OtherModel:
+    """A model, its tokenizer, and how it reads a source."""
+
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, reading: Reading, causal: bool) -> None:
+        self._model, self._words, self._reading, self._causal = model, tokenizer, reading, causal
+
+    @classmethod
+    def open(
+        cls, checkpoint: str, reading: Reading, device: torch.device | str = "cpu", dtype: str = "float32"
+    ) -> Self:
+        """The model of a folder or a Hub id; raises `UserError` for one that does not write texts, or is not whole."""
+        config = load_config(FIELD, checkpoint)
+        causal = type(config) not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+        if causal and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            expected = f"its family {config.model_type} writes no texts from texts, as transformers knows it"
+            raise UserError(FIELD, checkpoint, expected)
+        if causal and _is_for_encoding(config):
+            expected = f"its architecture {config.architectures[0]} is an encoder's: it has not learned to write texts"
+            raise UserError(FIELD, checkpoint, expected)
+        tokenizer = load_tokenizer(FIELD, checkpoint)
+        _check_reading(tokenizer, reading)
+        _check_length(config, reading)
+        auto = AutoModelForCausalLM if causal else AutoModelForSeq2SeqLM
+        model, report = load_weights(auto, FIELD, checkpoint, config, dtype=DTYPES[dtype])
+        if report["missing_keys"]:
+            missing = sorted(report["missing_keys"])
+            expected = f"{len(missing):,} of its weights are not in the checkpoint, such as {missing[0]}"
+            raise UserError(FIELD, checkpoint, expected)
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+        tokenizer.padding_side = "left" if causal else "right"
+        if reading.source_language is not None:
+            tokenizer.src_lang = reading.source_language
+        return cls(model.eval().to(device), tokenizer, reading, causal)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers are in the weights."""
+        return sum(parameter.numel() for parameter in self._model.parameters())
+
+    def arguments(self, given: dict[str, Any], longest: int) -> dict[str, Any]:
+        """Keyword arguments of `generate`: those `given`, the rest as the model's own generation config says.
+
+        Texts end at `longest` tokens where neither says it.
+        """
+        own = self._model.generation_config
+        arguments = dict(given)
+        if own.max_length is None and own.max_new_tokens is None:
+            arguments.setdefault("max_new_tokens", longest)
+        if self._reading.target_language is not None:
+            arguments["forced_bos_token_id"] = self._words.convert_tokens_to_ids(self._reading.target_language)
+        if own.pad_token_id is None:
+            arguments["pad_token_id"] = self._words.pad_token_id
+        return arguments
+
+    def texts(
+        self, sources: Iterable[tuple[Key, str]], arguments: dict[str, Any], budget: int
+    ) -> Iterator[tuple[Key, str]]:
+        """(key, the text written) for each (key, source), the longest sources first.
+
+        A batch has at most `budget` tokens, each beam's for itself and those that may be written included; where the
+        memory does not hold it, it is done in halves.
+        """
+        encoded = [(key, self.ids(source)) for key, source in sources]
+        encoded.sort(key=lambda each: -len(each[1]))
+        own = self._model.generation_config
+        more = arguments.get("max_new_tokens") or own.max_new_tokens or own.max_length or 0
+        beams = arguments.get("num_beams") or own.num_beams or 1
+        while encoded:
+            size = max(1, budget // (beams * (len(encoded[0][1]) + more)))
+            batch, encoded = encoded[:size], encoded[size:]
+            yield from self._written(batch, arguments)
+
+    def ids(self, source: str) -> list[int]:
+        """The tokens that the model reads for a source.
+
+        What is too long is cut at its end, as by the tokenizer's own `truncation`; where a prompt goes on behind the
+        source, the source alone is cut.
+        """
+        longest = self._reading.max_source_length
+        ids = self._prompted(source)
+        if len(ids) <= longest:
+            return ids
+        if self._reading.prompt.endswith(SOURCE):
+            found: list[int] = self._words(self._filled(source), truncation=True, max_length=longest)["input_ids"]
+            return found
+        kept = bisect_right(range(len(source) + 1), longest, key=lambda end: len(self._prompted(source[:end]))) - 1
+        return self._prompted(source[: max(0, kept)])
+
+    def _prompted(self, source: str) -> list[int]:
+        found: list[int] = self._words(self._filled(source), verbose=False)["input_ids"]
+        return found
+
+    def _filled(self, source: str) -> str:
+        return self._reading.prompt.replace(SOURCE, source)
+
+    def _written(self, batch: list[tuple[Key, list[int]]], arguments: dict[str, Any]) -> Iterator[tuple[Key, str]]:
+        inputs = self._words.pad({"input_ids": [ids for _, ids in batch]}, return_tensors="pt")
+        inputs = {name: inputs[name].to(self._model.device) for name in ("input_ids", "attention_mask")}
+        found: torch.Tensor | None = None
+        try:
+            with torch.inference_mode():
+                found = self._model.generate(**inputs, **arguments)
+        except torch.OutOfMemoryError as error:
+            if len(batch) == 1:
+                expected = f"the memory of {self._model.device} does not hold the beams of one source"
+                raise UserError("generation.num_beams", arguments.get("num_beams"), expected) from error
+        if found is None:  # here the error, and all that it held, is gone
+            half = len(batch) // 2
+            yield from self._written(batch[:half], arguments)
+            yield from self._written(batch[half:], arguments)
+            return
+        if self._causal:
+            found = found[:, inputs["input_ids"].shape[1] :]
+        texts = self._words.batch_decode(found, skip_special_tokens=True)
+        for (key, _), text in zip(batch, texts, strict=True):
+            yield key, text.strip()
+
+
+def _is_for_encoding(config: PretrainedConfig) -> bool:
+    """Whether a checkpoint's architecture is one of the masked language models, which can be opened as a decoder."""
+    names = getattr(config, "architectures", None) or []
+    return any(name.endswith(("ForMaskedLM", "ForPreTraining")) for name in names) and not any(
+        name.endswith(("LMHeadModel", "ForCausalLM")) for name in names
+    )
+
+
+def _check_reading(tokenizer: PreTrainedTokenizerBase, reading: Reading) -> None:
+    if reading.prompt.count(SOURCE) != 1:
+        raise UserError("prompt", reading.prompt, f"it must hold {SOURCE} once, where the source stands")
+    for name, language in (("source_language", reading.source_language), ("target_language", reading.target_language)):
+        if language is not None and tokenizer.convert_tokens_to_ids(language) in (None, tokenizer.unk_token_id):
+            raise UserError(name, language, "the model's tokenizer has no such token, such as en_XX or eng_Latn")
+
+
+def _check_length(config: PretrainedConfig, reading: Reading) -> None:
+    """Raise `UserError` for sources that are longer than the position table of the side that reads them."""
+    reads = getattr(config, "encoder", None)
+    if isinstance(reads, PretrainedConfig):
+        limit = length_limit(reads)
+    else:
+        names = ("max_encoder_position_embeddings", "max_position_embeddings")
+        limit = next((found for name in names if isinstance(found := getattr(config, name, None), int)), None)
+    if limit is not None and reading.max_source_length > limit:
+        raise UserError("task.max_source_length", reading.max_source_length, f"the model has {limit} positions")
