@@ -77,7 +77,9 @@ def run_all(file: Path, files: tiny.Files, capsys: pytest.CaptureFixture[str]) -
         if command == "make":
             assert f"\n{arguments[0]}:" in text_of("Makefile")
             continue
-        if {"task=mine", "task=jsonl"} & {*arguments}:
+        if any(each.startswith("model=") for each in arguments):
+            arguments = [re.sub("^model=.*", f"model={files.gpt2}", each) for each in [*arguments, *small[:2]]]
+        elif {"task=mine", "task=jsonl"} & {*arguments}:
             arguments = [
                 each.replace("max_steps=1000", "max_steps=1").replace("trials=30", "trials=1")
                 for each in [*arguments, *small, *roles]
