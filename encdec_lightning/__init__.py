@@ -19,7 +19,7 @@ The map, from left to right; each room imports only from rooms to its left:
     composition/               two checkpoints in, one model out: compose.py, compatibility.py, signature.py,
                                assembly.py, composed_model.py, model.py, prefix.py, labels.py, sharing.py,
                                architectures.py, checkpoints.py, foreign.py, local_checkpoints.py, convert.py,
-                               parameters.py, paper.py, tokenizers.py, bulk_tokenizer.py
+                               parameters.py, paper.py, tokenizers.py, bulk_tokenizer.py, bert_score.py
     composition/sides/         a checkpoint in, one side out: config.py, names.py, origins.py, cross_attention.py,
                                random_values.py, initialization.py
     composition/checks/        what stands against a combination: family.py, pair.py, lengths.py, skeleton.py
@@ -52,8 +52,8 @@ The map, from left to right; each room imports only from rooms to its left:
                                at_work.py, targets.py, weights.py, metrics_json.py, testing.py, rank_starter.py,
                                meeting.py
     launch/checks/             what is checked before a run: checks.py, model.py, paths.py, monitors.py, constructors.py
-    prediction/                files of sources in, files of texts out: inputs.py, predict_file.py, lines.py, partial.py,
-                               other_model.py
+    prediction/                files of sources in, files of texts out: inputs.py, predict_file.py, lines.py,
+                               partial.py, other_model.py
     cli/                       the commands: train.py, evaluate.py, predict.py, check.py, prepare.py, sweep.py,
                                report.py,
                                arguments.py, help.py

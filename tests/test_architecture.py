@@ -27,6 +27,7 @@ ROOMS = [
 INSIDE = {
     "composition": [
         *("options", "signature", "architectures", "convert", "foreign", "local_checkpoints", "checkpoints"),
+        "bert_score",
         *(
             "sides",
             "labels",

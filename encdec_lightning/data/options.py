@@ -54,8 +54,8 @@ class Task:
     """Generate for the first so many validation pairs at every validation, and log `val/rouge1` and the like."""
     metrics: list[str | dict[str, Any]] | None = None
     """Metrics: rouge, exact_match, sari, sari_standard, bleu, bleu_uncased, bleu_nltk, chrf, ter, length, novel_ngrams,
-    repetition, or the dotted path of a class of your own; {name: rouge, tokenizer: unicode} gives arguments; null:
-    rouge."""
+    repetition, bertscore, or the dotted path of a class of your own; {name: rouge, tokenizer: unicode} gives arguments;
+    null: rouge."""
     baselines: list[str] | None = None
     """Baselines in the final table, such as lead_sentence, lead_8_words, copy; null: no baseline."""
     monitor: str = "val/loss"

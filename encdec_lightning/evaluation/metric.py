@@ -17,7 +17,8 @@ from encdec_lightning.records import Prediction
 class Metric(Protocol):
     """Statistics of each example, and values from their sum: all that scores and intervals need.
 
-    A metric that can make nothing of some references may also have `unscorable`, see references.py.
+    A metric that can make nothing of some references may also have `unscorable`, see references.py. One that is faster
+    with many examples at once may also have `statistics_of(predictions)`, the rows (N, K) that `statistics` would give.
     """
 
     names: tuple[str, ...]
@@ -105,8 +106,10 @@ def statistics_of(predictions: Sequence[Prediction], metric: Metric) -> NDArray[
     """What each prediction adds to the sum, (N, K), in their order; raises `UserError` as `score` does."""
     if not predictions:
         raise UserError("predictions", [], "expected at least one prediction to score")
-    rows = [np.asarray(metric.statistics(one), np.float64) for one in predictions]
-    if rows[0].ndim != 1 or any(row.shape != rows[0].shape for row in rows):
+    together = getattr(metric, "statistics_of", None)
+    found = [metric.statistics(one) for one in predictions] if together is None else together(predictions)
+    rows = [np.asarray(row, np.float64) for row in found]
+    if len(rows) != len(predictions) or rows[0].ndim != 1 or any(row.shape != rows[0].shape for row in rows):
         shapes = ", ".join(map(str, sorted({row.shape for row in rows})))
         raise UserError(
             "task.metrics",

@@ -21,7 +21,7 @@ from encdec_lightning.evaluation.sari import Sari, StandardSari
 from encdec_lightning.evaluation.ter import Ter
 from encdec_lightning.records import Prediction
 
-METRICS: dict[str, type[Metric]] = {
+METRICS: dict[str, type[Metric] | str] = {
     "rouge": Rouge,
     "exact_match": ExactMatch,
     "sari": Sari,
@@ -34,7 +34,9 @@ METRICS: dict[str, type[Metric]] = {
     "length": Length,
     "novel_ngrams": NovelNgrams,
     "repetition": Repetition,
+    "bertscore": "encdec_lightning.composition.bert_score.BertScore",
 }
+"""A metric's class by its name, or the dotted path of one that needs a model, which is imported when it is used."""
 NAME, LABEL = "name", "label"
 """Of a metric with arguments: which it is, and what is added to the names of its values."""
 
@@ -130,8 +132,10 @@ class _Labelled:
 
 def _factory(name: str) -> object:
     """What makes the metric of a name or dotted path; raises `UserError`."""
-    if name in METRICS:
-        return METRICS[name]
+    if isinstance(known_class := METRICS.get(name), type):
+        return known_class
+    if known_class is not None:
+        return imported(known_class)
     known = f"{', '.join(METRICS)} or the dotted path package.module.Class of your own metric"
     if "." not in name or not all(part.isidentifier() for part in name.split(".")):
         raise UserError("task.metrics", name, f"expected {known}{did_you_mean(name, METRICS)}")
@@ -170,8 +174,8 @@ def _made(name: str, factory: object, arguments: Mapping[str, Any]) -> Metric:
         raise UserError("task.metrics", name, expected) from error
     try:
         metric: Metric = factory(**arguments)
-    except UserErrors as errors:
-        first = errors.problems[0]
+    except (UserError, UserErrors) as errors:
+        first = errors if isinstance(errors, UserError) else errors.problems[0]
         raise UserError("task.metrics", f"{name}.{first.field}", f"{first.value!r}: {first.expected}") from errors
     except Exception as error:
         raise UserError("task.metrics", name, f"it cannot be made ({reason(error)})") from error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,26 +68,24 @@ def _folder_of(composed: Any) -> Path:
 
 
 def _run_hydra(task: Callable[[Any], float | None], overrides: Sequence[str]) -> Exception | None:
-    """Let Hydra call `task` for each point; what makes a sweeper or a launcher give up is returned."""
-    import hydra
+    """Let Hydra call `task` for each point; what makes a sweeper or a launcher give up is returned.
+
+    Not by `hydra.main`: its parser of arguments cannot be built since Python 3.14.
+    """
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
 
     register_defaults()
-    previous, sys.argv = sys.argv, [sys.argv[0], "--multirun", *overrides]
-    full_error = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise what goes wrong instead of printing it and exiting with 1
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=ROOT)(task)()
+        with initialize_config_dir(str(conf_folder()), job_name="sweep", version_base="1.3"):
+            hydra = GlobalHydra.instance().hydra
+            assert hydra is not None
+            hydra.multirun(config_name=ROOT, task_function=task, overrides=[*overrides, "hydra.mode=MULTIRUN"])
     except HydraException as error:
         raise UserErrors([restated(error)]) from None
     except Exception as error:
         return error
-    finally:
-        sys.argv = previous
-        if full_error is None:
-            del os.environ["HYDRA_FULL_ERROR"]
-        else:
-            os.environ["HYDRA_FULL_ERROR"] = full_error
     return None
 
 

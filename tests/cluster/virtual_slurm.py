@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 NODES = ("127.0.0.1", "127.0.0.2")
+FIRST_TO_ASK_FOR_CGROUPS = 23.11  # a node of this Slurm or a later one does not start without them, unless it is told
 CONF = """
 ClusterName=ci
 SlurmctldHost=localhost(127.0.0.1)
@@ -29,7 +30,7 @@ SlurmctldPidFile={place}/run/slurmctld.pid
 SlurmdPidFile={place}/run/slurmd.%n.pid
 SlurmctldLogFile={place}/log/slurmctld.log
 SlurmdLogFile={place}/log/slurmd.%n.log
-CommunicationParameters=NoAddrCache,NoCtldInAddrAny,NoInAddrAny
+CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SwitchType=switch/none
@@ -105,6 +106,10 @@ class VirtualSlurm:
         (munge / "key").chmod(0o400)
         conf = CONF.format(place=self.place, ports=_ports(3), nodes=NODES, first_job=first_job)
         (self.place / "slurm.conf").write_text(conf)
+        for node in NODES:
+            (self.place / "spool" / node).mkdir()
+        if float(self.run("slurmd", "-V").split()[1].rpartition(".")[0]) >= FIRST_TO_ASK_FOR_CGROUPS:
+            (self.place / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
         files = {"key": "key", "socket": "sock", "pid": "pid", "seed": "seed"}
         options = [f"--{name}-file={munge / file}" for name, file in files.items() if name != "socket"]
         self._start("munged", "--foreground", "--force", f"--socket={munge / 'sock'}", *options,

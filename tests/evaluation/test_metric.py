@@ -210,7 +210,7 @@ def test_score_is_value_interval_and_signature_under_each_name() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(texts=st.lists(st.lists(st.sampled_from("abc"), min_size=4).map(" ".join), min_size=1, max_size=10))
-@pytest.mark.parametrize("name", [each for each in METRICS if each not in (*DESCRIPTIVE, "sari_standard", "ter")])
+@pytest.mark.parametrize("name", [each for each in METRICS if each not in (*DESCRIPTIVE, "sari_standard", "ter", "bertscore")])
 def test_identical_texts_score_100_for_certain(name: str, texts: list[str]) -> None:
     for one in score(made(*zip(texts, texts, strict=True)), load_metric(name), samples=10).values():
         assert (one.value, one.low, one.high) == pytest.approx((100, 100, 100))
@@ -221,7 +221,7 @@ def test_identical_texts_score_100_for_certain(name: str, texts: list[str]) -> N
     texts=st.lists(st.tuples(*[st.lists(st.sampled_from("abc"), min_size=1).map(" ".join)] * 2), min_size=1),
     order=st.randoms(use_true_random=False),
 )
-@pytest.mark.parametrize("name", [each for each in METRICS if each not in ("ter", "length")])
+@pytest.mark.parametrize("name", [each for each in METRICS if each not in ("ter", "length", "bertscore")])
 def test_scores_lie_within_0_and_100_in_any_order(
     name: str, texts: list[tuple[str, str]], order: random.Random
 ) -> None:
