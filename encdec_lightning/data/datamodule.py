@@ -14,8 +14,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from encdec_lightning.cache.entries import say
 from encdec_lightning.composition.tokenizers import Tokenizers
+from encdec_lightning.data.batches.drawn_targets import DrawnTargets
 from encdec_lightning.data.batches.loader import Origin, PlanLoader
-from encdec_lightning.data.batches.plan import Plan, evaluation_plan, training_plan
+from encdec_lightning.data.batches.plan import Lengths, Plan, evaluation_plan, training_plan
 from encdec_lightning.data.batches.updates import UpdatePlanner, examples_for
 from encdec_lightning.data.examples.prepared import prepared
 from encdec_lightning.data.examples.store import OnDisk
@@ -38,6 +39,7 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
         self.task, self.tokenizers, self.loading = task, tokenizers, loading or Loading()
         self._examples: dict[str, OnDisk] = {}
         self._planners: dict[int, UpdatePlanner] = {}
+        self._drawn: DrawnTargets | None = None
 
     def examples(self, split: Split) -> OnDisk:
         """The tokenized examples of a split."""
@@ -70,7 +72,7 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
 
     def check_devices(self, devices: int) -> None:
         """Raise `UserError` where an update cannot have an example for each of so many devices."""
-        examples, size = len(self.examples("train").lengths), devices * self.loading.accumulate
+        examples, size = len(self._planned_lengths), devices * self.loading.accumulate
         if self._sized:
             self._planner(devices)
         elif examples < size:
@@ -149,7 +151,7 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
 
     def _planner(self, devices: int | None = None) -> UpdatePlanner:
         """The plan of updates of a fixed size, made once for a number of devices; by default those that are at work."""
-        loading, lengths, world_size = self.loading, self.examples("train").lengths, devices or self._world()[1]
+        loading, lengths, world_size = self.loading, self._planned_lengths, devices or self._world()[1]
         if world_size not in self._planners:
             field = "update_examples" if loading.update_examples else "update_target_tokens"
             size = loading.update_examples or examples_for(loading.update_target_tokens or 1, lengths)
@@ -161,12 +163,26 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
             self._planners[world_size] = UpdatePlanner(lengths, loading.batch_tokens, size, loading.seed, world_size)
         return self._planners[world_size]
 
+    @property
+    def _planned_lengths(self) -> Lengths:
+        """(N, 2): tokens of what an epoch's plan is made of, training examples or pairs whose target is drawn."""
+        if self.task.train_target == "first":
+            return self.examples("train").lengths
+        if self._drawn is None:
+            examples = self.examples("train")
+            self._drawn = DrawnTargets(examples.column("rows"), examples.lengths, self.loading.seed)
+        return self._drawn.lengths
+
     def _training_plan(self, epoch: int) -> Plan:
+        plan = self._plan_of_pairs(epoch)
+        return plan if self._drawn is None else self._drawn.drawn(plan, epoch)
+
+    def _plan_of_pairs(self, epoch: int) -> Plan:
         if self._sized:
             return self._planner().plan(epoch)
         loading = self.loading
         return training_plan(
-            self.examples("train").lengths,
+            self._planned_lengths,
             batch_tokens=loading.batch_tokens,
             accumulate=loading.accumulate,
             seed=loading.seed,

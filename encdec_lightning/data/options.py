@@ -26,8 +26,10 @@ class Task:
     target: str = "target"
     """Column of the text to be written, as `source`; it may hold a list of texts that are equally right."""
     references: list[str] | None = None
-    """Further columns with texts or lists that are as right as `target`; a row may lack them. Training takes the first
-    text of all, metrics know every one."""
+    """Further columns with texts or lists that are as right as `target`; a row may lack them. Metrics know every one,
+    `train_target` says what training takes."""
+    train_target: Literal["first", "drawn"] = "first"
+    """Which of several targets a training pair has: the first of all, or one drawn anew for each epoch."""
     id: str | None = None
     """Column of the examples' ids; null: the number of the row."""
     columns: list[str] | None = None

@@ -210,7 +210,9 @@ def test_score_is_value_interval_and_signature_under_each_name() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(texts=st.lists(st.lists(st.sampled_from("abc"), min_size=4).map(" ".join), min_size=1, max_size=10))
-@pytest.mark.parametrize("name", [each for each in METRICS if each not in (*DESCRIPTIVE, "sari_standard", "ter", "bertscore")])
+@pytest.mark.parametrize(
+    "name", [each for each in METRICS if each not in (*DESCRIPTIVE, "sari_standard", "ter", "bertscore")]
+)
 def test_identical_texts_score_100_for_certain(name: str, texts: list[str]) -> None:
     for one in score(made(*zip(texts, texts, strict=True)), load_metric(name), samples=10).values():
         assert (one.value, one.low, one.high) == pytest.approx((100, 100, 100))

@@ -40,6 +40,10 @@ class Plan:
         self.target_tokens: NDArray[np.int64] = (sums[slices[..., 1]] - sums[slices[..., 0]]).sum(axis=(1, 2))
         """(U,): target tokens of each update."""
 
+    def of(self, members: Indices, lengths: Lengths) -> Plan:
+        """The same plan with example `members[i]` in the place of i; `lengths` (M, 2) are those of all members."""
+        return Plan(lengths, members[self._order], self._slices)
+
     def __len__(self) -> int:
         return len(self._slices)
 

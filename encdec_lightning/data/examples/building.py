@@ -47,9 +47,12 @@ def build(folder: Path, task: Task, split: Split, tokenizers: Tokenizers, rows: 
         reader = PairReader(task, split, skip if skip_bad_rows else None)
         keeper = _Keeper(task, split, tokenizers, reader)
         try:
-            chunks = _chunks(_bounded(reader.read(rows), name, reader), f"{name}: tokenizing {location}")
-            for (numbers, pairs), whole in _ahead(lambda chunk: (chunk, keeper.encoded(chunk[1])), chunks):
-                keeper.keep(numbers, pairs, whole, writer)
+            pairs = reader.read(rows)
+            if split == "train" and task.train_target == "drawn":
+                pairs = _one_for_each_target(pairs)
+            chunks = _chunks(_bounded(pairs, name, reader), f"{name}: tokenizing {location}")
+            for (numbers, some), whole in _ahead(lambda chunk: (chunk, keeper.encoded(chunk[1])), chunks):
+                keeper.keep(numbers, some, whole, writer)
         finally:
             writer.abandon()
     if writer.count == 0:
@@ -129,6 +132,12 @@ class _Keeper:
             "unknown_tokens": self._unknown.tolist(),
             "with_unknown_tokens": self._with_unknown.tolist(),
         }
+
+
+def _one_for_each_target(pairs: Iterable[tuple[int, Pair]]) -> Iterator[tuple[int, Pair]]:
+    for row, pair in pairs:
+        for target in (pair.target, *pair.other_targets):
+            yield row, Pair(pair.id, pair.source, target)
 
 
 def _bounded(pairs: Iterable[tuple[int, Pair]], name: str, reader: PairReader) -> Iterator[tuple[int, Pair]]:

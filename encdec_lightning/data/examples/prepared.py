@@ -63,6 +63,7 @@ def _key(task: Task, loading: Loading, split: Split, tokenizers: Tokenizers, con
     fields |= {"examples": getattr(task, f"{split}_examples"), "on_bad_row": loading.on_bad_row}
     if split == "train":
         fields |= {"too_long": task.too_long, "share": task.train_share}
+        fields |= {"target_of": task.train_target} if task.train_target != "first" else {}
     code = [(name, code_hash(function)) for name, function in PairReader(task, split).functions]
     versions = [VERSION, version("tokenizers")]
     return hash_of([fields, code, versions, tokenizers.signature(), content])[:32]

@@ -140,15 +140,15 @@ class OnDisk:
         return content
 
     def repeated_id(self) -> tuple[int, str] | None:
-        """The row and the id of the first example whose id one before has, or None."""
-        hashes = self.column("id_hashes")
+        """The row and the id of the first example whose id one of another row before has, or None."""
+        hashes, rows = self.column("id_hashes"), self.column("rows")
         order = np.argsort(hashes, kind="stable")
         places = np.flatnonzero(hashes[order][1:] == hashes[order][:-1])
         repeated = [(int(order[place + 1]), int(order[place])) for place in places]
         for number, before in sorted(repeated):
             identity = self.pair(number).id
-            if identity == self.pair(before).id:
-                return int(self.column("rows")[number]), identity
+            if rows[number] != rows[before] and identity == self.pair(before).id:
+                return int(rows[number]), identity
         return None
 
 
