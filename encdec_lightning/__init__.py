@@ -39,7 +39,8 @@ The map, from left to right; each room imports only from rooms to its left:
     reporting/                 runs in, tables and plots out: opening.py, overview.py, trials.py, results.py,
                                final_table.py, curves.py, card.py, card_code.py, composition.py, memory.py, data.py,
                                systems.py
-    reporting/report/          folders of runs in, tables out: folders.py, rows.py, paired.py, formats.py
+    reporting/report/          folders of runs in, tables out: folders.py, rows.py, paired.py, printed.py,
+                               formats.py
     config.py, rules.py        the tree of options; composed values in, checked objects out
     launch/                    command lines in, runs out: settle.py, auto_precision.py, processes.py, run_folder.py,
                                worker.py, submit.py, prepare.py, evaluation.py, points.py,

@@ -34,6 +34,8 @@ def _report(argv: Sequence[str] | None) -> None:
                         "differ from it by more than chance are marked")  # fmt: skip
     parser.add_argument("--sort", metavar="COLUMN", help="a score: the best rows first")
     parser.add_argument("--metrics", metavar="NAMES", help="only these scores, with commas: rouge1,rougeL")
+    parser.add_argument("--paper", metavar="TASK", help="the paper's figures for this task beside the rows that are "
+                        "its variants (default: where test set and size are the paper's too)")  # fmt: skip
     given = parser.parse_args(argv)
     from rich.console import Console
 
@@ -45,7 +47,7 @@ def _report(argv: Sequence[str] | None) -> None:
         if not path.absolute().parent.is_dir():
             raise UserError(f"--{name}", str(path), "there is no such folder to write it into")
     metrics = given.metrics.split(",") if given.metrics else None
-    sections, said = read_report([*map(Path, given.folders)], given.against, given.sort, metrics)
+    sections, said = read_report([*map(Path, given.folders)], given.against, given.sort, metrics, given.paper)
     for line in said:
         print(line, file=sys.stderr)
     Console().print(terminal(sections))

@@ -38,6 +38,7 @@ def training_metrics(trainer: lightning.Trainer, module: Seq2SeqModule, data: Se
             metrics["train/seconds"] = callback.totals.seconds
             metrics["train/examples"] = callback.totals.examples
             metrics["train/tokens_per_second"] = callback.totals.tokens_per_second
+            metrics["train/flops"] = callback.totals.flops
             metrics["train/mfu"] = callback.totals.mfu
     keeper = best_keeper(trainer)
     if keeper is not None and keeper.best_model_score is not None:

@@ -9,6 +9,7 @@ from typing import Any
 from encdec_lightning.errors import UserError, did_you_mean, one_of
 from encdec_lightning.reporting.overview import find_runs, overview, remarks
 from encdec_lightning.reporting.report.paired import compare_rows
+from encdec_lightning.reporting.report.printed import add_printed
 from encdec_lightning.reporting.report.rows import Section, sections
 from encdec_lightning.run import Run
 
@@ -18,19 +19,25 @@ def read_report(
     against: str | None = None,
     sort: str | None = None,
     metrics: Sequence[str] | None = None,
+    paper: str | None = None,
 ) -> tuple[list[Section], list[str]]:
     """The report of the runs in folders, each once; raises `UserError` for folders without runs, and as `report`."""
     runs = {run.folder: run for folder in folders for run in find_runs(folder)}
-    return report([*runs.values()], against, sort, metrics)
+    return report([*runs.values()], against, sort, metrics, paper)
 
 
 def report(
-    runs: Sequence[Run], against: str | None = None, sort: str | None = None, metrics: Sequence[str] | None = None
+    runs: Sequence[Run],
+    against: str | None = None,
+    sort: str | None = None,
+    metrics: Sequence[str] | None = None,
+    paper: str | None = None,
 ) -> tuple[list[Section], list[str]]:
     """The sections of some runs, and sentences on what is missing in them.
 
-    `against` is a row that all others are compared with, `sort` a score, `metrics` the scores that are shown. Raises
-    `UserError` for names that there are not.
+    `against` is a row that all others are compared with, `sort` a score, `metrics` the scores that are shown,
+    `paper` a task whose figures in the paper stand beside ours, whatever the runs were tested on. Raises `UserError`
+    for names that there are not.
     """
     overviews = [overview(run) for run in runs]
     found = sections([(each, _metrics(each.run)) for each in overviews])
@@ -44,6 +51,7 @@ def report(
     for section in found:
         if sort is not None:
             _sort(section, sort)
+        add_printed(section, paper, ordered=sort is not None)
         if against is not None:
             said += compare_rows(section, against)
         if metrics is not None:

@@ -21,8 +21,12 @@ from encdec_lightning.reporting.report.rows import COSTS, Row, Section, Value
 
 NARROW = 12
 """Characters of a column of the terminal, if it has as many: longer texts are folded."""
+LONG = 1e12
+"""Costs above are shown with an exponent: operations."""
 MARKS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 """What stands behind a value that differs from the chosen row's, by the corrected p-value."""
+PAPER = "paper "
+"""What a score's name begins with over the paper's figures."""
 LEGEND = "* p < 0.05, ** p < 0.01, *** p < 0.001 against {row}: approximate randomization, Holm's correction"
 
 
@@ -43,8 +47,10 @@ def table(section: Section) -> tuple[list[str], list[list[Cell]]]:
     unfinished = any(row.state not in ("", "finished") for row in section.rows)
     costs = [name for name in COSTS if any(name in row.costs for row in section.rows)]
     baselines = any(row.label for row in section.rows)
+    printed = {score for _, score in section.printed}
     header = [*(["system"] if baselines or not names else []), *names, *(["state"] if unfinished else [])]
-    header += [*(["runs"] if several else []), *section.scores, *(COSTS[name] for name in costs)]
+    shown = [name for score in section.scores for name in (score, *([PAPER + score] if score in printed else []))]
+    header += [*(["runs"] if several else []), *shown, *(COSTS[name] for name in costs)]
     rows = []
     for number, row in enumerate(section.rows):
         cells = [Cell(row.label or _name(row), number=False)] if baselines or not names else []
@@ -54,6 +60,9 @@ def table(section: Section) -> tuple[list[str], list[list[Cell]]]:
         for name in section.scores:
             best, mark = number in section.best(name), _mark(section.p_values.get((number, name)))
             cells.append(Cell(_score(row.scores.get(name)), best, mark))
+            if name in printed:
+                own = section.printed.get((number, name))
+                cells.append(Cell("-" if own is None else f"{own:.2f}"))
         cells += [Cell(_cost(row.costs.get(name))) for name in costs]
         rows.append(cells)
     return header, rows
@@ -66,6 +75,8 @@ def notes(section: Section) -> list[str]:
         found.append("± is the standard deviation over seeds.")
     if section.against is not None:
         found.append(f"{LEGEND.format(row=_described(section, section.rows[section.against]))}.")
+    if section.printed_from is not None:
+        found.append(f"Columns that begin with `{PAPER.strip()}` are the figures of {section.printed_from}.")
     return found
 
 
@@ -179,6 +190,7 @@ def _records(section: Section) -> list[dict[str, Any]]:
         for name, value in {**row.scores, **{COSTS[key]: each for key, each in row.costs.items()}}.items():
             told = {"": value.mean, "/sd": value.deviation, "/low": value.low, "/high": value.high}
             told["/p"] = section.p_values.get((number, name))
+            told["/paper"] = section.printed.get((number, name))
             record |= {f"{name}{end}": each for end, each in told.items() if each is not None}
         found.append(record)
     return found
@@ -203,6 +215,8 @@ def _score(value: Value | None) -> str:
 def _cost(value: Value | None) -> str:
     if value is None:
         return "-"
+    if value.mean >= LONG:
+        return f"{value.mean:.2e}"
     return f"{value.mean:,.0f}" if value.mean >= 100 or math.isclose(value.mean % 1, 0) else f"{value.mean:.1f}"
 
 

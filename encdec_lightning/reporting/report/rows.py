@@ -11,7 +11,12 @@ from typing import Any, Literal
 from encdec_lightning.reporting.overview import Overview, differing, option_of
 
 SEED = "seed"
-COSTS = {"parameters": "parameters", "train/seconds": "seconds", "train/tokens_per_second": "tokens/s"}
+COSTS = {
+    "parameters": "parameters",
+    "train/flops": "FLOPs",
+    "train/seconds": "seconds",
+    "train/tokens_per_second": "tokens/s",
+}
 """What a run has cost, by its name in metrics.json: the column."""
 
 
@@ -60,6 +65,10 @@ class Section:
     """The row that others are compared with."""
     p_values: dict[tuple[int, str], float] = field(default_factory=dict)
     """By row and score, corrected for their number."""
+    printed: dict[tuple[int, str], float] = field(default_factory=dict)
+    """By row and score, what the paper prints."""
+    printed_from: str | None = None
+    """Where it prints that."""
 
     def best(self, name: str) -> set[int]:
         """The rows with the best value of a score, as it is printed."""
