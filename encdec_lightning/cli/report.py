@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,10 @@ The options that differ are columns, seeds are folded into mean and standard dev
 the costs of the training stand beside them.
 
 It reads the runs' folders alone and changes nothing in them. Runs that have not ended or have failed are rows too."""
+
+
+IN_A_FILE = 240
+"""Columns of the tables where they go to a file or a pipe."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,7 +55,8 @@ def _report(argv: Sequence[str] | None) -> None:
     sections, said = read_report([*map(Path, given.folders)], given.against, given.sort, metrics, given.paper)
     for line in said:
         print(line, file=sys.stderr)
-    Console().print(terminal(sections))
+    console = Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=IN_A_FILE)
+    console.print(terminal(sections, console.width))
     for name, path in files.items():
         write_text(path, FORMATS[name](sections))
         print(f"{name} is written to {path}.", file=sys.stderr)

@@ -88,7 +88,8 @@ def _show_all(runs: Sequence[Run]) -> None:
     from encdec_lightning.reporting.report.folders import report
     from encdec_lightning.reporting.report.formats import terminal
 
-    Console().print(terminal(report(runs)[0]))
+    console = Console()
+    console.print(terminal(report(runs)[0], console.width))
     print(f"The runs are {', '.join(str(run.folder) for run in runs)}.")
 
 

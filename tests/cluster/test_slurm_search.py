@@ -41,7 +41,10 @@ def test_a_search_prunes_in_a_job(pruner, cluster, options, in_tmp):  # noqa: F8
     cluster.wait(job, timeout=400)
     with Path("runs/run/study/trials.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    assert [(row["training.learning_rate"], row["state"]) for row in rows] == [("0.01", "finished"), ("1e-07", "pruned")]
+    assert [(row["training.learning_rate"], row["state"]) for row in rows] == [
+        ("0.01", "finished"),
+        ("1e-07", "pruned"),
+    ]
     assert "2 trials: 1 finished, 1 pruned" in said.read_text()
     good, bad = (Run(row["folder"]) for row in rows)
     assert (good.status()["state"], bad.status()["state"]) == ("finished", "pruned")

@@ -74,9 +74,11 @@ def test_the_figures_stand_beside_ours_in_the_papers_order(tmp_path, capsys, mon
     rows = json.loads(out.read_text())[0]["rows"]
     assert [row["rouge1/paper"] for row in rows] == [35.77, 39.09, 40.10]
     assert [row["rouge1"] for row in rows] == [31.0, 32.0, 30.0]
+    assert [row["variant"] for row in rows] == ["rnd2rnd", "bertshare", "robertashare"]
     told = capsys.readouterr().out
     assert "paper" in told and "Rothe, Narayan & Severyn (2020), table 5" in told and "3.21e+15" in told
     header = (tmp_path / "report.md").read_text().splitlines()[2]
+    assert header.startswith("| variant | rouge1 | paper rouge1 |")
     assert "| rouge1 | paper rouge1 | rouge2 | paper rouge2 |" in header
     assert main([str(tmp_path / "runs"), "--json", str(out), "--sort", "rouge1"]) == 0
     assert [row["rouge1"] for row in json.loads(out.read_text())[0]["rows"]] == [32.0, 31.0, 30.0]

@@ -158,3 +158,28 @@ def test_damaged_runs_are_rows_too(runs):
     (section,), said = read_report([runs], against="tied")
     assert sum(len(row.runs) for row in section.rows) == 6
     assert any("weights=untied is not compared" in line for line in said)
+
+
+def test_a_row_without_predictions_is_said_whichever_it_is(runs, capsys):
+    for name, content in (("good1", None), ("good2", None), ("bad1", ""), ("bad2", "")):
+        path = runs / name / "predictions" / "test.jsonl"
+        path.unlink() if content is None else path.write_text(content)
+    for against in ("tied", "untied", "tied_embeddings"):
+        assert main([str(runs), "--against", against]) == 0
+        told = capsys.readouterr().err
+        assert "weights=tied is not compared" in told and "weights=untied is not compared" in told
+
+
+def test_a_narrow_terminal_has_the_scores_and_says_which_columns_it_lacks(runs, capsys, monkeypatch):
+    for columns, lacking in (("100", None), ("60", ["parameters", "seconds"]), ("40", ["parameters", "seconds"])):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert main([str(runs), "--metrics", "rouge1,rougeL"]) == 0
+        told = capsys.readouterr().out
+        assert "rougeL" in told and "±" in told
+        assert ("There is no room" in told) == (lacking is not None)
+        for name in lacking or []:
+            assert name not in told.split("There is no")[0]
+    monkeypatch.delenv("COLUMNS")
+    assert main([str(runs)]) == 0
+    told = capsys.readouterr().out
+    assert all(name in told for name in ("rouge1", "rouge2", "rougeL", "ter", "parameters", "seconds"))

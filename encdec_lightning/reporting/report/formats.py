@@ -80,11 +80,15 @@ def notes(section: Section) -> list[str]:
     return found
 
 
-def terminal(sections: Sequence[Section]) -> Group:
-    """Tables of rich."""
+def terminal(sections: Sequence[Section], width: int) -> Group:
+    """Tables of rich that fit into so many columns; a line names the costs and the paper's figures that do not."""
     parts: list[Any] = []
     for section in sections:
         header, rows = table(section)
+        hidden = _beyond(header, rows, width)
+        left_out = [header[place] for place in hidden]
+        header = [name for place, name in enumerate(header) if place not in hidden]
+        rows = [[cell for place, cell in enumerate(row) if place not in hidden] for row in rows]
         made = Table(title=title(section), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for place, (name, cell) in enumerate(zip(header, rows[0], strict=True)):
             widest = max(len(each) for each in (name, *(row[place].text for row in rows)))
@@ -98,7 +102,26 @@ def terminal(sections: Sequence[Section]) -> Group:
             ]
             made.add_row(*texts, style=style)
         parts += [made, *map(Text, notes(section))]
+        if left_out:
+            parts.append(
+                Text(f"There is no room here for {', '.join(left_out)}: --markdown, --csv and --html have all.")
+            )
     return Group(*parts)
+
+
+def _beyond(header: Sequence[str], rows: Sequence[Sequence[Cell]], width: int) -> list[int]:
+    """The places of the columns to leave out, from the right, so that the others fit, as far as that helps."""
+    may_go = {*COSTS.values(), *(name for name in header if name.startswith(PAPER))}
+    least = []
+    for place, name in enumerate(header):
+        widest = max(len(each) for each in (name, *(row[place].text + row[place].mark for row in rows)))
+        least.append(1 + (widest if rows[0][place].number else min(widest, NARROW)))
+    hidden: list[int] = []
+    for place in reversed([place for place, name in enumerate(header) if name in may_go]):
+        if sum(least) - sum(least[each] for each in hidden) <= width + 1:
+            break
+        hidden.append(place)
+    return sorted(hidden)
 
 
 def markdown(sections: Sequence[Section]) -> str:

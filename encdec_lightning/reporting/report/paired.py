@@ -86,9 +86,12 @@ def _specs(section: Section) -> Sequence[str]:
 
 
 def _predictions(section: Section, row: Row) -> list[list[Prediction]]:
-    """What each of a row's runs has predicted."""
+    """What each of a row's runs that have been tested has predicted; raises `UserError` where there is nothing."""
     if not row.label:
-        return [each.run.predictions() for each in row.runs if each.scores]
+        found = [each.run.predictions() for each in row.runs if each.scores]
+        if not found or not all(found):
+            raise UserError("predictions", [], "its run has none" if len(row.runs) == 1 else "none of its runs has any")
+        return found
     first = next(each for other in section.rows for each in other.runs)
     name = next(name for name in BASELINES if name.replace("_", " ") == row.label)
     return [baseline_predictions(name, first.run.predictions())]
@@ -96,8 +99,6 @@ def _predictions(section: Section, row: Row) -> list[list[Prediction]]:
 
 def _mean_statistics(runs: list[list[Prediction]], metric: Metric, like: list[Prediction]) -> NDArray[np.float64]:
     """The statistics of each example, averaged over runs; in the order of `like`."""
-    if not runs:
-        raise UserError("predictions", [], "none of its runs has any")
     found: NDArray[np.float64] = np.mean(
         [*map(partial(statistics_of, metric=metric), (aligned(like, each) for each in runs))], axis=0
     )

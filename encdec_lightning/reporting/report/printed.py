@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,11 @@ from encdec_lightning.reporting.overview import Overview
 from encdec_lightning.reporting.report.rows import Section
 
 SOURCE = "Rothe, Narayan & Severyn (2020), table {}"
+VARIANT = (
+    *("model.encoder", "model.decoder", "model.weights", "model.encoder_init", "model.decoder_init"),
+    "model.encoder_vocabulary",
+)
+"""Options that a variant decides."""
 SIZES = {(12, 768): "", (24, 1024): "_24"}
 """Layers and width of the paper's models: what its rows are called beyond the variant."""
 
@@ -62,12 +67,15 @@ def add_printed(section: Section, task: str | None = None, ordered: bool = False
     tables = printed_tables()
     if task is not None and task not in tables:
         raise UserError("--paper", task, f"{one_of(tables)}{did_you_mean(task, tables)}")
-    variants = {id(row): variant_of(row.runs[0]) for row in section.rows if row.runs}
-    if not ordered and variants and all(variants.values()) and len({*variants.values()}) == len(variants):
-        order = {name: number for number, name in enumerate(ROWS)}
-        section.rows.sort(key=lambda row: order[variants[id(row)] or ""] if row.runs else -1)
-    for number, row in enumerate(section.rows):
-        variant = variants.get(id(row))
+    variants = [variant_of(row.runs[0]) if row.runs else None for row in section.rows]
+    known = [each for each in variants if each is not None]
+    if known and len({*known}) == len([row for row in section.rows if row.runs]):
+        _name_variants(section, variants)
+        places = (
+            [*range(len(variants))] if ordered else sorted(range(len(variants)), key=lambda at: _order(variants[at]))
+        )
+        section.rows, variants = [section.rows[at] for at in places], [variants[at] for at in places]
+    for number, (row, variant) in enumerate(zip(section.rows, variants, strict=True)):
         if variant is None:
             continue
         options = row.runs[0].options
@@ -79,6 +87,23 @@ def add_printed(section: Section, task: str | None = None, ordered: bool = False
         for score, value in zip(table.scores, table.rows[name], strict=True):
             if score in section.scores:
                 section.printed[number, score] = value
+
+
+def _name_variants(section: Section, variants: Sequence[str | None]) -> None:
+    """Put one column, the variant, in the place of the options that make it."""
+    kept = [number for number, name in enumerate(section.options) if name not in VARIANT]
+    if len(kept) == len(section.options):
+        return
+    section.options = ["variant", *(section.options[number] for number in kept)]
+    section.rows = [
+        replace(row, options=(variant or "", *(row.options[number] for number in kept)))
+        for row, variant in zip(section.rows, variants, strict=True)
+    ]
+
+
+def _order(variant: str | None) -> int:
+    """Where a row stands in table 1; baselines before all."""
+    return -1 if variant is None else ROWS.index(variant)
 
 
 def table_of(options: Mapping[str, Any]) -> Printed | None:
