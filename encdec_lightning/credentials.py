@@ -16,6 +16,8 @@ NAMES = re.compile(
     re.I,
 )
 """Names of arguments, of a URL's parameters and of environment variables, whose values are secrets."""
+FOLDERS = ("PWD", "OLDPWD")
+"""Variables of the environment that a shell keeps folders in."""
 SHORTEST = 8  # characters of a secret that is known by its value alone
 TOKENS = re.compile(
     r"\b(hf_[A-Za-z0-9]{20,}|wandb_v\d_\w{20,}|gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{20,}|A[KS]IA[A-Z0-9]{16}"
@@ -93,8 +95,14 @@ def _is_login(found: re.Match[str]) -> bool:
 
 
 def _of_environment() -> Iterator[str]:
-    """Secrets that the environment holds, where this package asks for them to be."""
-    return (value for name, value in os.environ.items() if len(value) >= SHORTEST and _is_secret(name))
+    """Secrets that the environment holds, where this package asks for them to be.
+
+    A path that is there is none: the file with a key, or the working folder, which a shell keeps in PWD and OLDPWD.
+    """
+    for name, value in os.environ.items():
+        is_secret = len(value) >= SHORTEST and _is_secret(name) and name not in FOLDERS
+        if is_secret and not (value.startswith(os.sep) and os.path.lexists(value)):
+            yield value
 
 
 def _parameters(text: str) -> list[tuple[str, str]]:

@@ -154,3 +154,16 @@ def test_long_texts_take_no_time_to_speak_of(text):
     """Minutes, where a pattern is tried from each letter of a word anew."""
     assert secret_in("task.train", text) is None
     assert without_secrets(text) == text
+
+
+def test_folders_that_a_shell_keeps_in_the_environment_are_no_secrets(tmp_path, monkeypatch):
+    """PWD is where a user works: paths in it are in most options."""
+    key = tmp_path / "account.json"
+    key.write_text("{}")
+    monkeypatch.setenv("PWD", str(tmp_path))
+    monkeypatch.setenv("OLDPWD", "/somewhere/that/is/gone")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key))
+    monkeypatch.setenv("MY_TOKEN", "/aGVsbG8gd29ybGQ/no+path")
+    for text in (f"{tmp_path}/train.jsonl", str(key), "/somewhere/that/is/gone/run"):
+        assert secret_in("task.train", text) is None and without_secrets(text) == text
+    assert secret_in("task.train", "/aGVsbG8gd29ybGQ/no+path") == "a key"

@@ -140,7 +140,7 @@ def remarks(overviews: Iterable[Overview]) -> list[str]:
     found = []
     for each in overviews:
         go_on = f"encdec-train run={each.run.folder} continues it"
-        if each.error is not None and each.state != "finished":
+        if each.error is not None:
             found.append(f"{each.run.folder.name}: {each.error}")
         elif each.state == "silent":
             found.append(f"{each.run.folder.name} gives no sign of life; if its process is gone, {go_on}")

@@ -183,3 +183,12 @@ def test_a_narrow_terminal_has_the_scores_and_says_which_columns_it_lacks(runs, 
     assert main([str(runs)]) == 0
     told = capsys.readouterr().out
     assert all(name in told for name in ("rouge1", "rouge2", "rougeL", "ter", "parameters", "seconds"))
+
+
+def test_what_cannot_be_read_of_finished_runs_is_said(runs, capsys):
+    (runs / "good1" / "metrics.json").write_text("{broken")
+    (runs / "bad1" / "config.yaml").write_text("a: [")
+    assert main([str(runs)]) == 0
+    told = capsys.readouterr().err
+    assert "good1: " in told and "its metrics.json cannot be read" in told
+    assert "bad1: " in told and "its config.yaml cannot be read" in told
