@@ -43,7 +43,7 @@ def show(run: Run, console: Console | None = None) -> None:
     """Print a run's table of scores, five sampled predictions, and its files."""
     console = console or Console()
     metrics = run.metrics()
-    console.print(score_table(metrics))
+    console.print(score_table(metrics, console.width))
     for line in remarks(metrics):
         console.print(line, highlight=False, markup=False)
     speed = "{train/seconds:,.0f} s of training, {train/tokens_per_second:,.0f} tokens/s, {train/examples:,} examples"
@@ -63,17 +63,37 @@ def show(run: Run, console: Console | None = None) -> None:
         console.print(f"{what:<12}{path}", highlight=False, soft_wrap=True)
 
 
-def score_table(metrics: dict[str, Any]) -> Table:
-    """The table of the terminal: each value with its 95% interval beside it, and a dash where a value is missing."""
+def score_table(metrics: dict[str, Any], width: int | None = None) -> Table:
+    """The table of the terminal: each value with its 95% interval beside it, and a dash where a value is missing.
+
+    A system is a row; where that is wider than `width`, it is a column.
+    """
     header, rows = header_and_rows(metrics, scored(metrics))
     table = Table(title="Test scores with 95% intervals")
     table.add_column("", no_wrap=True)
+    texts = [
+        [f"{each.value} [dim]{each.interval}[/]" if each.interval else each.value for each in row.cells] for row in rows
+    ]
+    if width is not None and _width(header, rows) > width:
+        for row in rows:
+            table.add_column(row.label, justify="right", no_wrap=True, style="bold" if row.is_model else None)
+        for number, name in enumerate(header):
+            table.add_row(name, *(cells[number] for cells in texts))
+        return table
     for name in header:
         table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        cells = [f"{each.value} [dim]{each.interval}[/]" if each.interval else each.value for each in row.cells]
+    for row, cells in zip(rows, texts, strict=True):
         table.add_row(row.label, *cells, style="bold" if row.is_model else None)
     return table
+
+
+def _width(header: Sequence[str], rows: Sequence[Row]) -> int:
+    """Columns of the terminal that the table takes with a system in each row: two spaces and a line for each cell."""
+    widest = [max(len(row.label) for row in rows)]
+    for number, name in enumerate(header):
+        cells = (row.cells[number] for row in rows)
+        widest.append(max(len(name), *(len(f"{each.value} {each.interval}".strip()) for each in cells)))
+    return sum(widest) + 3 * len(widest) + 1
 
 
 def scored(metrics: dict[str, Any]) -> list[str]:

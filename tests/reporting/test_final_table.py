@@ -181,3 +181,16 @@ def test_files_and_speed_only_where_there_are_any(run):
     text = shown(run)
     assert "12 s of training, 4,567 tokens/s, 8,901 examples" in text
     assert str(run.model) in text.replace("\n", "") and str(run.folder / "predictions") in text.replace("\n", "")
+
+
+def test_a_table_too_wide_for_the_terminal_has_a_column_for_each_system(run):
+    scores = {f"a_long_score_{number}": Score(61.04, 60.04, 62.04, "s|1") for number in range(8)}
+    write_results(run, PREDICTIONS, scores, ["rouge"], ["lead_sentence"])
+    for width, names_first in ((70, True), (300, False)):
+        stream = StringIO()
+        show(run, Console(file=stream, width=width))
+        told = stream.getvalue()
+        assert "…" not in told.split("source ")[0]
+        assert all(name in told for name in scores) and "this model" in told and "lead sentence" in told
+        first = next(line for line in told.splitlines() if "a_long_score_0" in line)
+        assert ("a_long_score_1" not in first) == names_first
