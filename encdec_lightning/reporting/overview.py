@@ -181,6 +181,10 @@ def option_text(value: Any) -> str:
     """An option's value in a cell; of a path its last part."""
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={option_text(each)}" for name, each in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(option_text, value))
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     return PurePath(text).name if "/" in text else text
 

@@ -93,3 +93,10 @@ def test_the_command(files: tiny.Files, in_tmp: Path, capsys: pytest.CaptureFixt
     ):
         assert sweep.main(arguments) == 2
         assert sentence in capsys.readouterr().err
+
+
+def test_options_with_several_values_are_told_in_words(tmp_path):
+    first = {"task": {"metrics": ["rouge", {"name": "bertscore", "checkpoint": "/big/roberta"}]}}
+    runs = [made(tmp_path / "a", "finished", **first), made(tmp_path / "b", "finished", task={"metrics": None})]
+    told = written(*runs, width=200)
+    assert "rouge, name=bertscore" in told and "checkpoint=roberta" in told and "null" in told
