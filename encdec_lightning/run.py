@@ -54,11 +54,14 @@ class Run:
         raise UserError(field, str(folder), expected)
 
     @classmethod
-    def create(cls, folder: str | os.PathLike[str], config: dict[str, Any], identity: str) -> Run:
+    def create(
+        cls, folder: str | os.PathLike[str], config: dict[str, Any], identity: str, point: str | None = None
+    ) -> Run:
         """A new run with its frozen config, or the one that is there if it has the same identity.
 
         What a process left that was killed in here is made whole, and a run of another identity is replaced if it has
-        never taken a step. Raises `UserError` when the folder holds anything else; nothing of value is overwritten.
+        never taken a step. `point` says of a point of a sweep what sets it apart. Raises `UserError` when the folder
+        holds anything else; nothing of value is overwritten.
         """
         run = cls(folder)
         there = kind_of(run.config_file) == "file"
@@ -85,7 +88,7 @@ class Run:
             if not there or run.identity() != identity:
                 write_text(run.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
             if run.identity() != identity:
-                run.identify(identity)
+                run.identify(identity, point)
         return run
 
     @classmethod
@@ -96,9 +99,10 @@ class Run:
         if not known and kind_of(run.folder) is not None and not run._holds_leftovers_alone():
             raise UserError("folder", str(folder), "it exists, is not empty and holds no run, choose another folder")
 
-    def identify(self, identity: str) -> None:
+    def identify(self, identity: str, point: str | None = None) -> None:
         """Write the status of a run that has not begun, or whose status was lost."""
-        self._write_status(identity=identity, id=f"{identity[:8]}-{self.folder.name}")
+        told = {} if point is None else {"point": point}
+        self._write_status(identity=identity, id=f"{identity[:8]}-{self.folder.name}", **told)
 
     def _is_of_value(self) -> bool:
         """Whether a step was taken here, as far as anyone can know, or something was made of one."""
@@ -150,7 +154,7 @@ class Run:
 
     def set_state(self, state: State, error: str | None = None) -> None:
         """Record how far the run is."""
-        kept = {name: value for name, value in self.status().items() if name in ("identity", "id", "trained")}
+        kept = {name: value for name, value in self.status().items() if name in ("identity", "id", "point", "trained")}
         self._write_status(**kept, state=state, **({"error": error} if error else {}))
 
     def _write_status(self, **status: Any) -> None:
