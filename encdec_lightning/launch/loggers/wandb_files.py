@@ -1,8 +1,10 @@
-"""What wandb has written into its own files: which steps of a run they hold."""
+"""What wandb has written into its own files: which steps of a run they hold, and what keeps it from reading them."""
 
 from __future__ import annotations
 
 import glob
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,24 +14,43 @@ HEADER = 7
 BLOCK = 32768
 """Bytes after which a new piece begins; a record that is longer has several."""
 WHOLE, FIRST, LAST = 1, 2, 4
+STILL = 3.0
+"""Seconds without a change after which nobody writes: wandb's own process outlives the training's for a moment."""
 
 
-def last_step(folder: Path, run_id: str) -> int:
-    """The last step of a run's history that files below `folder` hold; -1 where they hold none."""
-    steps = [-1]
-    for file in folder.glob(f"*/run-{glob.escape(run_id)}.wandb"):
-        for each in records(file):
-            if each.HasField("history"):
-                steps.append(each.history.step.num)
-    return max(steps)
+def files_of(folder: Path, run_id: str) -> list[Path]:
+    """The files below a folder that wandb has written for a run, the first first."""
+    return sorted(each for each in folder.glob(f"*run-*/run-{glob.escape(run_id)}.wandb") if not each.parent.is_symlink())
+
+
+def last_step(file: Path) -> int:
+    """The last step of a run's history that a file holds; -1 where it holds none."""
+    steps = (each.history.step.num for each in records(file) if each.HasField("history"))
+    return max(steps, default=-1)
+
+
+def mend(file: Path) -> None:
+    """Cut off half a record at the end of a file that nobody writes any more, or put a file aside that holds no run.
+
+    `wandb sync` stops at such a file, and leaves out those that follow.
+    """
+    while 0 <= time.time() - file.stat().st_mtime < STILL:
+        time.sleep(STILL / 10)
+    if not any(each.HasField("run") for each in records(file)):
+        file.rename(f"{file}.empty")
+        return
+    data = file.read_bytes()
+    end = max(end for _, end in _contents(data))
+    if end < len(data):
+        os.truncate(file, end)
 
 
 def records(file: Path) -> Iterator[Any]:
-    """wandb's records of a file, as far as it is whole: the pieces of LevelDB's log format, each record a message."""
+    """wandb's records in a file, as far as it is whole: the pieces of LevelDB's log format, each record a message."""
     from google.protobuf.message import DecodeError
     from wandb.proto.wandb_internal_pb2 import Record
 
-    for content in _contents(file.read_bytes()):
+    for content, _ in _contents(file.read_bytes()):
         record = Record()
         try:
             record.ParseFromString(content)
@@ -38,7 +59,8 @@ def records(file: Path) -> Iterator[Any]:
         yield record
 
 
-def _contents(data: bytes) -> Iterator[bytes]:
+def _contents(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """Each whole record, and where it ends."""
     at, held = HEADER, b""
     while at + HEADER <= len(data):
         if BLOCK - at % BLOCK < HEADER:  # the rest of a block is empty
@@ -52,4 +74,4 @@ def _contents(data: bytes) -> Iterator[bytes]:
         held = piece if kind in (WHOLE, FIRST) else held + piece
         at = end
         if kind in (WHOLE, LAST):
-            yield held
+            yield held, end

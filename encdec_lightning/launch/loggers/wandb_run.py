@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from encdec_lightning.errors import UserError, reason
 from encdec_lightning.launch.loggers.journal import Journal, Row
 from encdec_lightning.launch.loggers.labels import Table
-from encdec_lightning.launch.loggers.wandb_files import last_step
+from encdec_lightning.launch.loggers.wandb_files import files_of, last_step, mend
 
 STEP = "trainer/global_step"
 """The optimizer step, over which wandb draws everything; `_step`, by which it orders what it gets, is the same."""
@@ -89,11 +89,15 @@ class WandbRun(WandbLogger):
     def _begin(self) -> None:
         import wandb
 
-        arguments = dict(self._wandb_init)
+        arguments = {name: value for name, value in self._wandb_init.items() if value is not None}
         arguments["settings"] = {"finish_timeout": PATIENCE, **(arguments.get("settings") or {})}
         offline = self._offline or wandb.setup().settings.mode in OFFLINE
+        has = -1
         if offline:  # wandb cannot resume there, and says so
             arguments |= {"mode": "offline", "resume": None}
+            for file in files_of(self._folder / "wandb", str(self._id)):
+                mend(file)
+                has = max(has, last_step(file)) if file.exists() else has
         try:
             with _no_questions():
                 run = wandb.init(**arguments)
@@ -106,7 +110,8 @@ class WandbRun(WandbLogger):
         run.define_metric(STEP)
         run.define_metric("*", step_metric=STEP, step_sync=True)
         self._experiment = run
-        has = last_step(self._folder / "wandb", run.id) if offline else run.step - 1
+        if not offline:
+            has = run.step - 1
         self._before = self._journal.rows()
         for step, row in self._before.items():
             if step > has:
