@@ -54,14 +54,11 @@ class Run:
         raise UserError(field, str(folder), expected)
 
     @classmethod
-    def create(
-        cls, folder: str | os.PathLike[str], config: dict[str, Any], identity: str, point: str | None = None
-    ) -> Run:
+    def create(cls, folder: str | os.PathLike[str], config: dict[str, Any], identity: str) -> Run:
         """A new run with its frozen config, or the one that is there if it has the same identity.
 
         What a process left that was killed in here is made whole, and a run of another identity is replaced if it has
-        never taken a step. `point` says of a point of a sweep what sets it apart. Raises `UserError` when the folder
-        holds anything else; nothing of value is overwritten.
+        never taken a step. Raises `UserError` when the folder holds anything else; nothing of value is overwritten.
         """
         run = cls(folder)
         there = kind_of(run.config_file) == "file"
@@ -88,7 +85,7 @@ class Run:
             if not there or run.identity() != identity:
                 write_text(run.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
             if run.identity() != identity:
-                run.identify(identity, point)
+                run.identify(identity)
         return run
 
     @classmethod
@@ -99,10 +96,9 @@ class Run:
         if not known and kind_of(run.folder) is not None and not run._holds_leftovers_alone():
             raise UserError("folder", str(folder), "it exists, is not empty and holds no run, choose another folder")
 
-    def identify(self, identity: str, point: str | None = None) -> None:
+    def identify(self, identity: str) -> None:
         """Write the status of a run that has not begun, or whose status was lost."""
-        told = {} if point is None else {"point": point}
-        self._write_status(identity=identity, id=f"{identity[:8]}-{self.folder.name}", **told)
+        self._write_status(identity=identity, id=f"{identity[:8]}-{self.folder.name}")
 
     def _is_of_value(self) -> bool:
         """Whether a step was taken here, as far as anyone can know, or something was made of one."""
@@ -147,10 +143,10 @@ class Run:
         name = self.status().get("id", f"{self.identity()[:8]}-{self.folder.name}")
         return re.sub(r"[^\w.-]", "_", str(name), flags=re.ASCII)[:64]
 
-    def note_training(self) -> None:
-        """Record that a step is about to be taken: from now on the run is of value."""
-        if not self.status().get("trained"):
-            self._write_status(**{**self.status(), "trained": True})
+    def note(self, **told: Any) -> None:
+        """Record what stays true: `trained`, a step is about to be taken; `point`, what sets it apart in its sweep."""
+        if not told.items() <= self.status().items():
+            self._write_status(**{**self.status(), **told})
 
     def set_state(self, state: State, error: str | None = None) -> None:
         """Record how far the run is."""

@@ -33,4 +33,7 @@ def make_run(config: Config, point: str | None = None, checked: bool = False) ->
     folder = Path(config.folder) if config.folder is not None else Path("runs", config.name, last)
     if kind_of(Run(folder).config_file) == "file":
         recover(Run(folder))
-    return Run.create(folder, config.frozen(), identity, point)
+    run = Run.create(folder, config.frozen(), identity)
+    if point is not None:
+        run.note(point=point)
+    return run

@@ -22,7 +22,8 @@ def submit(configs: Sequence[Config], sweep: Path | None = None, points: Sequenc
     """Make the checked configs' runs, and submit or print a script for those that are not done and not in the queue.
 
     `sweep` is the sweep's folder, which takes the script and the output; without one there is one run, which takes
-    them; `points` says what sets each config of a sweep apart. Nothing of this process is needed afterwards. Raises `UserErrors`.
+    them; `points` says what sets each config of a sweep apart. Nothing of this process is needed afterwards. Raises
+    `UserErrors`.
     """
     slurm = configs[0].slurm
     if not slurm.print:

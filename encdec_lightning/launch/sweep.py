@@ -53,7 +53,9 @@ def sweep(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Points:
         expected = "it takes a grid alone: a search that chooses points as it goes must live on, in a job of its own"
         raise UserErrors([UserError("hydra/launcher", "slurm", expected)])
     with folder_of_points(_folder_of(composed)) as folder:
-        given_up = _run_hydra(_Launched(folder, _same(usable), searched=not grid_alone), [*usable, *search_path(config_dirs)])
+        given_up = _run_hydra(
+            _Launched(folder, _same(usable), searched=not grid_alone), [*usable, *search_path(config_dirs)]
+        )
         points = points_in(folder)
     if given_up is not None and not points.failed:  # else it is because of a point's failure
         raise given_up
@@ -148,7 +150,7 @@ def _same(overrides: Sequence[str]) -> tuple[str, ...]:
 
 
 def _check_points(overrides: Sequence[str], config_dirs: Sequence[Path], here: bool) -> list[tuple[str, Config]]:
-    """What sets each point of a plain grid apart, and its checked config, which no other sweeper has: they choose points as they go.
+    """What sets each point of a plain grid apart, and its checked config. Other sweepers choose points as they go.
 
     `here`: the points run on this machine, which must have what they ask for.
     """

@@ -85,7 +85,7 @@ def _opened(
     """Say what is about to happen, in a few lines; from now on the run is of value."""
     if not trainer.is_global_zero:
         return
-    run.note_training()
+    run.note(trained=True)
     parameters = count_parameters(module.model)
     counts = parameters.as_built
     if trainer.global_step == 0:

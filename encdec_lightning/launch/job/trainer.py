@@ -83,7 +83,7 @@ def build_evaluator(config: Config) -> lightning.Trainer:
 
 @contextmanager
 def loggers_ended(trainer: lightning.Trainer) -> Iterator[None]:
-    """For the work of a Trainer: at its end, good or bad, wandb's run ends, which would take the next fit's logs too."""
+    """For a Trainer's work: at its end, good or bad, wandb's run ends, which would take the next fit's logs too."""
     try:
         yield
     except BaseException as error:

@@ -28,8 +28,15 @@ def labels(run: Run, config: Config) -> dict[str, Any]:
     """
     point = run.status().get("point")
     own = config.name if config.name != Config.name else run.id.partition("-")[2]
-    sides = {side.role: PurePath(side.checkpoint).name.rpartition("--")[2] for side in config.model.sides}
-    facts = {**sides, "weights": config.model.weights, "task": Data.of(config.task.train).name, "seed": str(config.seed)}
+    sides: dict[str, str] = {
+        side.role: PurePath(side.checkpoint).name.rpartition("--")[2] for side in config.model.sides
+    }
+    facts = {
+        **sides,
+        "weights": config.model.weights,
+        "task": Data.of(config.task.train).name,
+        "seed": str(config.seed),
+    }
     return {"name": point or own, "group": None if point is None else config.name, "facts": facts}
 
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import MLFlowLogger
-from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 RUN = "encdec_lightning.run"
@@ -42,7 +42,7 @@ class MlflowRun(MLFlowLogger):
         save_dir: str | os.PathLike[str] = ".",
         run_id: str | None = None,
         name: str | None = None,
-        id: str | None = None,
+        id: str | None = None,  # noqa: A002
         group: str | None = None,
         facts: Mapping[str, str] | None = None,
         **arguments: Any,
@@ -67,7 +67,7 @@ class MlflowRun(MLFlowLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """mlflow's client, its run found or made when it is first asked for."""
+        """The client of mlflow, its run found or made when it is first asked for."""
         if not self._initialized and self._run_id is None:
             self._run_id = self._found()
             self._continued = self._run_id is not None

@@ -26,7 +26,9 @@ def show_predictions(trainer: lightning.Trainer, key: str, predictions: Sequence
     """Show the first predictions beside their sources and references, as many as the dashboard is to have."""
     for logger in _dashboards(trainer):
         first = predictions[: logger.predictions]
-        rows = [[trainer.global_step, each.id, each.source, "\n".join(each.references), each.prediction] for each in first]
+        rows = [
+            [trainer.global_step, each.id, each.source, "\n".join(each.references), each.prediction] for each in first
+        ]
         if rows:
             logger.show(key, Table(["step", "id", "source", "reference", "prediction"], rows))
 

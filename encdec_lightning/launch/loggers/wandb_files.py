@@ -20,7 +20,9 @@ STILL = 3.0
 
 def files_of(folder: Path, run_id: str) -> list[Path]:
     """The files below a folder that wandb has written for a run, the first first."""
-    return sorted(each for each in folder.glob(f"*run-*/run-{glob.escape(run_id)}.wandb") if not each.parent.is_symlink())
+    return sorted(
+        each for each in folder.glob(f"*run-*/run-{glob.escape(run_id)}.wandb") if not each.parent.is_symlink()
+    )
 
 
 def last_step(file: Path) -> int:
@@ -46,12 +48,12 @@ def mend(file: Path) -> None:
 
 
 def records(file: Path) -> Iterator[Any]:
-    """wandb's records in a file, as far as it is whole: the pieces of LevelDB's log format, each record a message."""
+    """The records in a file, as far as it is whole: the pieces of LevelDB's log format, each record a message."""
     from google.protobuf.message import DecodeError
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto import wandb_internal_pb2
 
     for content, _ in _contents(file.read_bytes()):
-        record = Record()
+        record: Any = vars(wandb_internal_pb2)["Record"]()  # whose names protobuf makes
         try:
             record.ParseFromString(content)
         except DecodeError:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 from encdec_lightning.errors import UserError, reason
@@ -53,7 +53,7 @@ class WandbRun(WandbLogger):
         name: str | None = None,
         save_dir: str | os.PathLike[str] = ".",
         offline: bool = False,
-        id: str | None = None,
+        id: str | None = None,  # noqa: A002
         project: str | None = None,
         group: str | None = None,
         tags: Sequence[str] | None = None,
@@ -66,8 +66,9 @@ class WandbRun(WandbLogger):
         if tags is None and facts:
             tags = [f"{what}:{value}"[:LONGEST_TAG] for what, value in facts.items()]
         given = {"id": id, "project": project, "group": group, "tags": tags, **arguments}
-        super().__init__(name=name, save_dir=save_dir, offline=offline, **given)
+        super().__init__(name=name, save_dir=Path(save_dir), offline=offline, **given)
         self.predictions = predictions
+        self._experiment: Any = None
         self._folder = Path(save_dir)
         self._journal = Journal(self._folder / "wandb.jsonl")
         self._before: dict[int, Row] = {}
@@ -81,7 +82,7 @@ class WandbRun(WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """wandb's run, begun when it is first asked for. Raises `UserError` where wandb begins none."""
+        """The run of wandb, begun when it is first asked for. Raises `UserError` where wandb begins none."""
         if self._experiment is None:
             self._begin()
         return self._experiment
@@ -103,8 +104,8 @@ class WandbRun(WandbLogger):
                 run = wandb.init(**arguments)
         except Exception as error:
             expected = (
-                f"wandb begins no run, {reason(error).rstrip('. ')}; log in with `wandb login` or WANDB_API_KEY, or give"
-                " logger.wandb.offline=true or WANDB_MODE=offline, which need neither an account nor a network"
+                f"wandb begins no run ({reason(error).rstrip('. ')}); `wandb login` or WANDB_API_KEY logs in, and"
+                " logger.wandb.offline=true or WANDB_MODE=offline needs neither an account nor a network"
             )
             raise UserError("logger.wandb.offline", self._offline, expected) from error
         run.define_metric(STEP)
@@ -128,7 +129,9 @@ class WandbRun(WandbLogger):
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Log numbers of a step."""
         _ = self.experiment
-        named = {f"{self._prefix}{self.LOGGER_JOIN_CHAR}{name}" if self._prefix else name: metrics[name] for name in metrics}
+        named = {
+            f"{self._prefix}{self.LOGGER_JOIN_CHAR}{name}" if self._prefix else name: metrics[name] for name in metrics
+        }
         if step is None:
             self._try(lambda: self._experiment.log(named))
         else:
@@ -207,7 +210,7 @@ class WandbRun(WandbLogger):
 
 @contextmanager
 def _no_questions() -> Iterator[None]:
-    """wandb asks for a login where it sees a terminal; a training that nobody watches would wait for the answer."""
+    """Let wandb ask for no login, as it does where it sees a terminal: nobody may be there to answer."""
     before = sys.stdin
     with Path(os.devnull).open(encoding="utf-8") as nothing:
         sys.stdin = nothing
