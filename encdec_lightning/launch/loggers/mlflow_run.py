@@ -12,6 +12,8 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from encdec_lightning.errors import UserError, reason
+
 RUN = "encdec_lightning.run"
 """The tag by which a start finds the mlflow run of those before."""
 
@@ -67,11 +69,17 @@ class MlflowRun(MLFlowLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The client of mlflow, its run found or made when it is first asked for."""
-        if not self._initialized and self._run_id is None:
-            self._run_id = self._found()
+        """The client of mlflow, its run found or made when it is first asked for. Raises `UserError` without one."""
+        if self._initialized:
+            return self._mlflow_client
+        try:
+            if self._run_id is None:
+                self._run_id = self._found()
             self._continued = self._run_id is not None
-        return super().experiment
+            return super().experiment
+        except Exception as error:
+            expected = f"mlflow begins no run there ({reason(error).rstrip('. ')})"
+            raise UserError("logger.mlflow.tracking_uri", self._tracking_uri, expected) from error
 
     def _found(self) -> str | None:
         there = self._mlflow_client.get_experiment_by_name(self._experiment_name)
