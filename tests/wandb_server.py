@@ -6,11 +6,15 @@ import gzip
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+from encdec_lightning.launch.loggers.wandb_files import records
 
 KEY = "0123456789" * 4
 
@@ -124,3 +128,14 @@ def serving() -> Iterator[tuple[Server, str]]:
         http.shutdown()
         thread.join()
         http.server_close()
+
+
+def read(file: Path) -> list[Any]:
+    """The records of a start that has ended; the last ones come a moment later, by wandb's own process."""
+    deadline = time.monotonic() + 60
+    while True:
+        found = [*records(file)]
+        if any(each.HasField("exit") for each in found):
+            return found
+        assert time.monotonic() < deadline, f"{file} has no end"
+        time.sleep(0.1)

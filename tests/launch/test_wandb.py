@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 from tiny import Files
-from wandb_server import KEY, Kept, Server, serving
+from wandb_server import KEY, Kept, Server, read, serving
 
 from encdec_lightning.cli.train import main
-from encdec_lightning.launch.loggers.wandb_files import records
 from encdec_lightning.run import Run
 
 KILLER = '''
@@ -91,7 +90,7 @@ def on_server(run: Kept) -> dict[int, dict[str, Any]]:
 def in_file(file: Path) -> dict[int, dict[str, Any]]:
     """What a file has, by wandb's step."""
     found: dict[int, dict[str, Any]] = {}
-    for record in records(file):
+    for record in read(file):
         row = found.setdefault(record.history.step.num, {}) if record.HasField("history") else {}
         for each in record.history.item:
             first, *rest = each.nested_key or [each.key]
