@@ -94,7 +94,8 @@ def _is_login(found: re.Match[str]) -> bool:
 
 def _of_environment() -> Iterator[str]:
     """Secrets that the environment holds, where this package asks for them to be."""
-    return (value for name, value in os.environ.items() if len(value) >= SHORTEST and _is_secret(name))
+    named = ((name, value) for name, value in os.environ.items() if name != "PWD")  # the working folder
+    return (value for name, value in named if len(value) >= SHORTEST and _is_secret(name))
 
 
 def _parameters(text: str) -> list[tuple[str, str]]:

@@ -154,3 +154,11 @@ def test_long_texts_take_no_time_to_speak_of(text):
     """Minutes, where a pattern is tried from each letter of a word anew."""
     assert secret_in("task.train", text) is None
     assert without_secrets(text) == text
+
+
+def test_the_working_folder_is_no_secret(monkeypatch) -> None:
+    monkeypatch.setenv("PWD", "/home/me/project")
+    monkeypatch.setenv("DATABASE_PWD", "hunter2hunter2")
+    assert secret_in("task.train", "/home/me/project/train.jsonl") is None
+    assert secret_in("task.train", "/home/me/hunter2hunter2") == "a key"
+    assert without_secrets("/home/me/project/x") == "/home/me/project/x"

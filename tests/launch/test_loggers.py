@@ -13,7 +13,7 @@ import pytest
 import wandb
 from hypothesis import given
 from hypothesis import strategies as st
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tiny import Files
 from wandb_server import read
 
@@ -240,3 +240,20 @@ def test_mlflow_has_one_run_for_all_starts(files: Files, in_tmp, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(UserError, match="mlflow begins no run there"):
         _ = MlflowRun(save_dir=run.logs, tracking_uri="http://127.0.0.1:9", id="x").experiment
+
+
+def test_tensorboard_has_one_folder_for_all_starts(files: Files, in_tmp):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    options = files.overrides("logger=tensorboard", "debug=step", "variant=bertshare", "export=false", "folder=run")
+    assert main(options) == 0
+    run = Run("run")
+    config = convert(run.config())
+    (again,) = (each for each in build_trainer(config, run).loggers if isinstance(each, TensorBoardLogger))
+    again.log_metrics({"val/loss": 1.0}, step=7)
+    again.finalize("success")
+    events = EventAccumulator(str(run.logs / "tensorboard")).Reload()
+    assert {"train/loss", "val/loss", "test/rouge1"} <= {*events.Tags()["scalars"]}
+    assert [each.step for each in events.Scalars("val/loss")][-1] == 7
+    assert list(run.logs.glob("csv/*/metrics.csv"))
