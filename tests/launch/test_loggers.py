@@ -25,8 +25,8 @@ from encdec_lightning.launch.job.trainer import build_trainer
 from encdec_lightning.launch.loggers.journal import Journal
 from encdec_lightning.launch.loggers.labels import Table, labels, point_label
 from encdec_lightning.launch.loggers.mlflow_run import MlflowRun
-from encdec_lightning.launch.loggers.wandb_files import files_of, last_step, mend, records
-from encdec_lightning.launch.loggers.wandb_run import WandbRun
+from encdec_lightning.launch.loggers.wandb_files import files_of, last_steps, mend, records
+from encdec_lightning.launch.loggers.wandb_run import STEP, WandbRun
 from encdec_lightning.launch.run_folder import make_run
 from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
@@ -158,7 +158,12 @@ def test_what_others_log_and_what_comes_late_is_not_lost(tmp_path):
     (file,) = files_of(tmp_path / "wandb", "own")
     logged = {item.nested_key[0] if item.nested_key else item.key for each in read(file) for item in each.history.item}
     assert {"others", "a", "late", "without"} <= logged
-    assert last_step(file) >= 9
+    assert last_steps(file, STEP)[1] == 9
+    again = offline(tmp_path)
+    again.log_metrics({"a": 10.0}, step=10)
+    again.end(0)
+    numbers = [each.history.step.num for file in files_of(tmp_path / "wandb", "own") for each in read(file) if each.HasField("history")]  # fmt: skip
+    assert numbers == sorted({*numbers}) and last_steps(files_of(tmp_path / "wandb", "own")[1], STEP)[1] == 10
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +175,7 @@ def whole_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         logger.log_metrics({"text": f"{step}" * 5000}, step=step)
     logger.end(0)
     (file,) = files_of(folder / "wandb", "own")
-    assert len(read(file)) > 12 and file.stat().st_size > 40_000 and last_step(file) == 11
+    assert len(read(file)) > 12 and file.stat().st_size > 40_000 and last_steps(file, STEP) == (11, 11)
     return file
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -25,10 +26,11 @@ def files_of(folder: Path, run_id: str) -> list[Path]:
     )
 
 
-def last_step(file: Path) -> int:
-    """The last step of a run's history that a file holds; -1 where it holds none."""
-    steps = (each.history.step.num for each in records(file) if each.HasField("history"))
-    return max(steps, default=-1)
+def last_steps(file: Path, name: str) -> tuple[int, int]:
+    """The last step of the history in a file, by wandb's count and by the value `name`; -1 where there is none."""
+    rows = [each.history for each in records(file) if each.HasField("history")]
+    values = (json.loads(item.value_json) for row in rows for item in row.item if name in (item.key, *item.nested_key))
+    return max((row.step.num for row in rows), default=-1), max(values, default=-1)
 
 
 def mend(file: Path) -> None:

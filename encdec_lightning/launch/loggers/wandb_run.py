@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from encdec_lightning.errors import UserError, reason
 from encdec_lightning.launch.loggers.journal import Journal, Row
 from encdec_lightning.launch.loggers.labels import Table
-from encdec_lightning.launch.loggers.wandb_files import files_of, last_step, mend
+from encdec_lightning.launch.loggers.wandb_files import files_of, last_steps, mend
 
 STEP = "trainer/global_step"
 """The optimizer step, over which wandb draws everything; `_step`, by which it orders what it gets, is the same."""
@@ -77,6 +77,8 @@ class WandbRun(WandbLogger):
         """The step that is not handed over yet."""
         self._waiting: Row = {}
         """Tables for the next step that is logged."""
+        self._next = 0
+        """The least number that wandb may give a row: earlier starts have the ones before."""
         self._given_up = False
 
     @property
@@ -93,12 +95,14 @@ class WandbRun(WandbLogger):
         arguments = {name: value for name, value in self._wandb_init.items() if value is not None}
         arguments["settings"] = {"finish_timeout": PATIENCE, **(arguments.get("settings") or {})}
         offline = self._offline or wandb.setup().settings.mode in OFFLINE
-        has = -1
+        has = -1  # the last step that wandb has
         if offline:  # wandb cannot resume there, and says so
             arguments |= {"mode": "offline", "resume": None}
             for file in files_of(self._folder / "wandb", str(self._id)):
                 mend(file)
-                has = max(has, last_step(file)) if file.exists() else has
+                if file.exists():
+                    count, step = last_steps(file, STEP)
+                    self._next, has = max(self._next, count + 1), max(has, step)
         try:
             with _no_questions():
                 run = wandb.init(**arguments)
@@ -112,7 +116,7 @@ class WandbRun(WandbLogger):
         run.define_metric("*", step_metric=STEP, step_sync=True)
         self._experiment = run
         if not offline:
-            has = run.step - 1
+            has = int(run.summary.get(STEP, -1))
         self._before = self._journal.rows()
         for step, row in self._before.items():
             if step > has:
@@ -150,10 +154,10 @@ class WandbRun(WandbLogger):
 
     @rank_zero_only
     def end(self, exit_code: int, preempted: bool = False) -> None:
-        """End what this start has of the wandb run. After a failure the last step may go on: it is kept back."""
+        """End what this start has of the wandb run. The last step of a preempted one is kept back: it may go on."""
         if self._experiment is None:
             return
-        if exit_code == 0:
+        if not preempted:
             self._hand_over()
         run, self._experiment = self._experiment, None
         if preempted:
@@ -190,8 +194,9 @@ class WandbRun(WandbLogger):
         for name, value in row.items():
             if isinstance(value, Table):
                 values[name] = wandb.Table(columns=list(value.columns), data=[list(each) for each in value.data])
-        late = run.step > step  # something else has logged, or this comes late: wandb would drop it
-        run.log(values, step=None if late else step, commit=True)
+        number = max(step, self._next)
+        late = run.step > number  # something else has logged, or this comes late: wandb would drop it
+        run.log(values, step=None if late else number, commit=True)
 
     def _try(self, do: Callable[[], object]) -> None:
         """Call what must not end a training; after a failure wandb gets nothing more in this start."""
