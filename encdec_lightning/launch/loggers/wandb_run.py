@@ -116,7 +116,7 @@ class WandbRun(WandbLogger):
         run.define_metric("*", step_metric=STEP, step_sync=True)
         self._experiment = run
         if not offline:
-            has = int(run.summary.get(STEP, -1))
+            has = int(dict(run.summary).get(STEP, -1))
         self._before = self._journal.rows()
         for step, row in self._before.items():
             if step > has:
