@@ -143,14 +143,14 @@ class Run:
         name = self.status().get("id", f"{self.identity()[:8]}-{self.folder.name}")
         return re.sub(r"[^\w.-]", "_", str(name), flags=re.ASCII)[:64]
 
-    def note_training(self) -> None:
-        """Record that a step is about to be taken: from now on the run is of value."""
-        if not self.status().get("trained"):
-            self._write_status(**{**self.status(), "trained": True})
+    def note(self, **told: Any) -> None:
+        """Record what stays true: `trained`, a step is about to be taken; `point`, what sets it apart in its sweep."""
+        if not told.items() <= self.status().items():
+            self._write_status(**{**self.status(), **told})
 
     def set_state(self, state: State, error: str | None = None) -> None:
         """Record how far the run is."""
-        kept = {name: value for name, value in self.status().items() if name in ("identity", "id", "trained")}
+        kept = {name: value for name, value in self.status().items() if name in ("identity", "id", "point", "trained")}
         self._write_status(**kept, state=state, **({"error": error} if error else {}))
 
     def _write_status(self, **status: Any) -> None:

@@ -43,7 +43,18 @@ INSIDE = {
     ],
     "data": ["options", "preprocessing", "sources", "examples", "batches", "inspection", "datamodule"],
     "launch": [
-        *("command_line", "slots", "settle", "auto_precision", "job", "checks", "processes", "run_folder", "submit"),
+        *(
+            "command_line",
+            "slots",
+            "settle",
+            "auto_precision",
+            "loggers",
+            "job",
+            "checks",
+            "processes",
+            "run_folder",
+            "submit",
+        ),
         *("worker", "prepare", "evaluation", "points", "hparams_search", "sweep"),
     ],
 }

@@ -163,7 +163,9 @@ def test_folders_that_a_shell_keeps_in_the_environment_are_no_secrets(tmp_path, 
     monkeypatch.setenv("PWD", str(tmp_path))
     monkeypatch.setenv("OLDPWD", "/somewhere/that/is/gone")
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key))
+    monkeypatch.setenv("DATABASE_PWD", "hunter2hunter2")
     monkeypatch.setenv("MY_TOKEN", "/aGVsbG8gd29ybGQ/no+path")
     for text in (f"{tmp_path}/train.jsonl", str(key), "/somewhere/that/is/gone/run"):
         assert secret_in("task.train", text) is None and without_secrets(text) == text
     assert secret_in("task.train", "/aGVsbG8gd29ybGQ/no+path") == "a key"
+    assert secret_in("task.train", "/home/me/hunter2hunter2") == "a key"

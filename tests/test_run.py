@@ -58,7 +58,7 @@ def test_the_same_identity_is_the_same_run(run):
 
 
 def test_another_identity_is_refused_once_a_step_was_taken(run):
-    run.note_training()
+    run.note(trained=True)
     before = contents(run.folder)
     with pytest.raises(UserError, match="another configuration"):
         Run.create(run.folder, {}, "other")

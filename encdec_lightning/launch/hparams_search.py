@@ -17,6 +17,7 @@ from encdec_lightning.hparams_search.space import Space, Value
 from encdec_lightning.launch.command_line.names import check_overrides
 from encdec_lightning.launch.command_line.overrides import compose_config
 from encdec_lightning.launch.command_line.ranges import space_of
+from encdec_lightning.launch.loggers.labels import point_label
 from encdec_lightning.launch.processes import Pruned, start
 from encdec_lightning.launch.run_folder import make_run
 from encdec_lightning.launch.settle import settle
@@ -110,7 +111,9 @@ class _Work:
         if trial.folder is not None and Run(trial.folder).config_file.is_file():
             return Run.open(trial.folder)  # a precision that was decided on another machine stays
         params = dict(trial.params)
-        return make_run(compose_config([*self.fixed, *self.overrides(params)], self.config_dirs, multirun=True), True)
+        overrides = self.overrides(params)
+        config = compose_config([*self.fixed, *overrides], self.config_dirs, multirun=True)
+        return make_run(config, point_label(overrides, ()))
 
     def _train(self, run: Run, trial: Trial) -> float:
         """The best of the run's validations; raises `Pruned` and what a start raises."""

@@ -15,8 +15,10 @@ from encdec_lightning.launch.settle import say_what_is_tested, settle
 from encdec_lightning.run import Run
 
 
-def make_run(config: Config, in_sweep: bool = False, checked: bool = False) -> Run:
+def make_run(config: Config, point: str | None = None, checked: bool = False) -> Run:
     """The run of a config, checked unless it is so already, settled, its folder made, its config frozen.
+
+    `point` says of a point of a sweep what sets it apart.
 
     Raises `UserErrors`.
     """
@@ -27,8 +29,11 @@ def make_run(config: Config, in_sweep: bool = False, checked: bool = False) -> R
     say_what_is_tested(asked, config)
     config = with_precision(config)
     identity = config.identity()
-    last = identity[:12] if in_sweep else f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    last = identity[:12] if point is not None else f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     folder = Path(config.folder) if config.folder is not None else Path("runs", config.name, last)
     if kind_of(Run(folder).config_file) == "file":
         recover(Run(folder))
-    return Run.create(folder, config.frozen(), identity)
+    run = Run.create(folder, config.frozen(), identity)
+    if point is not None:
+        run.note(point=point)
+    return run

@@ -18,18 +18,20 @@ POINTS = "points.txt"
 SAME = "it must be the same for all points of a sweep, which are one job"
 
 
-def submit(configs: Sequence[Config], sweep: Path | None = None) -> None:
+def submit(configs: Sequence[Config], sweep: Path | None = None, points: Sequence[str] = ()) -> None:
     """Make the checked configs' runs, and submit or print a script for those that are not done and not in the queue.
 
     `sweep` is the sweep's folder, which takes the script and the output; without one there is one run, which takes
-    them. Nothing of this process is needed afterwards. Raises `UserErrors`.
+    them; `points` says what sets each config of a sweep apart. Nothing of this process is needed afterwards. Raises
+    `UserErrors`.
     """
     slurm = configs[0].slurm
     if not slurm.print:
         check_here()
         if sweep is not None:
             check_array(len(configs))
-    made = [make_run(config, in_sweep=sweep is not None, checked=True) for config in configs]
+    told = points if sweep is not None else [None] * len(configs)
+    made = [make_run(config, point, checked=True) for config, point in zip(configs, told, strict=True)]
     runs = list({run.folder: run for run in made}.values())
     waiting = [run for run in runs if run.status().get("state") != "finished"]
     if not waiting:

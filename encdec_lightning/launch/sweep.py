@@ -16,6 +16,7 @@ from encdec_lightning.launch.command_line.names import check_overrides, is_sweep
 from encdec_lightning.launch.command_line.overrides import compose_config
 from encdec_lightning.launch.command_line.presets import ROOT, conf_folder
 from encdec_lightning.launch.hparams_search import search
+from encdec_lightning.launch.loggers.labels import point_label
 from encdec_lightning.launch.points import Point, Points, folder_of_points, points_in
 from encdec_lightning.launch.submit import checked, refused, submit
 
@@ -30,7 +31,7 @@ def sweep(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Points:
     Optuna has its own way, `search`, which prints what it has found.
     """
     usable = _checked(overrides, config_dirs)
-    composed = compose_raw([line for line in usable if not is_sweep(line)], config_dirs, with_hydra=True)
+    composed = compose_raw(_same(usable), config_dirs, with_hydra=True)
     choices = composed.hydra.runtime.choices
     by_slurm = choices["hydra/launcher"] == "slurm"
     if choices["hydra/sweeper"] == "optuna" and not by_slurm:
@@ -43,14 +44,16 @@ def sweep(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Points:
         usable = [*_checked(grid, config_dirs), *usable]
         configs = _check_points(usable, config_dirs, here=not by_slurm)
         if by_slurm:
-            submit(checked(configs), _folder_of(composed))
+            submit(checked([config for _, config in configs]), _folder_of(composed), [told for told, _ in configs])
             return Points((), ())
         usable.append("hydra.sweeper.params=null")
     elif by_slurm:
         expected = "it takes a grid alone: a search that chooses points as it goes must live on, in a job of its own"
         raise UserErrors([UserError("hydra/launcher", "slurm", expected)])
     with folder_of_points(_folder_of(composed)) as folder:
-        given_up = _run_hydra(_Launched(folder, searched=not grid_alone), [*usable, *search_path(config_dirs)])
+        given_up = _run_hydra(
+            _Launched(folder, _same(usable), searched=not grid_alone), [*usable, *search_path(config_dirs)]
+        )
         points = points_in(folder)
     if given_up is not None and not points.failed:  # else it is because of a point's failure
         raise given_up
@@ -95,6 +98,8 @@ class _Launched:
 
     folder: Path
     """Of the sweep's points."""
+    same: tuple[str, ...]
+    """Overrides of all points."""
     searched: bool
     """Whether a sweeper chooses points as it goes: it is told of failures, and decides itself whether it goes on."""
 
@@ -108,9 +113,10 @@ class _Launched:
 
         register_defaults()  # this may be another process than the command's
         point = Point(self.folder, HydraConfig.get().job.num)
+        told = point_label(HydraConfig.get().overrides.task, self.same)
         config = convert(plain(composed))
         try:
-            run = make_run(config, in_sweep=True)
+            run = make_run(config, told)
         except (UserError, UserErrors) as error:
             point.is_at(config.folder or config.name, reason(error))
             if self.searched:
@@ -135,8 +141,12 @@ def _checked(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[str]
     return usable
 
 
-def _check_points(overrides: Sequence[str], config_dirs: Sequence[Path], here: bool) -> list[Config]:
-    """The checked config of each point of a plain grid, which no other sweeper has: they choose points as they go.
+def _same(overrides: Sequence[str]) -> tuple[str, ...]:
+    return tuple(line for line in overrides if not is_sweep(line))
+
+
+def _check_points(overrides: Sequence[str], config_dirs: Sequence[Path], here: bool) -> list[tuple[str, Config]]:
+    """What sets each point of a plain grid apart, and its checked config. Other sweepers choose points as they go.
 
     `here`: the points run on this machine, which must have what they ask for.
     """
@@ -151,14 +161,14 @@ def _check_points(overrides: Sequence[str], config_dirs: Sequence[Path], here: b
         (points,) = BasicSweeper.split_arguments(parsed, None)
     except HydraException as error:
         raise UserErrors([restated(error)]) from None
-    configs: list[Config] = []
+    configs: list[tuple[str, Config]] = []
     found: dict[str, UserError] = {}
     folders: set[str] = set()
     for point in points:
         try:
             config = compose_config(point, config_dirs, multirun=True)
             problems = [*check_all(config, here), *(refused(config) if here else [])]
-            configs.append(config)
+            configs.append((point_label(point, _same(overrides)), config))
             if config.folder in folders:
                 problems.append(UserError("folder", config.folder, "each point of a sweep needs a folder of its own"))
             folders |= {config.folder} if config.folder is not None else set()

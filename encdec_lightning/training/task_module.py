@@ -53,6 +53,8 @@ class TaskModule(lightning.LightningModule, ABC):
         """Why the last test has no score, by the metric's name."""
         self.keep_predictions: Callable[[list[Prediction]], object] | None = None
         """Called on rank 0 with what a test has predicted, before anything scores it."""
+        self.show_predictions: Callable[[list[Prediction]], object] | None = None
+        """Called on rank 0 with what a validation of a fit has predicted, before anything scores it."""
         self.predictions: list[Prediction] = []
         """What the last test predicted, ordered by id, on every rank."""
 
@@ -112,6 +114,8 @@ class TaskModule(lightning.LightningModule, ABC):
         self._log({"val/perplexity": loss.exp()})
         predictions = self._predicted("val")
         if predictions:
+            if self.show_predictions is not None and self.trainer.is_global_zero and not self.trainer.sanity_checking:
+                self.show_predictions(predictions)
             scores, failed = score_all(predictions, self.task.scored_with)
             self._log({f"val/{name}": each.value for name, each in scores.items()})
             say_missing(self.trainer, scores, failed)

@@ -37,7 +37,7 @@ TABLE = [
     ([STOPPING, "callbacks.early_stopping.monitor=val/lss"], ["callbacks.early_stopping.monitor is 'val/lss': it must be one of val/loss, val/perplexity, train/loss, "]),
     ([STOPPING, "callbacks.early_stopping.monitor=val/rouge2"], [f"callbacks.early_stopping.monitor is 'val/rouge2': {NO_TEXTS}"]),
     # packages and modules
-    ([f"logger.x._target_={LOGGERS}.MLFlowLogger"], [f"logger.x._target_ is '{LOGGERS}.MLFlowLogger': it needs the package mlflow, which is not installed."]),
+    ([f"logger.x._target_={LOGGERS}.CometLogger"], [f"logger.x._target_ is '{LOGGERS}.CometLogger': it needs the package comet_ml, which is not installed."]),
     ([f"logger.x._target_={LOGGERS}.NoLogger"], [f"logger.x._target_ is '{LOGGERS}.NoLogger': it cannot be imported ("]),
     (["callbacks.x._target_=broken.Thing"], ["callbacks.x._target_ is 'broken.Thing': it cannot be imported (NameError: name 'boom' is not defined)."]),
     (["task.metrics=[broken.Thing]"], ["task.metrics is 'broken.Thing': the module broken cannot be imported (NameError: name 'boom' is not defined)."]),

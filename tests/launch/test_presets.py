@@ -23,6 +23,8 @@ from encdec_lightning.run import Run
 PRESETS = [(group, name) for group, names in choices().items() for name in names]
 NOT_RUN_HERE = {
     ("logger", "wandb"): "test_wandb_offline below trains it",
+    ("logger", "tensorboard"): "needs its extra; test_loggers.py trains with it",
+    ("logger", "mlflow"): "needs its extra; test_loggers.py trains with it",
     ("debug", "profiler"): "test_the_profiler below trains with it",
     ("hardware", "ddp"): "needs GPUs",
     ("hardware", "gpu"): "needs a GPU",

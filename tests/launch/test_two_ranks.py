@@ -88,9 +88,10 @@ def test_two_killed_ranks_continue_to_the_same_losses_and_weights(mode, workers,
     assert killed.metrics()["train/seconds"] > saved["seconds"] > 0
 
 
-def test_every_example_once_on_whatever_rank(options, files, in_tmp, capfd):
+def test_every_example_once_on_whatever_rank_and_one_wandb_run(options, files, in_tmp, capfd):
     """64 training pairs in updates of 15, 12 test pairs in batches for two ranks, 1 pair to generate for."""
     more = ["data.update_examples=15", "task.validation_generate=1", "trainer.max_steps=5", "folder=run"]
+    more += ["logger=wandb", "logger.wandb.offline=true"]
     assert main([*options, *more]) == 0, capfd.readouterr().err
     run = Run.open("run")
     rows = [
@@ -100,3 +101,4 @@ def test_every_example_once_on_whatever_rank(options, files, in_tmp, capfd):
     ids = [json.loads(line)["key"] for line in Path(files.test).read_text().splitlines()]
     assert sorted(each.id for each in run.predictions()) == sorted(ids)
     assert run.metrics()["train/micro_batches"] * 5 * 2 == len(rows)
+    assert len([*run.logs.rglob("offline-run-*")]) == 1 and not (in_tmp / "wandb").exists()

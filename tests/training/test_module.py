@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 import lightning
@@ -12,6 +13,9 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from encdec_lightning import Generation, Loading, Seq2SeqDataModule, Seq2SeqModule, Task, Tokenizers, Training, compose
 from encdec_lightning.composition.model import count_ties
 from encdec_lightning.errors import UserError
+from encdec_lightning.launch.loggers.journal import Journal
+from encdec_lightning.launch.loggers.showing import show_predictions
+from encdec_lightning.launch.loggers.wandb_run import WandbRun
 from encdec_lightning.training.callbacks.random_state import RandomState
 
 BEAMS = Generation(num_beams=2)
@@ -88,10 +92,14 @@ def test_watching_changes_nothing(files: tiny.Files, tmp_path: Path, generation:
     alone = weights(module)
     lightning.seed_everything(3, verbose=False)
     module, data = parts(files, generation=generation, validation_generate=8)
-    watched = trainer(
-        tmp_path, val_check_interval=1, log_every_n_steps=1, logger=lightning.pytorch.loggers.CSVLogger(tmp_path)
-    )
+    dashboard = WandbRun(save_dir=tmp_path, offline=True, project="mine")
+    loggers = [lightning.pytorch.loggers.CSVLogger(tmp_path), dashboard]
+    watched = trainer(tmp_path, val_check_interval=1, log_every_n_steps=1, logger=loggers)
+    module.show_predictions = partial(show_predictions, watched, "val/predictions")
     watched.fit(module, data)
+    dashboard.end(0)
+    (rows,) = (Journal(file).rows() for file in tmp_path.rglob("wandb.jsonl"))
+    assert sum("val/predictions" in row for row in rows.values()) == watched.global_step
     assert_equal(alone, weights(module))
     assert 0 <= float(watched.callback_metrics["val/rouge1"]) <= 100
     assert float(watched.callback_metrics["val/texts_per_second"]) > 0

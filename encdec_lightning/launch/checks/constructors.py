@@ -42,6 +42,8 @@ PACKAGES = {
     "WandbLogger": ("wandb",),
 }
 """What Lightning's loggers import when they are made; of several one is enough."""
+EXTRAS = {"mlflow": "mlflow", "tensorboard": "tensorboard"}
+"""The extra of this package that has another."""
 FSDP1 = ("fsdp", "fsdp_cpu_offload")
 """Lightning's names of the older way to shard."""
 PICKLED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
@@ -81,6 +83,8 @@ def _loggers(config: Config, doubtful: set[str]) -> Iterator[UserError]:
         packages = next((PACKAGES[kind] for kind in kinds if kind in PACKAGES), ())
         if packages and not any(importlib.util.find_spec(package) for package in packages):
             expected = f"it needs the package {' or '.join(packages)}, which is not installed"
+            if packages[0] in EXTRAS:
+                expected += f": pip install encdec_lightning[{EXTRAS[packages[0]]}]"
             yield UserError(f"{field}._target_", node["_target_"], expected)
             continue
         yield from check_call(field, node, save_dir="", id="", name="")
@@ -92,7 +96,8 @@ def _passed_on(field: str, node: Node) -> Iterator[UserError]:
     """Arguments that Lightning's logger hands on to `wandb.init`, which knows no such ones."""
     import wandb
 
-    known = [*inspect.signature(WandbLogger).parameters, *inspect.signature(wandb.init).parameters]
+    takers = (target_of(node) or WandbLogger, WandbLogger, wandb.init)
+    known = [name for each in takers for name in inspect.signature(each).parameters]
     for name, value in node.items():
         if name not in ("_target_", *known):
             expected = f"neither the logger nor wandb.init takes such an argument{did_you_mean(name, known)}"

@@ -19,8 +19,9 @@ from encdec_lightning.launch.job.metrics_json import training_metrics
 from encdec_lightning.launch.job.quiet import quiet
 from encdec_lightning.launch.job.targets import check_targets
 from encdec_lightning.launch.job.testing import test
-from encdec_lightning.launch.job.trainer import build_trainer, finish_loggers
+from encdec_lightning.launch.job.trainer import build_trainer, loggers_ended
 from encdec_lightning.launch.job.weights import chosen_checkpoint, start_from
+from encdec_lightning.launch.loggers.showing import show_parameters, show_predictions, summarize
 from encdec_lightning.launch.slots.build import OPTIMIZER, build_partial
 from encdec_lightning.reporting.curves import draw_curves
 from encdec_lightning.reporting.opening import opening
@@ -48,32 +49,34 @@ def train(run: Run) -> None:
         optimizer=build_partial("optimizer", config.optimizer, OPTIMIZER),
     )
     trainer = build_trainer(config, run)
-    resumed = run.resumable(checkpoint_damage)
-    if config.init_from is not None and resumed is None:
-        start_from(module, config.init_from)
-    data.prepare_data()  # before there are processes that would wait for it
-    check_targets(config, data)
-    data.check_devices(trainer.num_devices * trainer.num_nodes)
-    if trainer.is_global_zero and resumed not in (None, run.last):
-        print(f"{run.last} is damaged or gone: training goes on from {resumed}.", file=sys.stderr)
-    for logger in trainer.loggers:
-        logger.log_hyperparams(config.frozen())
-    opened = LambdaCallback(on_train_start=lambda *_: _opened(run, config, module, data, trainer))
-    trainer.callbacks.insert(0, opened)  # type: ignore[attr-defined]  # before the progress begins
-    with at_work(run, trainer):
-        trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
-    TERMINATION.check()
-    if trainer.is_global_zero:
-        run.write_metrics({**run.metrics(), **training_metrics(trainer, module, data)})
-        draw_curves(run)
-    if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        chosen = chosen_checkpoint(run, config, trainer)
-        module = Seq2SeqModule.load_from_checkpoint(chosen, task=config.task, generation=config.generation)
-    test(run, config, trainer, data, module)
-    if trainer.is_global_zero:
-        run.before_last.unlink(missing_ok=True)  # nothing goes on from here
-        drop_unused_pieces(run.checkpoints, partial(read_file, map_location="meta"))
-    finish_loggers(trainer)
+    with loggers_ended(trainer):
+        resumed = run.resumable(checkpoint_damage)
+        if config.init_from is not None and resumed is None:
+            start_from(module, config.init_from)
+        data.prepare_data()  # before there are processes that would wait for it
+        check_targets(config, data)
+        data.check_devices(trainer.num_devices * trainer.num_nodes)
+        if trainer.is_global_zero and resumed not in (None, run.last):
+            print(f"{run.last} is damaged or gone: training goes on from {resumed}.", file=sys.stderr)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(config.frozen())
+        module.show_predictions = partial(show_predictions, trainer, "val/predictions")
+        opened = LambdaCallback(on_train_start=lambda *_: _opened(run, config, module, data, trainer))
+        trainer.callbacks.insert(0, opened)  # type: ignore[attr-defined]  # before the progress begins
+        with at_work(run, trainer):
+            trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
+        TERMINATION.check()
+        if trainer.is_global_zero:
+            run.write_metrics({**run.metrics(), **training_metrics(trainer, module, data)})
+            draw_curves(run)
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            chosen = chosen_checkpoint(run, config, trainer)
+            module = Seq2SeqModule.load_from_checkpoint(chosen, task=config.task, generation=config.generation)
+        test(run, config, trainer, data, module)
+        if trainer.is_global_zero:
+            summarize(trainer, run.metrics())
+            run.before_last.unlink(missing_ok=True)  # nothing goes on from here
+            drop_unused_pieces(run.checkpoints, partial(read_file, map_location="meta"))
 
 
 def _opened(
@@ -82,8 +85,11 @@ def _opened(
     """Say what is about to happen, in a few lines; from now on the run is of value."""
     if not trainer.is_global_zero:
         return
-    run.note_training()
-    counts = count_parameters(module.model).as_built
+    run.note(trained=True)
+    parameters = count_parameters(module.model)
+    counts = parameters.as_built
+    if trainer.global_step == 0:
+        show_parameters(trainer, parameters)
     trained = sum(each.numel() for each in module.parameters() if each.requires_grad)
     pairs = {split: int(data.examples(split).meta["examples"]) for split in ("train", "validation", "test")}
     steps = module.total_steps()

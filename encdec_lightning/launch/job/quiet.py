@@ -20,4 +20,5 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")  # nobody writes into it
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # the module gathers by itself
+    warnings.filterwarnings("ignore", message="The ``noload`` loader strategy is deprecated")  # mlflow uses it
     warnings.filterwarnings("ignore", message="The .srun. command is available")  # a login node's, say

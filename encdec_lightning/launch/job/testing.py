@@ -8,6 +8,8 @@ from encdec_lightning.config import Config
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.launch.job.at_work import at_work
 from encdec_lightning.launch.job.metrics_json import DATA_COUNTS
+from encdec_lightning.launch.loggers.showing import show_predictions
+from encdec_lightning.records import Prediction
 from encdec_lightning.reporting.card import write_card
 from encdec_lightning.reporting.results import write_results
 from encdec_lightning.run import Run
@@ -17,7 +19,12 @@ from encdec_lightning.training.module import Seq2SeqModule
 
 def test(run: Run, config: Config, trainer: lightning.Trainer, data: Seq2SeqDataModule, module: Seq2SeqModule) -> None:
     """Generate the test set, score it, write it into the run, and export the model."""
-    module.keep_predictions = run.write_predictions
+
+    def keep(predictions: list[Prediction]) -> None:
+        run.write_predictions(predictions)
+        show_predictions(trainer, "test/predictions", predictions)
+
+    module.keep_predictions = keep
     with at_work(run, trainer):
         trainer.test(module, data, verbose=False)
     if config.export:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import lightning
@@ -11,9 +12,12 @@ from lightning.pytorch.loggers import WandbLogger
 from encdec_lightning.config import Config, Node
 from encdec_lightning.launch.job.meeting import RanksMeet
 from encdec_lightning.launch.job.rank_starter import rank_starter
+from encdec_lightning.launch.loggers.labels import labels
+from encdec_lightning.launch.loggers.wandb_run import WandbRun
 from encdec_lightning.launch.slots.build import CALLBACK, LOGGER, TRAINER
 from encdec_lightning.launch.slots.places import build_inside
 from encdec_lightning.run import Run
+from encdec_lightning.signals import Terminated
 from encdec_lightning.training.callbacks.checkpoints import LastCheckpoint
 from encdec_lightning.training.callbacks.ending import EndTogether
 from encdec_lightning.training.callbacks.heartbeat import Heartbeat
@@ -35,7 +39,7 @@ def build_trainer(config: Config, run: Run) -> lightning.Trainer:
     if not any(isinstance(each, LastCheckpoint) for each in callbacks):
         callbacks.append(LastCheckpoint(run.checkpoints, only_at_end=True))
     callbacks.sort(key=lambda each: isinstance(each, LastCheckpoint))  # it writes down the state of all others
-    where = {"save_dir": run.logs, "id": run.id, "name": config.name}
+    where = {"save_dir": run.logs, "id": run.id, **labels(run, config)}
     loggers = [built(f"logger.{name}", each, LOGGER, **where) for name, each in _nodes(config.logger)]
     callbacks.insert(0, RanksMeet(run))
     callbacks += [EndTogether(run.last), Heartbeat(run.folder)]
@@ -77,13 +81,26 @@ def build_evaluator(config: Config) -> lightning.Trainer:
     )
 
 
-def finish_loggers(trainer: lightning.Trainer) -> None:
-    """End the run that wandb has begun, which would take what the next fit of this process logs too."""
-    if any(isinstance(each, WandbLogger) for each in trainer.loggers):
-        import wandb
+@contextmanager
+def loggers_ended(trainer: lightning.Trainer) -> Iterator[None]:
+    """For a Trainer's work: at its end, good or bad, wandb's run ends, which would take the next fit's logs too."""
+    try:
+        yield
+    except BaseException as error:
+        _end_loggers(trainer, 1, preempted=isinstance(error, KeyboardInterrupt | Terminated))
+        raise
+    _end_loggers(trainer, 0)
 
-        if wandb.run is not None:
-            wandb.finish()
+
+def _end_loggers(trainer: lightning.Trainer, exit_code: int, preempted: bool = False) -> None:
+    for each in trainer.loggers:
+        if isinstance(each, WandbRun):
+            each.end(exit_code, preempted)
+        elif isinstance(each, WandbLogger):
+            import wandb
+
+            if wandb.run is not None:
+                wandb.finish(exit_code)
 
 
 def _nodes(slots: dict[str, Node | None]) -> Iterator[tuple[str, Node]]:

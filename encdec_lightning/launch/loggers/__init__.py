@@ -1,0 +1,1 @@
+"""What a training logs in, runs of a dashboard out."""

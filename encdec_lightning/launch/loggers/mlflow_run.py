@@ -1,0 +1,97 @@
+"""The mlflow run of a training: one for all its starts, in a database of the run's folder unless a server is given."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import MLFlowLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from encdec_lightning.errors import UserError, reason
+
+RUN = "encdec_lightning.run"
+"""The tag by which a start finds the mlflow run of those before."""
+
+
+class MlflowRun(MLFlowLogger):
+    """Lightning's logger, with one mlflow run for all starts of a training.
+
+    Args:
+        experiment_name: mlflow's word for what holds the runs.
+        run_name: what the run is called; None: `name`.
+        tracking_uri: of a server or a database; None: $MLFLOW_TRACKING_URI, else `mlflow.db` in `save_dir`.
+        tags: {what: value} by which runs are found.
+        save_dir: the folder of the database and the artifacts.
+        run_id: of an mlflow run to go on with; None: that of `id`.
+        name: what the run is called.
+        id: of the run.
+        group: of runs that belong together.
+        facts: {what: value}, a tag each where `tags` has none of that name.
+        **arguments: further ones of Lightning's logger.
+    """
+
+    def __init__(
+        self,
+        experiment_name: str = "encdec_lightning",
+        run_name: str | None = None,
+        tracking_uri: str | None = None,
+        tags: dict[str, Any] | None = None,
+        save_dir: str | os.PathLike[str] = ".",
+        run_id: str | None = None,
+        name: str | None = None,
+        id: str | None = None,  # noqa: A002
+        group: str | None = None,
+        facts: Mapping[str, str] | None = None,
+        **arguments: Any,
+    ) -> None:
+        folder = Path(save_dir).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        known = {**(facts or {}), **({"group": group} if group else {}), **({RUN: id} if id else {}), **(tags or {})}
+        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+        if uri is None:
+            arguments.setdefault("artifact_location", (folder / "mlflow").as_uri())
+        super().__init__(
+            experiment_name=experiment_name,
+            run_name=run_name or name,
+            tracking_uri=uri or f"sqlite:///{folder / 'mlflow.db'}",
+            tags=known,
+            save_dir=str(folder),
+            run_id=run_id,
+            **arguments,
+        )
+        self._continued = False
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The client of mlflow, its run found or made when it is first asked for. Raises `UserError` without one."""
+        if self._initialized:
+            return self._mlflow_client
+        try:
+            if self._run_id is None:
+                self._run_id = self._found()
+            self._continued = self._run_id is not None
+            return super().experiment
+        except Exception as error:
+            expected = f"mlflow begins no run there ({reason(error).rstrip('. ')})"
+            raise UserError("logger.mlflow.tracking_uri", self._tracking_uri, expected) from error
+
+    def _found(self) -> str | None:
+        there = self._mlflow_client.get_experiment_by_name(self._experiment_name)
+        if there is None or RUN not in (self.tags or {}):
+            return None
+        wanted = f"tags.`{RUN}` = '{(self.tags or {})[RUN]}'"
+        runs = self._mlflow_client.search_runs([there.experiment_id], wanted, max_results=1)
+        return str(runs[0].info.run_id) if runs else None
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
+        """Put options into the run's parameters, which mlflow takes once."""
+        _ = self.experiment
+        if not self._continued:
+            super().log_hyperparams(params)
