@@ -103,6 +103,7 @@ class WandbRun(WandbLogger):
                 if file.exists():
                     count, step = last_steps(file, STEP)
                     self._next, has = max(self._next, count + 1), max(has, step)
+        self._folder.mkdir(parents=True, exist_ok=True)
         try:
             with _no_questions():
                 run = wandb.init(**arguments)
