@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from encdec_lightning.errors import UserError, UserErrors
@@ -65,14 +66,12 @@ def _score(prediction: Prediction, metric: Rouge) -> float:
 
 
 def _metric(runs: Sequence[Shown]) -> Rouge:
-    """ROUGE-L as the runs are scored with, else one that knows all scripts."""
+    """ROUGE-L as the first runs are scored with that have a ROUGE, else one that knows all scripts."""
     for each in runs:
-        specs = each.overview.options.get("task.metrics")
+        specs = each.overview.options.get("task.metrics") or ["rouge"]
         for spec in specs if isinstance(specs, list) else []:
-            arguments = {name: spec[name] for name in ARGUMENTS if name in spec} if isinstance(spec, Mapping) else {}
-            if (spec.get("name") if isinstance(spec, Mapping) else spec) == "rouge":
-                try:
-                    return Rouge(types=("rougeL",), **arguments)
-                except (UserErrors, TypeError):
-                    break
+            told = spec if isinstance(spec, Mapping) else {"name": spec}
+            if told.get("name") == "rouge":
+                with suppress(UserErrors, TypeError):  # the run itself was refused then
+                    return Rouge(types=("rougeL",), **{name: told[name] for name in ARGUMENTS if name in told})
     return Rouge(types=("rougeL",), tokenizer="unicode")

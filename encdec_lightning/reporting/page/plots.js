@@ -6,6 +6,7 @@ const COLOURS = {
 };
 const DASHES = ["solid", "dash", "dot", "dashdot"];
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down"];
+const GRID = "rgba(128, 128, 128, 0.3)";
 const STEPS = { name: "step", title: "optimizer steps" };
 /** Points of a curve up to which each is marked. */
 const MARKED = 60;
@@ -34,9 +35,9 @@ function valueAt([steps, values], step) {
 
 function numbersTable(caption, header, rows) {
   const shown = (value) => (typeof value === "number" ? value.toLocaleString("en", { maximumFractionDigits: 4 }) : (value ?? "-"));
-  const head = header.map((text) => element("th", { scope: "col" }, text));
+  const head = header.map((text, place) => element("th", { scope: "col", className: place ? "number" : "" }, text));
   const lines = rows.map(([first, ...rest]) => {
-    const cells = rest.map((value) => element("td", { className: typeof value === "number" ? "number" : "" }, shown(value)));
+    const cells = rest.map((value) => element("td", { className: "number" }, shown(value)));
     return element("tr", {}, element("th", { scope: "row" }, first), ...cells);
   });
   const body = [element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...lines)];
@@ -150,21 +151,27 @@ class Plots {
       const common = { name: this.data.rows[row].label, legendgroup: String(row), mode: "markers", hovertemplate: "%{text}<br>%{x:,.6~g}: %{y:.2f}<extra></extra>" };
       const several = points.length > 1;
       if (several)
-        traces.push({ ...common, x, y, text: points.map((point) => point.label), showlegend: false, marker: { color, symbol: `${symbol}-open`, size: 7 } });
+        traces.push({ ...common, x, y, text: points.map((point) => point.label), showlegend: false, marker: { color, symbol, size: 7 } });
       const text = several ? [`${common.name}, mean of ${points.length} seeds`] : [points[0].label];
-      traces.push({ ...common, x: [mean(x)], y: [mean(y)], text, marker: { color, symbol, size: 13 } });
+      const big = several ? { color, symbol: `${symbol}-open`, size: 16, line: { width: 2 } } : { color, symbol, size: 10 };
+      traces.push({ ...common, x: [mean(x)], y: [mean(y)], text, marker: big });
       numbers.push(...points.map((point) => [point.label, point.x, point.y]));
       if (several) numbers.push([text[0], mean(x), mean(y)]);
     }
     const baselines = this.data.rows.filter((row) => row.baseline && name in row.scores);
-    const grey = getComputedStyle(document.body).getPropertyValue("color");
-    const shapes = baselines.map((row) => ({
-      type: "line", xref: "paper", x0: 0, x1: 1, y0: row.scores[name], y1: row.scores[name],
-      line: { color: grey, width: 1, dash: "dot" }, label: { text: row.label, textposition: "end", font: { color: grey, size: 11 } },
-    }));
+    const grey = getComputedStyle(byId("sizes").querySelector(".note")).color;
+    const along = [...byRow.values()].flat().map((point) => point.x);
+    const ends = [Math.min(...along), Math.max(...along)];
+    baselines.forEach((row, number) => {
+      const y = row.scores[name];
+      const line = { color: grey, width: 1.5, dash: DASHES[(number + 2) % DASHES.length] };
+      const marker = { symbol: "line-ew-open", size: 40, color: grey };
+      const mode = ends[0] < ends[1] ? "lines" : "markers"; // a line of one point would not be seen
+      if (along.length) traces.push({ x: ends, y: [y, y], name: row.label, mode, line, marker, legendgroup: `baseline ${number}` });
+    });
     numbers.push(...baselines.map((row) => [row.label, null, row.scores[name]]));
-    this.plot("sizes", traces, { shapes, xaxis: { title: { text: axis.title } }, yaxis: { title: { text: name } } });
-    const notes = ["Small open marks are seeds, large ones the mean of a row.", ...this.data.sizes_left_out];
+    this.plot("sizes", traces, { xaxis: { title: { text: axis.title } }, yaxis: { title: { text: name } } });
+    const notes = ["Small marks are runs, large open ones the mean over the seeds of a row, grey lines baselines.", ...this.data.sizes_left_out];
     if (without.length) notes.push(`Not drawn, for they have no ${name} or no ${axis.title} yet: ${without.join("; ")}.`);
     this.tell("sizes", notes, numbersTable(`${name} against ${axis.title}`, ["run", axis.title, name], numbers));
     this.name("sizes", `${name} of ${plural(byRow.size, "row", "rows")} against ${axis.title}. The numbers are in the table below.`);
@@ -174,8 +181,7 @@ class Plots {
   plot(id, traces, layout) {
     const style = getComputedStyle(document.body);
     const narrow = innerWidth < 700;
-    const grid = style.getPropertyValue("--grid");
-    const axis = { gridcolor: grid, zerolinecolor: grid, linecolor: grid, automargin: true };
+    const axis = { gridcolor: GRID, zerolinecolor: GRID, linecolor: GRID, automargin: true };
     const rows = new Set(traces.map((trace) => trace.legendgroup)).size;
     const height = narrow ? 340 + 22 * rows : Math.max(400, 60 + 20 * rows);
     Plotly.react(
@@ -191,7 +197,7 @@ class Plots {
         plot_bgcolor: "rgba(0,0,0,0)",
         font: { family: style.fontFamily, size: 13, color: style.color },
         showlegend: true,
-        legend: narrow ? { orientation: "h", x: 0, y: -0.2, yanchor: "top" } : {},
+        legend: narrow ? { orientation: "h", x: 0, yref: "container", y: 0, yanchor: "bottom" } : {},
         hovermode: "closest",
         dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
       },
