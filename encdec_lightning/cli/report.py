@@ -33,8 +33,8 @@ def _report(argv: Sequence[str] | None) -> None:
         parser.add_argument(f"--{name}", metavar="FILE", type=Path, help=f"write the tables there as {name}")
     parser.add_argument("--html", metavar="FILE", type=Path, help="write one page there that needs no network: tables, "
                         "plots, and all examples side by side")  # fmt: skip
-    parser.add_argument("--examples", metavar="N", type=int, default=EXAMPLES, help="at most so many examples of a test "
-                        f"set in that page, spread evenly over it ({EXAMPLES:,})")  # fmt: skip
+    parser.add_argument("--examples", metavar="N", type=int, default=EXAMPLES, help="at most so many examples of a "
+                        f"test set in that page, spread evenly over it ({EXAMPLES:,})")  # fmt: skip
     parser.add_argument("--against", metavar="ROW", help="a run's folder, a baseline or an option's value: rows that "
                         "differ from it by more than chance are marked")  # fmt: skip
     parser.add_argument("--sort", metavar="COLUMN", help="a score: the best rows first")

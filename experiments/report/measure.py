@@ -1,4 +1,4 @@
-"""How large is the page of many runs, how long does it take to write, to open and to filter?
+"""Measure how large the page of many runs is, and how long it takes to write, to open, to filter and to sort.
 
 Makes folders of runs with invented texts in a temporary folder, writes their page, and opens it in headless Chromium.
 """
@@ -40,7 +40,9 @@ FRAME = "new Promise(done => requestAnimationFrame(() => setTimeout(done)))"
 def vocabulary(count: int) -> tuple[list[str], list[float]]:
     """Invented words of usual lengths, and how often they occur: by Zipf's law."""
     draw = random.Random(0)
-    words = ["".join(draw.choices("etaoinshrdlucmfwypvbgk", k=draw.choice((2, 3, 4, 5, 6, 8, 10)))) for _ in range(count)]
+    words = [
+        "".join(draw.choices("etaoinshrdlucmfwypvbgk", k=draw.choice((2, 3, 4, 5, 6, 8, 10)))) for _ in range(count)
+    ]
     return words, [1 / (rank + 2) for rank in range(count)]
 
 
@@ -86,7 +88,12 @@ def measure(folder: Path, page: Path, repeats: int) -> dict[str, float]:
     started = time.perf_counter()
     assert report([str(folder), "--html", str(page)]) == 0
     found = {"seconds to write": time.perf_counter() - started, "MB": page.stat().st_size / 1e6}
-    opened: dict[str, list[float]] = {"ms until usable": [], "ms until drawn": [], "ms of a keystroke": [], "ms of a sort": []}
+    opened: dict[str, list[float]] = {
+        "ms until usable": [],
+        "ms until drawn": [],
+        "ms of a keystroke": [],
+        "ms of a sort": [],
+    }
     browser = Browser()
     try:
         for _ in range(repeats):

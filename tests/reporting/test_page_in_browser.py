@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,7 +79,9 @@ def ids(browser: Browser) -> list[str]:
 
 
 def column(browser: Browser, table: str, place: int) -> list[str]:
-    return browser.run(f"[...document.getElementById('{table}').tBodies[0].rows].map(row => row.cells[{place}].textContent)")
+    return browser.run(
+        f"[...document.getElementById('{table}').tBodies[0].rows].map(row => row.cells[{place}].textContent)"
+    )
 
 
 def count(browser: Browser) -> str:
@@ -96,7 +99,7 @@ def test_it_opens_without_errors_fits_and_can_be_read(browser: Browser, page: Pa
     light = [int(part) for part in browser.run("getComputedStyle(document.body).backgroundColor")[4:-1].split(",")]
     assert (sum(light) < 200) == dark
     assert browser.run("document.querySelectorAll('#curves .plot svg .scatterlayer .trace').length") == 4
-    assert browser.run("document.querySelectorAll('#sizes .plot svg .scatterlayer .trace').length") == 7
+    assert browser.run("document.querySelectorAll('#sizes .plot svg .scatterlayer .trace').length") == 5
     browser.run("for (const each of document.querySelectorAll('details')) each.open = true")
     assert browser.run(CONTRAST) == []
 
@@ -174,7 +177,9 @@ def test_plots_have_axes_states_and_numbers(opened: Browser) -> None:
     note = opened.run("document.querySelector('#curves .note').textContent")
     assert "No log tells the target tokens." in note
     assert "weights=tied_embeddings, seed=1; weights=tied_embeddings, seed=2" in note  # not drawn, and it says so
-    rows = opened.run("[...document.querySelectorAll('#curves tbody tr')].map(row => [...row.cells].map(each => each.textContent))")
+    rows = opened.run(
+        "[...document.querySelectorAll('#curves tbody tr')].map(row => [...row.cells].map(each => each.textContent))"
+    )
     assert rows[0] == ["weights=tied, seed=1", "1", "4.75", "20", "4.75", "20", "4.75", "20"]
     sizes = opened.run("[...document.querySelectorAll('#sizes tbody th')].map(each => each.textContent)")
     assert "weights=tied, mean of 2 seeds" in sizes and "lead sentence" in sizes
@@ -189,10 +194,22 @@ def test_everything_has_a_name_and_the_page_has_landmarks(opened: Browser) -> No
     for each in nodes:
         roles.setdefault(each["role"]["value"], []).append(each.get("name", {}).get("value", ""))
     assert {"banner", "main", "navigation", "search", "feed", "article", "table"} <= {*roles}
-    named = ("button", "link", "combobox", "checkbox", "searchbox", "spinbutton", "table", "region", "image", "feed", "article")
+    named = (
+        "button",
+        "link",
+        "combobox",
+        "checkbox",
+        "searchbox",
+        "spinbutton",
+        "table",
+        "region",
+        "image",
+        "feed",
+        "article",
+    )
     assert [role for role in named if not all(name.strip() for name in roles.get(role, ["none"]))] == []
     assert any(name.startswith("Learning curves of 4 runs: val/loss") for name in roles["image"])
-    assert any(name.startswith("Test scores on test.jsonl, 60 examples") for name in roles["table"])
+    assert any(name.startswith("Test scores on data/test.jsonl, 60 examples") for name in roles["table"])
 
 
 def test_of_many_examples_only_those_in_sight_are_in_the_page(browser: Browser, tmp_path: Path) -> None:
@@ -210,14 +227,16 @@ def test_of_many_examples_only_those_in_sight_are_in_the_page(browser: Browser, 
     browser.key("End")
     assert browser.run("document.activeElement.querySelector('small').textContent") == "1499"
     browser.run("new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))")
-    place = browser.run("(({top, bottom}) => [top, bottom, innerHeight])(document.activeElement.getBoundingClientRect())")
+    place = browser.run(
+        "(({top, bottom}) => [top, bottom, innerHeight])(document.activeElement.getBoundingClientRect())"
+    )
     assert place[0] < place[2] and place[1] > 0
     browser.run("scrollBy(0, -30000)")
     browser.run("new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))")
     assert 1 < browser.run("document.querySelectorAll('.card').length") < 40
     boxes = browser.run("""[...document.querySelectorAll('.card')].map(each => each.getBoundingClientRect()).sort((one, two) =>
         one.top - two.top).map(each => [each.top, each.bottom])""")
-    assert all(one[1] <= two[0] for one, two in zip(boxes, boxes[1:], strict=False))  # no card lies on another
+    assert all(one[1] <= two[0] for one, two in itertools.pairwise(boxes))  # no card lies on another
     assert boxes[0][0] < 0 and boxes[-2][1] > 0
     assert browser.problems == []
 
@@ -227,11 +246,16 @@ WORDS = st.lists(st.sampled_from(["a", "The", "cat", "猫", "ไ", ",", "don't",
 
 @given(WORDS, WORDS)
 @settings(max_examples=60)
-def test_marked_words_are_what_the_longest_common_subsequence_leaves(browser: Browser, one: list[str], two: list[str]) -> None:
+def test_marked_words_are_what_the_longest_common_subsequence_leaves(
+    browser: Browser, one: list[str], two: list[str]
+) -> None:
     source = (Path(page_module.__file__).parent / "differences.js").read_text(encoding="utf-8")
     texts = json.dumps([" ".join(one), " ".join(two)])
-    pieces = browser.run(f"{{ {source}; nearestDifference([{texts}[0]], {texts}[1], true) }}")
-    kept = {kind: [word for each, text in pieces for word in text.split() if each == kind] for kind in ("same", "extra", "missing")}
+    pieces = browser.run(f"{{ {source}; nearestDifference([wordsOf({texts}[0], true)], {texts}[1], true) }}")
+    kept = {
+        kind: [word for each, text in pieces for word in text.split() if each == kind]
+        for kind in ("same", "extra", "missing")
+    }
     assert "".join(text for kind, text in pieces if kind != "missing") == " ".join(two)
     assert len(kept["same"]) == common_length(one, two)
     assert sorted(kept["same"] + kept["extra"]) == sorted(two) and sorted(kept["same"] + kept["missing"]) == sorted(one)

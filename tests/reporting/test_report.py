@@ -16,6 +16,7 @@ from encdec_lightning.reporting.report.folders import read_report
 from encdec_lightning.reporting.report.formats import latex, markdown, table, tex
 from encdec_lightning.run import Run
 
+
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
     """Two seeds of a good and of a bad system, one that failed, one that has not begun."""

@@ -30,7 +30,11 @@ def examples(runs: Sequence[Shown], most: int) -> dict[str, Any]:
             why = f": {problem}" if each.overview.state == "finished" else "."
             notes.append(f"{each.label} is {each.overview.state} and has no predictions here{why}")
             found = []
-        sound = [one for one in found if all(isinstance(text, str) for text in (one.id, one.source, one.prediction, *one.references))]
+        sound = [
+            one
+            for one in found
+            if all(isinstance(text, str) for text in (one.id, one.source, one.prediction, *one.references))
+        ]
         outputs.append({one.id: one for one in sound})
         if len(outputs[-1]) < len(found):
             lost = len(found) - len(outputs[-1])

@@ -16,7 +16,8 @@ function element(name, properties = {}, ...children) {
 /** The value that a script element holds as compressed JSON. */
 async function unpacked(id) {
   const letters = atob(byId(id).textContent);
-  const bytes = Uint8Array.from(letters, (letter) => letter.charCodeAt(0));
+  const bytes = new Uint8Array(letters.length);
+  for (let place = 0; place < letters.length; place++) bytes[place] = letters.charCodeAt(place);
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return JSON.parse(await new Response(stream).text());
 }

@@ -203,6 +203,7 @@ class Plots {
       },
       { displayModeBar: false, responsive: true },
     );
+    byId("js-plotly-tester")?.setAttribute("aria-hidden", "true"); // where Plotly measures texts, beside the page
   }
 
   tell(id, notes, table) {

@@ -1,4 +1,4 @@
-"""A report's sections as tables of HTML, with the numbers of the terminal; and a table of all runs with their states."""
+"""A report's sections as tables of HTML, with the numbers of the terminal; and a table of all runs with their state."""
 
 from __future__ import annotations
 

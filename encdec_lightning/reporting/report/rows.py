@@ -101,7 +101,9 @@ def _section(group: Sequence[tuple[Overview, Mapping[str, Any]]]) -> Section:
     rows.sort(key=lambda row: tuple(map(_natural, row.options)))
     blank = ("",) * len(options)
     known = dict.fromkeys(key.split("/")[1] for _, metrics in group for key in metrics if key.startswith("baseline/"))
-    baselines = [_row(name.replace("_", " "), blank, _having(group, name), f"baseline/{name}", scores) for name in known]
+    baselines = [
+        _row(name.replace("_", " "), blank, _having(group, name), f"baseline/{name}", scores) for name in known
+    ]
     counts = [metrics["test/examples"] for _, metrics in group if "test/examples" in metrics]
     return Section(
         _file(overviews[0]), counts[0] if counts else None, options, [*scores], better, scores, [*baselines, *rows]
