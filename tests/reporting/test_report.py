@@ -129,6 +129,23 @@ def test_mistakes(arguments, sentence, runs, monkeypatch, capsys):
     assert sentence in capsys.readouterr().err
 
 
+def test_a_run_with_a_damaged_config_is_a_row_of_its_own(runs):
+    (runs / "good2" / "config.yaml").write_text("{")
+    (section,), said = read_report([runs])
+    assert section.options == ["model.weights"]  # that nothing is known of one is no difference
+    assert [(row.options, len(row.runs)) for row in section.rows if row.options == ("-",)] == [(("-",), 1)]
+    assert next(row for row in section.rows if row.options == ("tied",)).scores["rouge1"].deviation is None
+    (alone,), _ = read_report([runs / "good1", runs / "good2"])
+    assert alone.options == [] and len(alone.rows) == 2
+    assert all("good2" not in line or "config.yaml cannot be read" in line for line in said)
+
+
+def test_a_run_of_which_nothing_can_be_read_is_a_row(tmp_path):
+    made(tmp_path / "lost", "tied", 1, None, "failed").config_file.write_text("{")
+    (section,), _ = read_report([tmp_path])
+    assert section.title == "an unknown test set" and [row.state for row in section.rows] == ["failed"]
+
+
 def test_damaged_runs_are_rows_too(runs):
     (runs / "good1" / "metrics.json").write_text("{")
     (runs / "bad1" / "predictions" / "test.jsonl").write_text("no\n")

@@ -10,6 +10,8 @@ const GRID = "rgba(128, 128, 128, 0.3)";
 const STEPS = { name: "step", title: "optimizer steps" };
 /** Points of a curve up to which each is marked. */
 const MARKED = 60;
+/** Characters of a row's name above which the legend stands below a plot. */
+const LONG_NAME = 45;
 
 /** How a row looks, by its place: no two of 32 rows have the same colour and dash. */
 function styleOf(row) {
@@ -183,7 +185,8 @@ class Plots {
     const narrow = innerWidth < 700;
     const axis = { gridcolor: GRID, zerolinecolor: GRID, linecolor: GRID, automargin: true };
     const rows = new Set(traces.map((trace) => trace.legendgroup)).size;
-    const height = narrow ? 340 + 22 * rows : Math.max(400, 60 + 20 * rows);
+    const below = narrow || traces.some((trace) => trace.name.length > LONG_NAME);
+    const height = below ? 360 + 22 * rows : Math.max(400, 60 + 20 * rows);
     Plotly.react(
       this.place(id),
       traces,
@@ -197,7 +200,7 @@ class Plots {
         plot_bgcolor: "rgba(0,0,0,0)",
         font: { family: style.fontFamily, size: 13, color: style.color },
         showlegend: true,
-        legend: narrow ? { orientation: "h", x: 0, yref: "container", y: 0, yanchor: "bottom" } : {},
+        legend: below ? { orientation: narrow ? "h" : "v", x: 0, yref: "container", y: 0, yanchor: "bottom" } : {},
         hovermode: "closest",
         dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
       },

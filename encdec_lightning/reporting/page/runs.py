@@ -50,8 +50,8 @@ def shown_runs(section: Section) -> list[Shown]:
 
 
 def row_label(section: Section, row: Row) -> str:
-    """A row in words, which is the folder's name where the runs differ in nothing."""
-    if row.label or section.options:
+    """A row in words, which is the folder's name where the runs differ in nothing, or its config cannot be read."""
+    if row.label or (section.options and row.runs[0].options):
         return describe(section, row)
     return row.runs[0].run.folder.name if len(row.runs) == 1 else "all seeds"
 

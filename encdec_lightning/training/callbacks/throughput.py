@@ -57,9 +57,10 @@ class Throughput(lightning.Callback):
     `train/tokens_per_second` (source and target, without padding) and `train/examples_per_second`, of all ranks;
     `train/padding`, the share of padding in the batches; `train/mfu`, the share of the matrix products' peak, which is
     measured before the first step; `train/seconds_data`, `_forward`, `_backward`, `_optimizer`, of an optimizer step,
-    waiting for data included; `train/seconds`, `train/tokens` and `train/target_tokens`, of the whole training so far, for
-    curves against them; `train/memory_gib`, the most memory so far: the device's, or the process's on CPU. On a GPU, which
-    works behind the program's back, the parts are those of the last batch alone, before which the program waits.
+    waiting for data included; `train/seconds`, `train/tokens` and `train/target_tokens`, of the whole training so far,
+    for curves against them; `train/memory_gib`, the most memory so far: the device's, or the process's on CPU. On a
+    GPU, which works behind the program's back, the parts are those of the last batch alone, before which the program
+    waits.
     """
 
     logged: ClassVar[tuple[str, ...]] = (
