@@ -106,7 +106,7 @@ async function start() {
     document.documentElement.dataset.drawn = Math.round(performance.now());
   } catch (error) {
     for (const id of ["plots-wait", "examples-wait"]) {
-      byId(id).textContent = `This part cannot be shown (${error.message}). A browser of 2023 or later is needed.`;
+      byId(id).textContent = `This part cannot be shown (${error.message}). A browser of 2024 or later is needed.`;
       byId(id).hidden = false;
     }
     throw error;

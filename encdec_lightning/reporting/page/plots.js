@@ -8,6 +8,7 @@ const DASHES = ["solid", "dash", "dot", "dashdot"];
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down"];
 const GRID = "rgba(128, 128, 128, 0.3)";
 const STEPS = { name: "step", title: "optimizer steps" };
+const NARROW = matchMedia("(max-width: 700px)");
 /** Points of a curve up to which each is marked. */
 const MARKED = 60;
 /** Characters of a row's name above which the legend stands below a plot. */
@@ -53,7 +54,7 @@ class Plots {
       const save = byId(id).querySelector(".save");
       save.addEventListener("click", () => Plotly.downloadImage(this.place(id), { format: "svg", filename: id, width: 900, height: 500 }));
     }
-    addEventListener("resize", () => this.draw());
+    NARROW.addEventListener("change", () => this.draw()); // within one form of the page, Plotly follows the width
   }
 
   place(id) {
@@ -182,7 +183,7 @@ class Plots {
   /** Draw with the page's colours and fonts, the legend beside or, on a narrow screen, below. */
   plot(id, traces, layout) {
     const style = getComputedStyle(document.body);
-    const narrow = innerWidth < 700;
+    const narrow = NARROW.matches;
     const axis = { gridcolor: GRID, zerolinecolor: GRID, linecolor: GRID, automargin: true };
     const rows = new Set(traces.map((trace) => trace.legendgroup)).size;
     const below = narrow || traces.some((trace) => trace.name.length > LONG_NAME);
