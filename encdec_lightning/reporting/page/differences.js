@@ -88,12 +88,13 @@ function nearestDifference(references, text, caseCounts) {
 /** Pieces as nodes; `withMissing` shows the words of the reference that are missing, too. */
 function marked(pieces, withMissing) {
   const nodes = [];
+  let before = "same";
   for (const [kind, text] of pieces) {
     if (kind === "missing" && !withMissing) continue;
-    const space = /^\s+/.exec(text)?.[0] ?? "";
-    if (kind === "same") nodes.push(text);
-    else if (kind === "extra") nodes.push(space, element("ins", {}, text.slice(space.length)));
-    else nodes.push(space || " ", element("del", {}, text.slice(space.length)), " ");
+    const space = /^\s+/.exec(text)?.[0] ?? (nodes.length && [kind, before].includes("missing") ? " " : "");
+    const word = text.trimStart();
+    nodes.push(space, kind === "same" ? word : element(kind === "extra" ? "ins" : "del", {}, word));
+    before = kind;
   }
   return nodes;
 }

@@ -187,7 +187,7 @@ class Plots {
     const axis = { gridcolor: GRID, zerolinecolor: GRID, linecolor: GRID, automargin: true };
     const rows = new Set(traces.map((trace) => trace.legendgroup)).size;
     const below = narrow || traces.some((trace) => trace.name.length > LONG_NAME);
-    const height = below ? 360 + 22 * rows : Math.max(400, 60 + 20 * rows);
+    const height = below ? 360 + 22 * rows : Math.max(400, 60 + 28 * rows);
     Plotly.react(
       this.place(id),
       traces,
