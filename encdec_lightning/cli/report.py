@@ -10,6 +10,8 @@ from pathlib import Path
 from encdec_lightning.cli.arguments import Parser, command
 from encdec_lightning.errors import UserError
 
+EXAMPLES = 5000
+"""Of a test set in the page, by default."""
 DESCRIPTION = """Runs side by side, in one table for each test set.
 
 The options that differ are columns, seeds are folded into mean and standard deviation, the best values are bold, and
@@ -24,7 +26,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(argv: Sequence[str] | None) -> None:
-    from encdec_lightning.reporting.page.page import EXAMPLES, check_plots, page
     from encdec_lightning.reporting.report.formats import FORMATS, terminal
 
     parser = Parser("encdec-report", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -52,6 +53,8 @@ def _report(argv: Sequence[str] | None) -> None:
     if given.examples < 1:
         raise UserError("--examples", given.examples, "it must be 1 or more")
     if given.html is not None:
+        from encdec_lightning.reporting.page.page import check_plots, page
+
         check_plots(given.html)
     metrics = given.metrics.split(",") if given.metrics else None
     sections, said = read_report([*map(Path, given.folders)], given.against, given.sort, metrics)

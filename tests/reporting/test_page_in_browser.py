@@ -120,6 +120,8 @@ def test_search_and_filters(opened: Browser, runs: Path) -> None:
     found = [key for key, one in own["tied1"].items() if "house red" in f"{one.source}\n{one.reference}".lower()]
     change(opened, "where", "source")
     assert count(opened) == f"{len(found)} of 61 examples" and ids(opened)[0] == found[0]
+    change(opened, "missing", False)
+    assert opened.run("document.querySelector('.prediction p').textContent") == own["tied1"][found[0]].prediction
     opened.run("document.querySelector('#filters [type=reset]').click()")
     opened.wait("document.getElementById('count').textContent === '61 of 61 examples'")
 

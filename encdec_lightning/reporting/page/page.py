@@ -26,8 +26,6 @@ from encdec_lightning.reporting.report.rows import Section
 
 SCRIPTS = ("tables.js", "differences.js", "virtual_list.js", "filters.js", "examples.js", "plots.js", "page.js")
 """The page's own code, in the order in which it stands in the page's one script."""
-EXAMPLES = 5000
-"""Of a test set, by default."""
 
 
 def check_plots(path: Path) -> None:
@@ -37,7 +35,7 @@ def check_plots(path: Path) -> None:
         raise UserError("--html", str(path), expected)
 
 
-def page(sections: Sequence[Section], said: Sequence[str], most: int = EXAMPLES) -> str:
+def page(sections: Sequence[Section], said: Sequence[str], most: int) -> str:
     """The page of a report; `said` are the sentences on what is missing, `most` bounds the examples of a test set."""
     from plotly.offline import get_plotlyjs
 
