@@ -126,6 +126,14 @@ def test_what_does_not_fit_together_is_said(runs):
     assert "seed=3 has 1 predictions that are no texts, or whose id occurs twice" in told
 
 
+def test_that_a_script_is_unknown_to_the_score_is_said(tmp_path):
+    run = made(tmp_path / "one", "tied", 1, 0.1)
+    run.write_predictions([Prediction("0", "a", "猫", "猫"), Prediction("1", "a", "cat", "cat", ("猫",))])
+    data = read(tmp_path).data()
+    assert [each[4] for each in data["examples"]] == [[0.0], [100.0]]
+    assert data["notes"] == ["ROUGE-L can compare nothing in 1 of the examples; they score 0."]
+
+
 def test_a_part_of_many_examples_is_spread_evenly(runs):
     data = read(runs, most=20).data()
     assert [each[0] for each in data["examples"]] == [str(3 * place) for place in range(20)]

@@ -51,6 +51,9 @@ def examples(runs: Sequence[Shown], most: int) -> dict[str, Any]:
         notes.append(f"{most:,} of the {len(ids):,} examples are in this page, spread evenly over the file.")
         ids = [ids[place * len(ids) // most] for place in range(most)]
     metric = _metric(runs)
+    unscorable = sum(all(map(metric.unscorable, first[key].references)) for key in ids)
+    if unscorable:
+        notes.append(f"ROUGE-L can compare nothing in {unscorable:,} of the examples; they score 0.")
     return {
         "examples": [_example(key, first[key], [output.get(key) for output in outputs], metric) for key in ids],
         "signature": metric.signature,
