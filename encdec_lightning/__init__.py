@@ -41,6 +41,8 @@ The map, from left to right; each room imports only from rooms to its left:
                                systems.py
     reporting/report/          folders of runs in, tables out: folders.py, rows.py, paired.py, printed.py,
                                formats.py
+    reporting/page/            tables and runs in, one page of HTML out: page.py, runs.py, tables.py, plots.py,
+                               examples.py; the page's own page.html, page.css and scripts
     config.py, rules.py        the tree of options; composed values in, checked objects out
     launch/                    command lines in, runs out: settle.py, auto_precision.py, processes.py, run_folder.py,
                                worker.py, submit.py, prepare.py, evaluation.py, points.py,

@@ -53,6 +53,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (wheel,) = folder.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "encdec_lightning/conf/train.yaml" in names and "encdec_lightning/py.typed" in names
+    page = [name for name in names if name.startswith("encdec_lightning/reporting/page/")]
+    assert {Path(name).suffix for name in page} == {".py", ".html", ".css", ".js"}
     assert not [name for name in names if name.startswith(("tests", "conf", "experiments"))]
     venv.create(folder / "venv", with_pip=True)
     scripts = folder / "venv" / "bin"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from contextlib import suppress
 from pathlib import Path
 
 from encdec_lightning.run import Run
@@ -12,7 +13,8 @@ Points = list[tuple[int, float]]
 
 def draw_curves(run: Run) -> None:
     """Write `curves.png`: training and validation loss over optimizer steps. Does nothing without a csv log."""
-    training, validation = (points(run.logs, name) for name in ("train/loss", "val/loss"))
+    curves = logged(run.logs)
+    training, validation = (curves.get(name, []) for name in ("train/loss", "val/loss"))
     if not training and not validation:
         return
     from matplotlib.figure import Figure
@@ -31,10 +33,16 @@ def draw_curves(run: Run) -> None:
 
 def points(logs: Path, name: str) -> Points:
     """(step, value) of one logged name over all csv logs of a run; where a resumed run repeats a step, the later."""
-    found: dict[int, float] = {}
+    return logged(logs).get(name, [])
+
+
+def logged(logs: Path) -> dict[str, Points]:
+    """The points of every logged name. What is no number is passed over, as in a line that is cut off."""
+    found: dict[str, dict[int, float]] = {}
     for file in sorted(logs.glob("**/metrics.csv"), key=lambda path: path.stat().st_mtime):
-        with file.open(newline="", encoding="utf-8") as stream:
+        with file.open(newline="", encoding="utf-8", errors="replace") as stream, suppress(csv.Error):
             for row in csv.DictReader(stream):
-                if row.get(name):
-                    found[int(row["step"])] = float(row[name])
-    return sorted(found.items())
+                for name, text in row.items():
+                    with suppress(ValueError, TypeError, KeyError):  # an empty cell, or no step
+                        found.setdefault(name, {})[int(row["step"])] = float(text)
+    return {name: sorted(values.items()) for name, values in found.items() if values and name not in ("step", "epoch")}

@@ -5,48 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-import random
 import statistics
 from pathlib import Path
 
 import pytest
+from reports import made
 
 from encdec_lightning.cli.report import main
-from encdec_lightning.evaluation.registry import score_all
-from encdec_lightning.records import Prediction
 from encdec_lightning.reporting.report.folders import read_report
 from encdec_lightning.reporting.report.formats import latex, markdown, table, tex
-from encdec_lightning.reporting.results import flatten
 from encdec_lightning.run import Run
-
-WORDS = "the a cat dog sat ran on mat house red".split()
-
-
-def predictions(error: float, seed: int, count: int = 60) -> list[Prediction]:
-    """Of a system that writes each word wrong with some probability."""
-    texts, draw = random.Random(0), random.Random(seed)
-    references = [" ".join(texts.choices(WORDS, k=8)) for _ in range(count)]
-    return [
-        Prediction(str(i), f"{text} and more", text,
-                   " ".join(draw.choice(WORDS) if draw.random() < error else word for word in text.split()))
-        for i, text in enumerate(references)
-    ]  # fmt: skip
-
-
-def made(
-    folder: Path, weights: str, seed: int, error: float | None, state: str = "finished", rate: float = 1e-4
-) -> Run:
-    config = {"name": "x", "seed": seed, "model": {"encoder": "/c/bert", "weights": weights},
-              "training": {"learning_rate": rate}, "task": {"test": "data/test.jsonl", "metrics": ["rouge", "ter"]}}  # fmt: skip
-    run = Run.create(folder, config, folder.name)
-    run.set_state(state, "it broke" if state == "failed" else None)
-    if error is not None:
-        found = predictions(error, seed)
-        run.write_predictions(found)
-        scores, _ = score_all(found, ["rouge", "ter"])
-        run.write_metrics({**flatten("test", scores), "test/examples": len(found), "data/test_fingerprint": "f",
-                           "parameters": 1234567, "train/seconds": 10.0 + seed})  # fmt: skip
-    return run
 
 
 @pytest.fixture
@@ -71,6 +39,15 @@ def test_options_are_columns_and_seeds_are_folded(runs):
     assert section.rows[1].state == "1 failed, 1 running of 2" and not section.rows[1].scores
     assert any("broken: it broke" in line for line in said)
     assert section.best("rouge1") == {0} and section.best("ter") == {0}  # more of the one, less of the other
+
+
+def test_baselines_are_those_of_a_run_that_has_scored_them(runs):
+    (section,), _ = read_report([runs])
+    assert not any(row.label for row in section.rows)
+    tested = Run(runs / "good2")
+    tested.write_metrics({**tested.metrics(), "baseline/lead_sentence/rouge1": 12.5})
+    (section,), _ = read_report([runs])  # the first run, bad1, has none
+    assert section.rows[0].label == "lead sentence" and section.rows[0].scores["rouge1"].mean == 12.5
 
 
 def test_one_run_alone_keeps_its_interval(runs):
@@ -150,6 +127,23 @@ def test_mistakes(arguments, sentence, runs, monkeypatch, capsys):
     monkeypatch.chdir(runs)
     assert main(arguments) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_run_with_a_damaged_config_is_a_row_of_its_own(runs):
+    (runs / "good2" / "config.yaml").write_text("{")
+    (section,), said = read_report([runs])
+    assert section.options == ["model.weights"]  # that nothing is known of one is no difference
+    assert [(row.options, len(row.runs)) for row in section.rows if row.options == ("-",)] == [(("-",), 1)]
+    assert next(row for row in section.rows if row.options == ("tied",)).scores["rouge1"].deviation is None
+    (alone,), _ = read_report([runs / "good1", runs / "good2"])
+    assert alone.options == [] and len(alone.rows) == 2
+    assert all("good2" not in line or "config.yaml cannot be read" in line for line in said)
+
+
+def test_a_run_of_which_nothing_can_be_read_is_a_row(tmp_path):
+    made(tmp_path / "lost", "tied", 1, None, "failed").config_file.write_text("{")
+    (section,), _ = read_report([tmp_path])
+    assert section.title == "an unknown test set" and [row.state for row in section.rows] == ["failed"]
 
 
 def test_damaged_runs_are_rows_too(runs):

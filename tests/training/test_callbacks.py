@@ -86,19 +86,23 @@ def test_throughput_counts_real_tokens_and_all_of_the_time(files: tiny.Files, tm
     assert last["train/seconds_optimizer"] > 0.05
     assert all(last[f"train/seconds_{part}"] > 0 for part in PARTS)
     assert 0 <= last["train/padding"] < 1 and last["train/memory_gib"] > 0.05
+    assert last["train/tokens"] == totals.tokens
+    assert last["train/target_tokens"] == totals.target_tokens == sum(each.target_tokens for each in batches)
+    assert last["train/seconds"] == pytest.approx(totals.seconds)
+    assert [float(row["train/seconds"]) for row in rows] == sorted(float(row["train/seconds"]) for row in rows)
     since = [each for number, each in enumerate(batches) if number >= len(batches) - 2]  # the last log's
     assert sum(each.tokens for each in since) / last["train/tokens_per_second"] < totals.seconds
 
 
 def test_totals_go_on_where_a_checkpoint_was_written() -> None:
     first = Throughput()
-    first._own = Totals(seconds=2.0, tokens=300, examples=30, flops=8.0, peak_flops=20.0)
+    first._own = Totals(2.0, 300, 30, flops=8.0, peak_flops=20.0, target_tokens=90)
     second = Throughput()
     second.load_state_dict(first.state_dict())
     assert second.totals == first._own  # also where nothing is left to do
-    second._own = Totals(seconds=1.0, tokens=100, examples=10, flops=4.0, peak_flops=10.0)
+    second._own = Totals(1.0, 100, 10, flops=4.0, peak_flops=10.0, target_tokens=30)
     second.on_train_end(SimpleNamespace(), None)
-    assert second.totals == Totals(seconds=3.0, tokens=400, examples=40, flops=12.0, peak_flops=30.0)
+    assert second.totals == Totals(3.0, 400, 40, flops=12.0, peak_flops=30.0, target_tokens=120)
     assert (second.totals.tokens_per_second, second.totals.mfu) == (400 / 3, 0.4)
 
 

@@ -95,7 +95,7 @@ def sections(runs: Sequence[tuple[Overview, Mapping[str, Any]]]) -> list[Section
 
 def _section(group: Sequence[tuple[Overview, Mapping[str, Any]]]) -> Section:
     overviews = [each for each, _ in group]
-    options = [name for name in differing(overviews) if name != SEED]
+    options = [name for name in differing([each for each in overviews if each.options]) if name != SEED]
     scores: dict[str, str] = {}
     better: dict[str, Literal["min", "max"]] = {}
     for _, metrics in group:
@@ -103,18 +103,29 @@ def _section(group: Sequence[tuple[Overview, Mapping[str, Any]]]) -> Section:
             scores.setdefault(name, str(metrics.get(f"test/{name}/signature", "")))
             if metrics.get(f"test/{name}/better") in ("min", "max"):
                 better[name] = metrics[f"test/{name}/better"]
-    folded: dict[tuple[str, ...], list[tuple[Overview, Mapping[str, Any]]]] = {}
+    folded: dict[tuple[str, tuple[str, ...]], list[tuple[Overview, Mapping[str, Any]]]] = {}
     for each, metrics in group:
-        folded.setdefault(tuple(option_of(each, name) for name in options), []).append((each, metrics))
-    rows = [_row("", key, members, "test", scores) for key, members in folded.items()]
+        values = tuple(option_of(each, name) for name in options)
+        alone = "" if each.options else str(each.run.folder)  # what nothing is known of is nobody's other seed
+        folded.setdefault((alone, values), []).append((each, metrics))
+    rows = [_row("", values, members, "test", scores) for (_, values), members in folded.items()]
     rows.sort(key=lambda row: tuple(map(_natural, row.options)))
     blank = ("",) * len(options)
     known = dict.fromkeys(key.split("/")[1] for _, metrics in group for key in metrics if key.startswith("baseline/"))
-    baselines = [_row(name.replace("_", " "), blank, group[:1], f"baseline/{name}", scores) for name in known]
+    baselines = [
+        _row(name.replace("_", " "), blank, _having(group, name), f"baseline/{name}", scores) for name in known
+    ]
     counts = [metrics["test/examples"] for _, metrics in group if "test/examples" in metrics]
-    return Section(
-        _file(overviews[0]), counts[0] if counts else None, options, [*scores], better, scores, [*baselines, *rows]
-    )
+    named = next((file for each in overviews if (file := _file(each))), "an unknown test set")
+    count = counts[0] if counts else None
+    return Section(named, count, options, [*scores], better, scores, [*baselines, *rows])
+
+
+def _having(
+    group: Sequence[tuple[Overview, Mapping[str, Any]]], baseline: str
+) -> Sequence[tuple[Overview, Mapping[str, Any]]]:
+    """The first of a section's runs that has scored a baseline."""
+    return [each for each in group if any(key.startswith(f"baseline/{baseline}/") for key in each[1])][:1]
 
 
 def _row(

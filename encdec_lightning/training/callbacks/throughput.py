@@ -34,6 +34,8 @@ class Totals:
     """What the model's mathematics needs."""
     peak_flops: float = 0.0
     """What the devices could have done in the same time."""
+    target_tokens: float = 0
+    """Real target tokens alone."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -55,7 +57,8 @@ class Throughput(lightning.Callback):
     `train/tokens_per_second` (source and target, without padding) and `train/examples_per_second`, of all ranks;
     `train/padding`, the share of padding in the batches; `train/mfu`, the share of the matrix products' peak, which is
     measured before the first step; `train/seconds_data`, `_forward`, `_backward`, `_optimizer`, of an optimizer step,
-    waiting for data included; `train/memory_gib`, the most memory so far: the device's, or the process's on CPU. On a
+    waiting for data included; `train/seconds`, `train/tokens` and `train/target_tokens`, of the whole training so far,
+    for curves against them; `train/memory_gib`, the most memory so far: the device's, or the process's on CPU. On a
     GPU, which works behind the program's back, the parts are those of the last batch alone, before which the program
     waits.
     """
@@ -63,6 +66,7 @@ class Throughput(lightning.Callback):
     logged: ClassVar[tuple[str, ...]] = (
         *("train/tokens_per_second", "train/examples_per_second", "train/padding", "train/mfu", "train/memory_gib"),
         *(f"train/seconds_{part}" for part in PARTS),
+        *("train/seconds", "train/tokens", "train/target_tokens"),
         "tokens/s",
     )
     """The names of all values that it logs: what may be monitored (`launch/checks/monitors.py`)."""
@@ -132,7 +136,7 @@ class Throughput(lightning.Callback):
         own = self._own
         self._own = Totals(
             own.seconds + seconds, own.tokens + batch.tokens, own.examples + batch.examples, own.flops + flops,
-            own.peak_flops + seconds * self._peak,
+            own.peak_flops + seconds * self._peak, own.target_tokens + batch.target_tokens,
         )  # fmt: skip
         if self._logs_at(trainer, index):
             self._log(trainer, module)
@@ -145,8 +149,11 @@ class Throughput(lightning.Callback):
     def _log(self, trainer: lightning.Trainer, module: Any) -> None:
         since, ranks = self._since, trainer.world_size
         names = ("tokens", "examples", "padded", "flops")
-        own = torch.tensor([since[name] for name in names], dtype=torch.float64, device=module.device)
-        tokens, examples, padded, flops = trainer.strategy.reduce(own, reduce_op="sum").tolist()
+        counted = [*(since[name] for name in names), self._own.tokens, self._own.target_tokens]
+        own = torch.tensor(counted, dtype=torch.float64, device=module.device)
+        tokens, examples, padded, flops, *so_far = trainer.strategy.reduce(own, reduce_op="sum").tolist()
+        slowest = torch.tensor(self._own.seconds, dtype=torch.float64, device=module.device)
+        seconds = self._before.seconds + trainer.strategy.reduce(slowest, reduce_op="max").item()
         steps = since["batches"] / trainer.accumulate_grad_batches
         sampled = steps if module.device.type == "cpu" else 1 / trainer.accumulate_grad_batches
         values = {
@@ -154,6 +161,9 @@ class Throughput(lightning.Callback):
             "examples_per_second": examples / since["seconds"],
             "padding": 1 - tokens / padded,
             "mfu": flops / since["seconds"] / self._peak / ranks if self._peak else 0.0,
+            "seconds": seconds,
+            "tokens": self._before.tokens + so_far[0],
+            "target_tokens": self._before.target_tokens + so_far[1],
             "memory_gib": peak_memory(module.device) / 2**30,
             **{f"seconds_{part}": since[part] / (steps if part == "data" else sampled) for part in PARTS},
         }

@@ -1,0 +1,1 @@
+"""Sections of a report in, one page of HTML out."""
