@@ -129,9 +129,13 @@ ARCHITECTURES: dict[str, Architecture] = {
     "distilbert": _ENCODER,
     "esmc": replace(_ENCODER, embeddings=("embed_tokens.",)),
     "eurobert": replace(_ENCODER, embeddings=("embed_tokens.",)),
+    "esm": replace(_POOLED, unused=("contact_head.",)),
     "flaubert": _XLM,
+    "gte": _POOLED,
     "ibert": replace(_POOLED, positions_before_first=2),
+    "jina_embeddings_v3": _POOLED,
     "longformer": replace(_POOLED, positions_before_first=2, unused=("_global.",)),
+    "luke": replace(_POOLED, positions_before_first=2, unused=("entity_embeddings.", "w2e_", "e2w_", "e2e_")),
     "megatron-bert": _POOLED,
     "mobilebert": replace(_POOLED, reads_padding=True),
     "modernbert": _ENCODER,
@@ -139,6 +143,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "nomic_bert": _ENCODER,
     "splinter": _ENCODER,
     "squeezebert": _ENCODER,
+    "ultrabert": _ENCODER,
     "xlm": _XLM,
     # The encoders of encoder-decoders.
     "t5": _T5,
@@ -192,6 +197,7 @@ CANNOT_ENCODE = {
     "canine": "it has no word embeddings, and its output changes with the padding of a batch",
     "roc_bert": "it also needs the shapes and the pronunciations of its characters",
     "gpt_neo": "its causal mask cannot be taken off",
+    "mra": "its attention runs on CUDA alone, and elsewhere gives nothing",
     "trocr": "it is a decoder only",
 }
 CANNOT_DECODE = {

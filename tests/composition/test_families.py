@@ -27,6 +27,8 @@ from encdec_lightning.training.freezing import freeze
 ENCODERS = [("encoder", name) for name, each in ARCHITECTURES.items() if each.encodes != "no"]
 DECODERS = [("decoder", name) for name, each in ARCHITECTURES.items() if each.decodes]
 PREFIXES = [("prefix", name) for name, each in ARCHITECTURES.items() if each.prefixes]
+FUSED = ("gte", "jina_embeddings_v3", "nomic_bert")
+"""Families whose files fuse some tensors."""
 BOTH = [name for name, each in ARCHITECTURES.items() if each.encodes != "no" and each.decodes]
 REFUSED = [
     *(("encoder", name) for name, each in ARCHITECTURES.items() if each.encodes == "no"),
@@ -201,7 +203,7 @@ def test_values_are_the_checkpoints(probe, role, family):
     model = probe(role, family)
     folders = {options["encoder"], options["decoder"]} - {None}
     stored = [load_file(Path(folder) / "model.safetensors") for folder in folders]
-    if family == "nomic_bert":  # its file fuses some
+    if family in FUSED:
         stored += [AutoModel.from_pretrained(folder).state_dict() for folder in folders]
     known = {value.numpy().tobytes() for values in stored for value in values.values()}
     computed = ARCHITECTURES[family].computed
