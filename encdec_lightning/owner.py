@@ -9,6 +9,7 @@ as it is for `STILL` seconds, on the clock of whoever waits, is that of a proces
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import socket
@@ -61,8 +62,8 @@ def _made(file: Path, flocked: bool) -> int:
         _write(descriptor, 0)
         while not _named(own, file, descriptor):
             left = _left(file, flocked)
-            if left is not None:
-                _put_away(file, left)
+            if left is not None and _taken_over(own, file, left):
+                break
     except BaseException:
         os.close(descriptor)
         raise
@@ -107,18 +108,47 @@ def _left(file: Path, flocked: bool) -> bytes | None:
     return first
 
 
-def _put_away(file: Path, left: bytes) -> None:
-    """Remove a file with this content. Of several processes that want to, one is first, whose new file goes back."""
-    aside = file.with_name(f"{file.name}.aside.{os.getpid()}{threading.get_ident()}")
-    try:
-        file.rename(aside)
-        if _content(aside) != left:
-            with suppress(OSError):
-                os.link(aside, file)
-    except FileNotFoundError:
-        return
-    finally:
-        aside.unlink(missing_ok=True)
+def _taken_over(own: Path, file: Path, left: bytes) -> bool:
+    """Put our file in the place of one with this content, whose process is gone; false where another one does so.
+
+    Whoever makes the claim to this content may do it: a file that one process alone can make, so that of several that
+    have seen the same one replaces it, and none replaces what that one has put there. A claim whose process is gone
+    too is passed over for the next.
+    """
+    number, name = 0, hashlib.sha256(left).hexdigest()[:16]
+    while True:
+        claim = file.with_name(f"{file.name}.{name}.{number}")
+        try:
+            descriptor = os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            if not _is_abandoned(claim, file, left):
+                return False
+            number += 1
+            continue
+        try:
+            _write(descriptor, 0)
+            if _content(file) != left:  # somebody had the claim before, and is done
+                return False
+            own.replace(file)
+            return True
+        finally:
+            os.close(descriptor)
+            for each in range(number + 1):
+                file.with_name(f"{file.name}.{name}.{each}").unlink(missing_ok=True)
+
+
+def _is_abandoned(claim: Path, file: Path, left: bytes) -> bool:
+    """Whether the process that has made a claim is gone; false as soon as the claim or what it is for is."""
+    until = time.monotonic() + STILL
+    while time.monotonic() < until:
+        content = _content(claim)
+        if content is None or _content(file) != left:
+            return False
+        told = _read(content)
+        if told.get("machine") == machine() and not _is_alive(told.get("process")):
+            return True
+        time.sleep(STILL / 600)
+    return True
 
 
 def _beat(file: Path, descriptor: int, over: threading.Event) -> None:

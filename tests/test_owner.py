@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import signal
@@ -140,30 +141,59 @@ def test_a_process_that_was_still_for_too_long_ends(run, holder):
         assert (run.folder / OWNER).exists()
 
 
-def test_of_many_that_take_over_one_does(tmp_path: Path):
+@pytest.mark.parametrize("rounds", [4, 12], ids=["that work", "that hardly work"])
+def test_of_many_that_take_over_one_does(tmp_path: Path, monkeypatch, rounds):
     """All see the same file that has been left, and none of them holds a lock of `flock`."""
-    file = tmp_path / "owner"
-    for _ in range(5):
-        file.write_text(json.dumps({"process": 1, "host": "gone", "machine": "gone", "beat": "0"}))
-        holding, most, done = [0], [0], []
+    file, lost = tmp_path / "owner", []
+    monkeypatch.setattr(os, "_exit", lost.append)
+    for _ in range(rounds):
+        file.write_text(json.dumps({"process": 1 << 30, "host": "here", "machine": owner.machine(), "beat": "0"}))
+        holding, most, done, start = [0], [0], [], threading.Barrier(8)
 
-        def work(holding=holding, most=most, done=done) -> None:
+        def work(holding=holding, most=most, done=done, start=start) -> None:
+            start.wait()
             try:
                 with owned(file, flocked=False):
                     holding[0] += 1
                     most[0] = max(most[0], holding[0])
-                    time.sleep(0.4)
+                    time.sleep(2 / rounds)
                     holding[0] -= 1
                     done.append(True)
             except Taken:
                 pass
 
-        threads = [threading.Thread(target=work) for _ in range(6)]
+        threads = [threading.Thread(target=work) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert most == [1] and done
+        assert most == [1] and done and not lost
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_who_saw_what_was_left_too_late_does_not_remove_what_came_after(tmp_path: Path):
+    """Two have read the same file; the second comes to the taking over when the first one works already."""
+    file = tmp_path / "owner"
+    left = json.dumps({"process": 1 << 30, "host": "here", "machine": owner.machine(), "beat": "0"}).encode()
+    file.write_bytes(left)
+    with owned(file, flocked=False):
+        before = file.stat().st_ino
+        (tmp_path / "late").write_text("{}")
+        assert not owner._taken_over(tmp_path / "late", file, left)
+        assert file.stat().st_ino == before
+
+
+@pytest.mark.parametrize("content", [b"", json.dumps({"process": 1 << 30, "machine": "ours"}).encode()])
+def test_a_claim_whose_process_is_gone_is_passed_over(tmp_path: Path, monkeypatch, content):
+    monkeypatch.setattr(owner, "machine", lambda: "ours")
+    file = tmp_path / "owner"
+    file.write_text(json.dumps({"process": 1 << 30, "host": "here", "machine": "ours", "beat": "0"}))
+    name = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    for number in range(2):
+        (tmp_path / f"owner.{name}.{number}").write_bytes(content)
+    with owned(file, flocked=False):
+        assert json.loads(file.read_bytes())["process"] == os.getpid()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]"])
