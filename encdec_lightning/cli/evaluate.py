@@ -23,7 +23,7 @@ LEGEND = (
 )
 FILES = ("references", "sources", "metrics")
 OTHER = ("prompt", "source_language", "target_language", "dtype")
-ACTING = ("task", "data", "generation", "folder", "name")
+ACTING = ("task", "data", "generation", "folder")
 """The nodes and options that act where another model is scored."""
 ELSEWHERE = f"it does not act with model=, but {', '.join((*ACTING, *OTHER))} do"
 NAMED = {

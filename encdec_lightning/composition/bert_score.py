@@ -70,9 +70,10 @@ class BertScore:
     def _vectors(self, texts: set[str]) -> dict[str, torch.Tensor]:
         """For each text the vectors of its tokens, of length 1, without the special tokens around it: (T, H)."""
         model, tokenizer, longest = _opened(self._checkpoint)
-        encoded = tokenizer(sorted(texts, key=len), truncation=True, max_length=longest)["input_ids"]
+        ordered = sorted(texts, key=lambda text: (len(text), text))
+        encoded = tokenizer(ordered, truncation=True, max_length=longest)["input_ids"]
         found: dict[str, torch.Tensor] = {}
-        for part, ids in zip(_batched(sorted(texts, key=len), BATCH), _batched(encoded, BATCH), strict=True):
+        for part, ids in zip(_batched(ordered, BATCH), _batched(encoded, BATCH), strict=True):
             given = tokenizer.pad({"input_ids": list(ids)}, padding_side="right", return_tensors="pt").to(model.device)
             inputs = {name: given[name] for name in ("input_ids", "attention_mask")}
             with torch.inference_mode():

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.other_model import OtherModel, Reading
 from encdec_lightning.launch.job.quiet import quiet
 from encdec_lightning.launch.job.refusals import refusals_of_the_disk
+from encdec_lightning.prediction.lines import windows
 from encdec_lightning.prediction.partial import Done, opened_output
 from encdec_lightning.progress import Progress
 from encdec_lightning.records import Pair, Prediction, plain
@@ -73,18 +73,22 @@ class Job:
 
 
 def given_options(generation: Generation, given: frozenset[str]) -> dict[str, Any]:
-    """The options of generation that a command names or a preset sets.
+    """The options of generation that a command names; all that transformers takes where it chooses a preset.
 
     Raises `UserError` for those that the model's own generate does not have.
     """
+    for name in generation.beyond_transformers():
+        expected = "the model's own generate does not know it"
+        raise UserError(f"generation.{name}", getattr(generation, name), expected)
     named, default = {each.partition(".")[2] for each in given if each.startswith("generation.")}, Generation()
+    taken = {"max_new_tokens", *generation.arguments(1)} if "generation" in given else set()
     found = {
         each.name: value
         for each in fields(Generation)
-        if (value := getattr(generation, each.name)) != getattr(default, each.name) or each.name in named
+        if (value := getattr(generation, each.name)) != getattr(default, each.name)
+        or each.name in named
+        or (NAMES.get(each.name, each.name) in taken and value is not None)
     }
-    for name in generation.beyond_transformers():
-        raise UserError(f"generation.{name}", found[name], "the model's own generate does not know it")
     if found.get("num_return_sequences", 1) > 1:
         raise UserError("generation.num_return_sequences", found["num_return_sequences"], "one text is scored, give 1")
     return {
@@ -157,7 +161,8 @@ def _write_texts(job: Job, pairs: Sequence[Pair], digest: str, path: Path) -> in
         budget = job.config.data.evaluation_batch_tokens or job.config.data.batch_tokens
         done = output.done.sources
         with Progress("generating", len(pairs), "texts", begin=done) as progress:
-            for window in _windows(pairs[done:]):
+            for window in windows(pairs[done:], WINDOW):
+                torch.manual_seed(done)  # of draws, so that a start that goes on writes what one alone does
                 texts = {}
                 for key, text in model.texts([(pair.id, pair.source) for pair in window], arguments, budget):
                     texts[key] = text
@@ -166,12 +171,6 @@ def _write_texts(job: Job, pairs: Sequence[Pair], digest: str, path: Path) -> in
                 lines = [_line(pair, texts[pair.id]) for pair in window]
                 output.write("".join(lines), Done(done))
     return model.parameters
-
-
-def _windows(pairs: Sequence[Pair]) -> Iterator[list[Pair]]:
-    remaining = iter(pairs)
-    while window := list(islice(remaining, WINDOW)):
-        yield window
 
 
 def _line(pair: Pair, text: str) -> str:

@@ -76,8 +76,9 @@ def one_by_one(model, tokenizer, texts: dict[str, str], **arguments) -> dict[str
         ([], {}),
         (["generation.num_beams=1", "generation.max_length=5"], {"num_beams": 1, "max_new_tokens": 5}),
         (["generation=beam", "generation.num_beams=3"], {"num_beams": 3}),
+        (["generation=greedy"], {"num_beams": 1, "no_repeat_ngram_size": 0}),
     ],
-    ids=["its own", "greedy", "a preset"],
+    ids=["its own", "options", "a preset", "a preset of defaults"],
 )
 def test_a_model_writes_what_its_own_generate_writes(given, arguments, bart, files, in_tmp):
     tokenizer, model = AutoTokenizer.from_pretrained(bart), BartForConditionalGeneration.from_pretrained(bart).eval()

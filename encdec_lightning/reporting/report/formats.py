@@ -104,7 +104,7 @@ def terminal(sections: Sequence[Section], width: int) -> Group:
         parts += [made, *map(Text, notes(section))]
         if left_out:
             parts.append(
-                Text(f"There is no room here for {', '.join(left_out)}: --markdown, --csv and --html have all.")
+                Text(f"There is no room here for {', '.join(left_out)}: encdec-report --csv or --html has all.")
             )
     return Group(*parts)
 
