@@ -175,6 +175,9 @@ def open_run(given: Mapping[str, str], options: Mapping[str, str], mistakes: lis
             run = opened_run(given["run"])
             import_nothing_of(run)
             values = run.config()
+            if "checkpoint" in (values.get("model") or {}):
+                expected = "it holds the texts of a model that was not trained here; to go on, give its command again"
+                raise UserError("run", given["run"], expected)
     except UserError as mistake:
         raise UserErrors([mistake, *found]) from None
     if "run" not in given:

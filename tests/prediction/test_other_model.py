@@ -198,6 +198,9 @@ def test_the_report_has_the_model_beside_trained_ones_of_the_same_test_set(bart,
     told = capsys.readouterr().out
     assert told.count("Test scores on") == 1
     assert all(word in told for word in ("bart", "gpt2", "bfloat16", "parameters", "rouge1"))
+    assert main(["run=runs/bart"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "it holds the texts of a model that was not trained here" in line
     assert "monitor" not in told and "validate" not in told  # a training alone has them
 
 
