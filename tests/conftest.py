@@ -75,6 +75,8 @@ def probe(files: tiny.Files, tmp_path_factory: pytest.TempPathFactory) -> Any:
             return {"encoder": checkpoint, "decoder": checkpoint, "weights": role, "encoder_bidirectional": unmasked}
         if role == "encoder":
             return {"encoder": checkpoint, "decoder": files.bert, "encoder_bidirectional": unmasked}
+        if role == "merged":
+            return {"encoder": files.bert, "decoder": checkpoint, "cross_attention_kind": "merged"}
         return {"encoder": files.bert if role == "decoder" else None, "decoder": checkpoint}
 
     def folder_of(family: str) -> str:

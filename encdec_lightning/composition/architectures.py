@@ -7,69 +7,16 @@ Every entry passes the probe of tests/composition/test_families.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForTextEncoding, PretrainedConfig
+from transformers import AutoModelForTextEncoding, PretrainedConfig
 
-
-def _positions_can_be_given(config: PretrainedConfig) -> str | None:
-    return None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """What composition must know about one family."""
-
-    encodes: Literal["no", "yes", "unmasked"] = "no"
-    """Whether it can be the encoder; `unmasked` only with its causal mask taken off."""
-    decodes: bool = False
-    """Whether it can be the decoder: causal, with cross-attention."""
-    prefixes: bool = False
-    """Whether it can be a decoder alone, that reads the source as a prefix."""
-    embeddings: tuple[str, ...] = ("embeddings.",)
-    """Prefixes of the embedding block's parameters: what the two sides share under tied embeddings."""
-    cross_attention: bool = False
-    """Whether its checkpoints have cross-attention."""
-    depth: str = "num_hidden_layers"
-    """Name of the config's number of layers."""
-    positions: str | None = "max_position_embeddings"
-    """Name of the config's number of positions; None where positions are relative and without an end."""
-    positions_before_first: int = 0
-    """Rows of the position table in front of the first token's: a token equal to the padding token shifts positions."""
-    encoder_class: Any = AutoModel
-    """What builds the encoder."""
-    encoder_arguments: tuple[tuple[str, Any], ...] = ()
-    """Arguments of the base model when it is the encoder."""
-    decoder_class: Any = AutoModelForCausalLM
-    """What builds the decoder."""
-    renamed: tuple[tuple[str, str], ...] = ()
-    """Pattern and replacement for the names of a checkpoint's tensors that transformers would not find."""
-    computed: tuple[str, ...] = ()
-    """Prefixes of parameters that are no checkpoint's and not trained, since they are computed (sinusoids)."""
-    unused: tuple[str, ...] = ()
-    """Parts of the names of parameters that no output here depends on."""
-    positions_given: Literal["argument", "module", "module, one for all"] = "argument"
-    """Where a decoder's positions come in from outside: as an argument of its forward, or of its module
-    `embed_positions`, there perhaps one for all rows."""
-    why_positions_are_not_given: Callable[[PretrainedConfig], str | None] = _positions_can_be_given
-    """Why a decoder of this config counts positions by itself, so that they cannot come in; None where they can."""
-    window: str = "sliding_window"
-    """Name of the config's number of tokens that attention sees, which has no value where it sees all."""
-    mixes_dtypes: bool = False
-    """Whether its code brings fp32 into a model of another dtype, so that only autocast runs it in mixed precision."""
-    packs: bool = False
-    """Whether a token's position can be given, so that examples can lie side by side in one row."""
-    reads_padding: bool = False
-    """Whether a token's embedding depends on its neighbour's, so that the padding token's must be zero."""
-
-    @property
-    def opens_in_stock(self) -> bool:
-        """Whether transformers' own `EncoderDecoderModel` can open it as an encoder."""
-        return self.encoder_class is AutoModel
+from encdec_lightning.composition.adapter.config import MODEL_TYPE, family
+from encdec_lightning.composition.architecture import Architecture
+from encdec_lightning.composition.layout import Fused, Layout
 
 
 def _alibi(config: PretrainedConfig) -> str | None:
@@ -82,6 +29,65 @@ def _sinusoids(config: PretrainedConfig) -> str | None:
     return None if config.use_learned_position_embeddings else "its sinusoids count positions by themselves"
 
 
+def _after_each_part(config: PretrainedConfig) -> Layout:
+    return Layout(after="post_attention_layernorm", between="pre_feedforward_layernorm")
+
+
+def _llama(config: PretrainedConfig) -> Layout:
+    return Layout()
+
+
+def _granite(config: PretrainedConfig) -> Layout:
+    return Layout(scale="residual_multiplier")
+
+
+def _olmo2(config: PretrainedConfig) -> Layout:
+    return Layout(before=None, after="post_attention_layernorm", between="mlp")
+
+
+def _opt(config: PretrainedConfig) -> Layout:
+    between = "final_layer_norm" if config.do_layer_norm_before else "fc1"
+    return Layout(output="out_proj", before="self_attn_layer_norm", between=between, dropout="dropout")
+
+
+def _phi(config: PretrainedConfig) -> Layout:
+    return Layout(output="dense", norms=("q_layernorm", "k_layernorm"), between=None, dropout="resid_pdrop")
+
+
+def _gptj(config: PretrainedConfig) -> Layout:
+    return Layout(
+        attention="attn", output="out_proj", before="ln_1", between=None, dropout="resid_pdrop", attends_to_cache=False
+    )
+
+
+def _gpt_neox(config: PretrainedConfig) -> Layout:
+    between = None if config.use_parallel_residual else "post_attention_layernorm"
+    return Layout(attention="attention", between=between, dropout="hidden_dropout", **_BY_HEAD)
+
+
+def _bloom(config: PretrainedConfig) -> Layout:
+    return Layout(attention="self_attention", dropout="hidden_dropout", **_BY_HEAD)
+
+
+def _falcon(config: PretrainedConfig) -> Layout:
+    new, one = config.new_decoder_architecture, config.multi_query
+    fused: Fused = "by group" if new else "one group" if one else "by head"
+    before = "ln_attn" if new and config.num_ln_in_parallel_attn != 1 else "input_layernorm"
+    between = None if config.parallel_attn or new else "post_attention_layernorm"
+    return Layout(
+        attention="self_attention",
+        before=before,
+        between=between,
+        dropout="hidden_dropout",
+        **{**_BY_HEAD, "fused": fused},
+    )
+
+
+def _modernbert(config: PretrainedConfig) -> Layout:
+    return Layout(attention="attn", output="Wo", before="attn_norm", between="mlp_norm")
+
+
+_BY_HEAD: Any = {"queries_keys_values": "query_key_value", "output": "dense", "fused": "by head"}
 _NO_POOLER = (("add_pooling_layer", False),)
 _BERT = Architecture(encodes="yes", decodes=True, encoder_arguments=_NO_POOLER, packs=True)
 _ROBERTA = replace(_BERT, positions_before_first=2)
@@ -97,9 +103,10 @@ _BART = Architecture(
     renamed=((r"^(model\.)?shared\.", "model.decoder.embed_tokens."),),
     positions_given="module",
 )
-_LLAMA = Architecture(encodes="unmasked", prefixes=True, embeddings=("embed_tokens.",))
-_GPT_J = replace(_LLAMA, embeddings=("wte.",))
-_GPT2 = replace(_GPT_J, decodes=True, embeddings=("wte.", "wpe."), packs=True)
+_LLAMA = Architecture(encodes="unmasked", prefixes=True, embeddings=("embed_tokens.",), layout=_llama)
+_GEMMA2 = replace(_LLAMA, layout=_after_each_part)
+_GPT_J = replace(_LLAMA, embeddings=("wte.",), layout=_gptj)
+_GPT2 = replace(_GPT_J, decodes=True, embeddings=("wte.", "wpe."), packs=True, layout=None)
 
 ARCHITECTURES: dict[str, Architecture] = {
     # Both sides: encoders that transformers can also run as decoders.
@@ -161,7 +168,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "plbart": _BART,
     "roc_bert": replace(_BERT, encodes="no"),
     "trocr": replace(_BART, why_positions_are_not_given=_sinusoids),
-    # Language models: decoders alone, or encoders without their causal mask; gpt2 and xglm also decoders.
+    # Language models: decoders, encoders without their causal mask, or alone; gpt2 and xglm have cross-attention.
     "gpt2": _GPT2,
     "gpt-sw3": _GPT2,
     "bloom": replace(
@@ -169,23 +176,27 @@ ARCHITECTURES: dict[str, Architecture] = {
         embeddings=("word_embeddings.", "word_embeddings_layernorm."),
         positions=None,
         why_positions_are_not_given=_alibi,
+        layout=_bloom,
     ),
-    "falcon": replace(_LLAMA, embeddings=("word_embeddings.",), why_positions_are_not_given=_alibi),
+    "falcon": replace(
+        _LLAMA, embeddings=("word_embeddings.",), why_positions_are_not_given=_alibi, layout=_falcon
+    ),
     "gemma": _LLAMA,
-    "gemma2": _LLAMA,
-    "gemma3_text": _LLAMA,
-    "gpt_neox": replace(_LLAMA, embeddings=("embed_in.",)),
+    "gemma2": _GEMMA2,
+    "gemma3_text": _GEMMA2,
+    "gpt_neox": replace(_LLAMA, embeddings=("embed_in.",), layout=_gpt_neox),
     "gptj": _GPT_J,
-    "granite": _LLAMA,
+    "granite": replace(_LLAMA, layout=_granite),
     "llama": _LLAMA,
     "mistral": _LLAMA,
-    "olmo2": _LLAMA,
-    "opt": replace(_LLAMA, embeddings=("decoder.embed_tokens.", "decoder.embed_positions.")),
-    "phi": _LLAMA,
+    "modernbert-decoder": replace(_LLAMA, embeddings=("embeddings.",), layout=_modernbert),
+    "olmo2": replace(_LLAMA, layout=_olmo2),
+    "opt": replace(_LLAMA, embeddings=("decoder.embed_tokens.", "decoder.embed_positions."), layout=_opt),
+    "phi": replace(_LLAMA, layout=_phi),
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
     "smollm3": _LLAMA,
-    "xglm": replace(_LLAMA, decodes=True, mixes_dtypes=True),
+    "xglm": replace(_LLAMA, decodes=True, mixes_dtypes=True, layout=None),
 }
 
 _PADDING = "its output changes with the padding of a batch"
@@ -207,7 +218,10 @@ CANNOT_DECODE = {
     "prophetnet": "its predictions depend on later tokens, and its cache changes them",
 }
 
-CROSS_ATTENTION = (".crossattention.", ".ln_cross_attn.", ".encoder_attn.", ".encoder_attn_layer_norm.")
+CROSS_ATTENTION = (
+    *(".cross_attention.", ".crossattention.", ".ln_cross_attn."),
+    *(".encoder_attn.", ".encoder_attn_layer_norm."),
+)
 """Parts of the names of cross-attention parameters, in every family."""
 FROM_THE_SOURCE = (".key.", ".value.", ".k_proj.", ".v_proj.", ".c_attn.")
 """Parts of the names of those cross-attention parameters that read the source."""
@@ -233,7 +247,24 @@ HEADS = ("ForMaskedLM", "ForPreTraining", "LMHeadModel", "ForCausalLM", "ForCond
 
 def architecture_of(config: PretrainedConfig) -> Architecture:
     """The architecture of a part of a composed model, which `check` has accepted."""
-    return ARCHITECTURES[config.model_type]
+    known = known_architecture(config)
+    assert known is not None
+    return known
+
+
+def known_architecture(config: PretrainedConfig) -> Architecture | None:
+    """The architecture of any config's family, none if it is not known here."""
+    own = ARCHITECTURES.get(family(config))
+    if own is None or config.model_type != MODEL_TYPE:
+        return own
+    return replace(own, encodes="no", decodes=True, prefixes=False, cross_attention=True, layout=None)
+
+
+def layout_of(config: PretrainedConfig) -> Layout:
+    """Where the layers of a language model without cross-attention can take it."""
+    layout = ARCHITECTURES[family(config)].layout  # of the language model in it
+    assert layout is not None
+    return layout(config)
 
 
 def has_head(config: PretrainedConfig) -> bool:

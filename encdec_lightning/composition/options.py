@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from encdec_lightning.errors import require
 
 Weights = Literal["untied", "tied_embeddings", "tied"]
 Init = Literal["pretrained", "random", "embeddings", "layers"]
 CrossAttentionInit = Literal["pretrained", "random", "self_attention"]
+CrossAttentionPlace = Literal["between", "after"]
+CrossAttentionKind = Literal["separate", "merged"]
+CrossAttentionGate = Literal["none", "zero"]
 Role = Literal["encoder", "decoder"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Added:
+    """The cross-attention that a language model without any is given."""
+
+    encoder: str
+    """The encoder's checkpoint, whose states it reads."""
+    place: CrossAttentionPlace | None = None
+    every: int = 1
+    kind: CrossAttentionKind = "separate"
+    gate: CrossAttentionGate = "none"
+
+    @property
+    def is_default(self) -> bool:
+        """Whether all is as it is where nothing is said, which families with cross-attention of their own allow."""
+        return self == Added(encoder=self.encoder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +46,8 @@ class Side:
     cross_attention: CrossAttentionInit | None
     """None for a side without cross-attention: an encoder, or a decoder alone."""
     bidirectional: bool
+    added: Added | None
+    """None for a side without cross-attention."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +81,18 @@ class Composition:
     """Start cross-attention as the decoder's checkpoint has it (bart's family), or else at random, as in the paper;
     always at random; or as a copy of each decoder layer's self-attention, which learns to use the source several times
     sooner where steps are few. Nothing without an encoder."""
+    cross_attention_place: CrossAttentionPlace | None = None
+    """Where a language model that has no cross-attention (llama, qwen, gemma, ...) is given it: between self-attention
+    and the feed-forward part, or after the layer; null: between, or after where the family computes both parts of the
+    same states (phi, gptj), so that there is no between."""
+    cross_attention_every: int = 1
+    """Every so many layers of such a language model are given cross-attention: 1, all; 2, the second, the fourth, ..."""
+    cross_attention_kind: CrossAttentionKind = "separate"
+    """With parameters of its own, as T5Gemma; or merged into self-attention, as T5Gemma 2: its own projections, one
+    softmax over target and source, and no parameter more."""
+    cross_attention_gate: CrossAttentionGate = "none"
+    """Or zero: what cross-attention adds is multiplied with a learnt number that starts at 0, so that the model starts
+    as the language model that it was."""
     dropout: float | None = None
     """Dropout probability of both sides, attention included; null: what the checkpoints' configs say."""
 
@@ -68,11 +102,19 @@ class Composition:
             ("decoder", self.decoder, bool(self.decoder), "it must be a Hub id or a folder"),
             *(self._choice(name, choices) for name, choices in CHOICES.items()),
             *(self._layers(name) for name in ("encoder_layers", "decoder_layers")),
+            (
+                "cross_attention_every",
+                self.cross_attention_every,
+                self.cross_attention_every >= 1,
+                "it must be a number of layers, 1 or more",
+            ),
             ("dropout", self.dropout, self.dropout is None or 0 <= self.dropout < 1, "it must lie in [0, 1)"),
         )
         if self.reads_prefix:
             names = ("weights", "encoder_init", "encoder_layers", "encoder_vocabulary", "encoder_bidirectional")
-            require(*(self._unset(name) for name in names))
+            require(*(self._unset(name) for name in (*names, *ADDED)))
+        if self.cross_attention_kind == "merged":
+            require(*(self._not_merged(name) for name in ("cross_attention_init", *ADDED) if name not in MERGED))
 
     @property
     def reads_prefix(self) -> bool:
@@ -91,7 +133,7 @@ class Composition:
         return (self.encoder_vocabulary or self.encoder or target), target
 
     def _side(self, role: Role) -> Side:
-        cross_attention = self.cross_attention_init if role == "decoder" and not self.reads_prefix else None
+        reads = role == "decoder" and self.encoder is not None
         return Side(
             role=role,
             checkpoint=getattr(self, role),
@@ -99,17 +141,32 @@ class Composition:
             layers=getattr(self, f"{role}_layers"),
             vocabulary=getattr(self, f"{role}_vocabulary"),
             dropout=self.dropout,
-            cross_attention=cross_attention,
+            cross_attention=self.cross_attention_init if reads else None,
             bidirectional=role == "encoder" and self.encoder_bidirectional,
+            added=self._added(self.encoder) if role == "decoder" and self.encoder is not None else None,
+        )
+
+    def _added(self, encoder: str) -> Added:
+        return Added(
+            encoder=encoder,
+            place=self.cross_attention_place,
+            every=self.cross_attention_every,
+            kind=self.cross_attention_kind,
+            gate=self.cross_attention_gate,
         )
 
     def _unset(self, name: str) -> tuple[str, object, bool, str]:
         value, default = getattr(self, name), self.__dataclass_fields__[name].default
         return name, value, value == default, f"without an encoder it stays {default}"
 
+    def _not_merged(self, name: str) -> tuple[str, object, bool, str]:
+        value, default = getattr(self, name), self.__dataclass_fields__[name].default
+        return name, value, value == default, f"merged attention has no part of its own, so it stays {default}"
+
     def _choice(self, name: str, choices: tuple[str, ...]) -> tuple[str, object, bool, str]:
         value = getattr(self, name)
-        return name, value, value in choices, f"it must be one of {', '.join(choices)}"
+        null = self.__dataclass_fields__[name].default is None
+        return name, value, value in choices or (value is None and null), f"it must be one of {', '.join(choices)}"
 
     def _layers(self, name: str) -> tuple[str, object, bool, str]:
         value = getattr(self, name)
@@ -119,7 +176,19 @@ class Composition:
         return name, value, value is None or value >= 1, expected
 
 
+ADDED = ("cross_attention_place", "cross_attention_every", "cross_attention_kind", "cross_attention_gate")
+"""The options of cross-attention that a language model is given."""
+MERGED = ("cross_attention_every", "cross_attention_kind")
+"""Those that mean something where it is merged into self-attention."""
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    """The values of a choice, which may be null."""
+    literal = next((each for each in (kind, *get_args(kind)) if get_origin(each) is Literal), None)
+    return get_args(literal)
+
+
 CHOICES: dict[str, tuple[str, ...]] = {
-    name: get_args(kind) for name, kind in get_type_hints(Composition).items() if get_origin(kind) is Literal
+    name: _choices(kind) for name, kind in get_type_hints(Composition).items() if _choices(kind)
 }
 """The values of the options that are a choice."""

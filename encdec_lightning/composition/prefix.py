@@ -19,7 +19,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.utils import can_return_tuple
 
-from encdec_lightning.composition.architectures import ARCHITECTURES
+from encdec_lightning.composition.architectures import known_architecture
 from encdec_lightning.composition.checkpoints import dtype_of, load_config, load_weights
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.composition.labels import labels_loss
@@ -191,7 +191,7 @@ class PrefixDecoder(ComposedModel, GenerationMixin):  # type: ignore[misc]
         """Open a folder of `save_pretrained`, or of any language model. Raises `UserError` if tensors are missing."""
         given = kwargs.pop("config", None)
         config = load_config("model", str(folder)) if given is None else given
-        known = ARCHITECTURES.get(config.model_type)
+        known = known_architecture(config)
         if known is None or not known.prefixes:
             raise UserError("model", str(folder), f"its family {config.model_type} cannot stand alone")
         with_report = kwargs.pop("output_loading_info", False)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PreTrainedModel
 
+from encdec_lightning.composition.adapter.config import family
 from encdec_lightning.composition.architectures import architecture_of
 from encdec_lightning.composition.options import Weights
 
@@ -27,7 +28,7 @@ def untied(encoder: PreTrainedModel, decoder: PreTrainedModel) -> Shared:
 
 def tied_embeddings(encoder: PreTrainedModel, decoder: PreTrainedModel) -> Shared:
     """The whole embedding block of two sides of one family, else the word embeddings (Rothe et al., section 3)."""
-    if encoder.config.model_type != decoder.config.model_type:
+    if family(encoder.config) != family(decoder.config):
         return {word_embeddings(decoder): word_embeddings(encoder)}
     block = architecture_of(encoder.config).embeddings
     return {name: own for name, own in tied(encoder, decoder).items() if own.startswith(block)}

@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 import torch
-from families import LENGTHS, batch, logits
+from families import LENGTHS, batch, logits, merges
 from safetensors.torch import load_file
 from tiny import checkpoint_activations, family_config
 from transformers import AutoModel, AutoTokenizer, EncoderDecoderModel
@@ -25,14 +25,15 @@ from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.training.freezing import freeze
 
 ENCODERS = [("encoder", name) for name, each in ARCHITECTURES.items() if each.encodes != "no"]
-DECODERS = [("decoder", name) for name, each in ARCHITECTURES.items() if each.decodes]
+DECODERS = [("decoder", name) for name, each in ARCHITECTURES.items() if each.can_decode]
+MERGED = [("merged", name) for name, each in ARCHITECTURES.items() if each.layout and merges(name)]
 PREFIXES = [("prefix", name) for name, each in ARCHITECTURES.items() if each.prefixes]
 FUSED = ("gte", "jina_embeddings_v3", "nomic_bert")
 """Families whose files fuse some tensors."""
-BOTH = [name for name, each in ARCHITECTURES.items() if each.encodes != "no" and each.decodes]
+BOTH = [name for name, each in ARCHITECTURES.items() if each.encodes != "no" and each.can_decode]
 REFUSED = [
     *(("encoder", name) for name, each in ARCHITECTURES.items() if each.encodes == "no"),
-    *(("decoder", name) for name, each in ARCHITECTURES.items() if not each.decodes),
+    *(("decoder", name) for name, each in ARCHITECTURES.items() if not each.can_decode),
     *(("prefix", name) for name, each in ARCHITECTURES.items() if not each.prefixes),
 ]
 REFUSALS = {
@@ -47,8 +48,8 @@ SHARED: dict[Weights, Callable[[str, str], bool]] = {
 }
 """Whether a scheme shares a parameter of the decoder's base model, outside cross-attention, by its name and the start
 of the names in the family's embedding block."""
-every_family = pytest.mark.parametrize(("role", "family"), [*ENCODERS, *DECODERS, *PREFIXES, *TIED])
-every_decoder = pytest.mark.parametrize(("role", "family"), [*DECODERS, *PREFIXES, *TIED])
+every_family = pytest.mark.parametrize(("role", "family"), [*ENCODERS, *DECODERS, *MERGED, *PREFIXES, *TIED])
+every_decoder = pytest.mark.parametrize(("role", "family"), [*DECODERS, *MERGED, *PREFIXES, *TIED])
 every_encoder = pytest.mark.parametrize(("role", "family"), [*ENCODERS, *TIED])
 every_tied = pytest.mark.parametrize(("role", "family"), TIED)
 
@@ -139,7 +140,7 @@ def test_teacher_forcing_sees_what_generation_saw(probe, files, role, family):
     model = probe(role, family)
     folder = probe.options(role, family)["decoder"]
     target = AutoTokenizer.from_pretrained(folder)
-    tokenizers = Tokenizers(AutoTokenizer.from_pretrained(files.bert) if role == "decoder" else target, target)
+    tokenizers = Tokenizers(AutoTokenizer.from_pretrained(files.bert) if role in ("decoder", "merged") else target, target)
     tokenizers.configure(model)
     inputs = batch(model)
     del inputs["decoder_input_ids"]

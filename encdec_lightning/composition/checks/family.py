@@ -6,8 +6,15 @@ from inspect import signature
 
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig
 
-from encdec_lightning.composition.architectures import ARCHITECTURES, CANNOT_DECODE, CANNOT_ENCODE
-from encdec_lightning.composition.options import Composition, Side
+from encdec_lightning.composition.adapter.config import family as family_of
+from encdec_lightning.composition.architectures import (
+    ARCHITECTURES,
+    CANNOT_DECODE,
+    CANNOT_ENCODE,
+    known_architecture,
+)
+from encdec_lightning.composition.checkpoints import load_config
+from encdec_lightning.composition.options import Added, Composition, Side
 from encdec_lightning.composition.sides.config import checkpoint_config
 from encdec_lightning.errors import UserError, did_you_mean
 
@@ -15,7 +22,7 @@ from encdec_lightning.errors import UserError, did_you_mean
 def family_problems(side: Side, composition: Composition) -> list[UserError]:
     """What stands against a checkpoint's family in its role."""
     config = checkpoint_config(side)
-    family, known = config.model_type, ARCHITECTURES.get(config.model_type)
+    family, known = family_of(config), known_architecture(load_config(side.role, side.checkpoint))
     problems = []
     if side.role == "encoder":
         if known is not None and known.encodes == "yes" and side.bidirectional:
@@ -29,15 +36,29 @@ def family_problems(side: Side, composition: Composition) -> list[UserError]:
         if known is None or not known.prefixes:
             able = ", ".join(name for name, each in ARCHITECTURES.items() if each.prefixes)
             problems.append(UserError("decoder", side.checkpoint, f"{family} cannot stand alone, {able} can"))
-    elif known is None or not known.decodes:
+    elif known is None or not known.can_decode:
         problems.append(UserError("decoder", side.checkpoint, _why_not(config, "decoder", CANNOT_DECODE)))
+    elif side.added is not None and not side.added.is_default and known.layout is None:
+        problems += _not_added(side.added, side.checkpoint, family)
     return problems
+
+
+def _not_added(added: Added, checkpoint: str, family: str) -> list[UserError]:
+    """What was said about cross-attention that the decoder is not given, since it has its own."""
+    expected = f"{checkpoint} ({family}) has cross-attention of its own, so that none is added; leave it away"
+    names = ("place", "every", "kind", "gate")
+    default = Added(encoder=added.encoder)
+    return [
+        UserError(f"cross_attention_{name}", getattr(added, name), expected)
+        for name in names
+        if getattr(added, name) != getattr(default, name)
+    ]
 
 
 def _why_not(config: PretrainedConfig, role: str, reasons: dict[str, str]) -> str:
     family = config.model_type
     able = [
-        name for name, each in ARCHITECTURES.items() if (each.encodes != "no" if role == "encoder" else each.decodes)
+        name for name, each in ARCHITECTURES.items() if (each.encodes != "no" if role == "encoder" else each.can_decode)
     ]
     reason = reasons.get(family)
     if reason is None and role == "decoder":

@@ -7,6 +7,7 @@ import re
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
+from encdec_lightning.composition.adapter.config import family
 from encdec_lightning.composition.options import Composition
 from encdec_lightning.composition.sharing import SCHEMES, shared_keys, unlike
 from encdec_lightning.composition.sides.config import checkpoint_config, layer_numbers
@@ -15,7 +16,7 @@ from encdec_lightning.errors import UserError
 
 MAY_DIFFER_WHEN_TIED = re.compile(
     r"drop|_token_id$|^(_|is_|add_cross|initializer|init_std|use_cache|classifier|summary|problem|tie_|output_|return_)"
-    r"|^(id2label|label2id|architectures|chunk_size|dtype|transformers_version)"
+    r"|^(id2label|label2id|architectures|chunk_size|dtype|transformers_version|model_type)"
 )
 """Settings of a config that do not say what its layers compute with their weights."""
 
@@ -27,8 +28,7 @@ def refuse_unlike(composition: Composition, encoder: PreTrainedModel, decoder: P
         expected = f"its cross-attention reads states {read} wide, those of {composition.encoder} are {width}"
         raise UserError("decoder", composition.decoder, expected)
     if composition.cross_attention_init == "self_attention" and self_attention_of(decoder) is None:
-        family = decoder.config.model_type
-        expected = f"the cross-attention of {family} is laid out unlike its self-attention, use random"
+        expected = f"the cross-attention of {family(decoder.config)} is laid out unlike its self-attention, use random"
         raise UserError("cross_attention_init", "self_attention", expected)
     scheme = SCHEMES[composition.weights]
     if scheme.needs_one_family:
@@ -45,7 +45,7 @@ def refuse_unlike(composition: Composition, encoder: PreTrainedModel, decoder: P
 
 
 def _refuse_unlike_families(composition: Composition, encoder: PreTrainedModel, decoder: PreTrainedModel) -> None:
-    families = encoder.config.model_type, decoder.config.model_type
+    families = family(encoder.config), family(decoder.config)
     if families[0] != families[1]:
         which = _first_difference(encoder, decoder)
         shares = SCHEMES[composition.weights].shares

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from transformers import PretrainedConfig
 
-from encdec_lightning.composition.architectures import DROPOUTS, PER_LAYER, architecture_of, depth
+from encdec_lightning.composition.adapter.config import MODEL_TYPE, with_cross_attention
+from encdec_lightning.composition.architectures import ARCHITECTURES, DROPOUTS, PER_LAYER, architecture_of, depth
 from encdec_lightning.composition.checkpoints import load_config, vocabulary
-from encdec_lightning.composition.options import Side
+from encdec_lightning.composition.layout import Layout
+from encdec_lightning.composition.options import Added, Side
 from encdec_lightning.errors import UserError
 
 
@@ -23,7 +25,31 @@ def checkpoint_config(side: Side) -> PretrainedConfig:
         config.is_decoder = config.add_cross_attention = side.role == "decoder"
     if side.bidirectional:
         config.is_causal = False
+    known = ARCHITECTURES.get(config.model_type)
+    if side.added is not None and known is not None and known.layout is not None:
+        return _with_added(side, side.added, config, known.layout(config))
     return config
+
+
+def _with_added(side: Side, added: Added, config: PretrainedConfig, layout: Layout) -> PretrainedConfig:
+    """The config of a language model that cross-attention is added to; raises `UserError` where it cannot be."""
+    family = config.model_type
+    if added.place == "between" and layout.between is None:
+        expected = f"{family} has no between: both parts of its layers read the same states; use after"
+        raise UserError("cross_attention_place", added.place, expected)
+    if added.kind == "merged" and not layout.merges:
+        expected = f"{family} has no projections of its keys and values alone that could read a source; use separate"
+        raise UserError("cross_attention_kind", added.kind, expected)
+    width = int(load_config("encoder", added.encoder).hidden_size)
+    reads = None if added.kind == "merged" or side.cross_attention == "self_attention" else width
+    return with_cross_attention(
+        config,
+        cross_attention_place=added.place or ("after" if layout.between is None else "between"),
+        cross_attention_every=added.every,
+        cross_attention_kind=added.kind,
+        cross_attention_gate=added.gate,
+        cross_attention_hidden_size=None if reads == config.hidden_size else reads,
+    )
 
 
 def side_config(side: Side) -> PretrainedConfig:
@@ -37,6 +63,8 @@ def side_config(side: Side) -> PretrainedConfig:
             if isinstance(each, list):
                 setattr(config, name, [each[number] for number in chosen])
         setattr(config, architecture.depth, len(chosen))
+    if config.model_type == MODEL_TYPE and side.added is not None and side.added.every > len(chosen):
+        raise UserError("cross_attention_every", side.added.every, f"the decoder has {len(chosen)} layers")
     if side.vocabulary is not None:
         size, pad = vocabulary(f"{side.role}_vocabulary", side.vocabulary)
         if architecture.positions_before_first and pad != config.pad_token_id:

@@ -1,0 +1,1 @@
+"""Cross-attention for language models that have none."""

@@ -1,0 +1,110 @@
+"""A decoder layer that reads the source, made of one that does not by changing its class; its code runs as it is.
+
+Three ways: between self-attention and the feed-forward part, after the whole layer, or in self-attention itself
+(`merged`), whose softmax then goes over the target's keys and the source's.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from encdec_lightning.composition.adapter.cross_attention import CrossAttention
+from encdec_lightning.composition.adapter.merged import MergedCache, merged_mask
+from encdec_lightning.composition.adapter.source import Source, current
+
+_inside: ContextVar[tuple[CrossAttention, Source] | None] = ContextVar("_inside", default=None)
+"""What is to be added between, in the layer that is running."""
+
+
+def add_between(layer: nn.Module, between: str, cross_attention: CrossAttention) -> None:
+    """Let a layer add cross-attention to its states before its module `between` reads them."""
+    layer.cross_attention = cross_attention
+    layer.__class__ = _layer_class(type(layer), _Between)
+    place = layer.get_submodule(between)
+    place.__class__ = _reader_class(type(place))
+
+
+def add_after(layer: nn.Module, cross_attention: CrossAttention) -> None:
+    """Let a layer add cross-attention to what it gives."""
+    layer.cross_attention = cross_attention
+    layer.__class__ = _layer_class(type(layer), _After)
+
+
+def add_merged(layer: nn.Module, merged: Any) -> None:
+    """Let a layer's self-attention read the source as well; `merged` makes keys and values of it."""
+    layer.__class__ = _layer_class(type(layer), _Merged)
+    vars(layer)["merged"] = merged
+
+
+@cache
+def _layer_class(kind: type[nn.Module], way: type[Any]) -> type[nn.Module]:
+    """A class of layers of a kind that read the source in a way; its name stays, by which it is known to others."""
+    return type(kind.__name__, (way, kind), {"__module__": __name__})
+
+
+@cache
+def _reader_class(kind: type[nn.Module]) -> type[nn.Module]:
+    return type(kind.__name__, (_Reader, kind), {"__module__": __name__})
+
+
+class _Reading:
+    """A layer that hands the source of the forward pass that is running to its own forward.
+
+    So it is an argument, which comes again where activations are computed again in the backward pass.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return super().__call__(*args, **{"source": current.get(), **kwargs})  # type: ignore[misc]
+
+
+class _Between(_Reading):
+    def forward(self: Any, *args: Any, source: Source | None = None, **kwargs: Any) -> Any:
+        token = _inside.set(None if source is None else (self.cross_attention, source))
+        try:
+            return super().forward(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            _inside.reset(token)
+
+
+class _Reader:
+    """What first reads a layer's states after self-attention has been added: cross-attention is added before."""
+
+    def forward(self, states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """States (B, T, H), or (B * T, H)."""
+        found = _inside.get()
+        if found is not None:
+            cross_attention, source = found
+            rows = states if states.dim() == 3 else states.view(source.rows, -1, states.shape[-1])
+            # The layer has these states at hand as its residual as well, so that they change in place. What
+            # cross-attention keeps for its gradient must not.
+            states.add_(cross_attention(rows.clone() if torch.is_grad_enabled() else rows, source).view_as(states))
+        return super().forward(states, *args, **kwargs)  # type: ignore[misc]
+
+
+class _After(_Reading):
+    def forward(self: Any, *args: Any, source: Source | None = None, **kwargs: Any) -> Any:
+        output = super().forward(*args, **kwargs)  # type: ignore[misc]
+        if source is None:
+            return output
+        states = output[0] if isinstance(output, tuple) else output
+        states = states + self.cross_attention(states, source)
+        return (states, *output[1:]) if isinstance(output, tuple) else states
+
+
+class _Merged(_Reading):
+    def forward(self: Any, *args: Any, source: Source | None = None, **kwargs: Any) -> Any:
+        if source is None:
+            return super().forward(*args, **kwargs)  # type: ignore[misc]
+        own, states = kwargs.get("past_key_values"), args[0]
+        keys_and_values = source.keys_and_values(self.merged.number, self.merged.maker(self))
+        kwargs["attention_mask"] = merged_mask(
+            kwargs.get("attention_mask"), source.mask_for(self.merged.config, states), states, own,
+            self.merged.number, keys_and_values[0].shape[2],
+        )  # fmt: skip
+        kwargs["past_key_values"] = MergedCache(own, *keys_and_values)
+        return super().forward(*args, **kwargs)  # type: ignore[misc]
