@@ -151,6 +151,14 @@ def family_config(family: str, vocab_size: int) -> PretrainedConfig:
     return kind(**{**sizes, **special, "vocab_size": vocab_size, **PECULIAR.get(family, {})})
 
 
+def merges(family: str) -> bool:
+    """Whether a language model's self-attention can read a source as well."""
+    from encdec_lightning.composition.architectures import ARCHITECTURES
+
+    layout = ARCHITECTURES[family].layout
+    return layout is not None and layout(family_config(family, 300)).merges
+
+
 def family_checkpoint(folder: Path, family: str, seed: int = 0) -> str:
     """A folder like a Hub checkpoint of any family: the pretraining class's weights, RoBERTa's kind of tokenizer."""
     tokenizer = byte_pairs(roberta=True)

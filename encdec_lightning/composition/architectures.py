@@ -103,10 +103,11 @@ _BART = Architecture(
     renamed=((r"^(model\.)?shared\.", "model.decoder.embed_tokens."),),
     positions_given="module",
 )
-_LLAMA = Architecture(encodes="unmasked", prefixes=True, embeddings=("embed_tokens.",), layout=_llama)
+_LLAMA = Architecture(encodes="unmasked", prefixes=True, embeddings=("embed_tokens.",), packs=True, layout=_llama)
+_OWN_ATTENTION = replace(_LLAMA, packs=False)
 _GEMMA2 = replace(_LLAMA, layout=_after_each_part)
-_GPT_J = replace(_LLAMA, embeddings=("wte.",), layout=_gptj)
-_GPT2 = replace(_GPT_J, decodes=True, embeddings=("wte.", "wpe."), packs=True, layout=None)
+_GPT_J = replace(_OWN_ATTENTION, embeddings=("wte.",), layout=_gptj)
+_GPT2 = replace(_LLAMA, decodes=True, embeddings=("wte.", "wpe."), layout=None)
 
 ARCHITECTURES: dict[str, Architecture] = {
     # Both sides: encoders that transformers can also run as decoders.
@@ -172,14 +173,14 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gpt2": _GPT2,
     "gpt-sw3": _GPT2,
     "bloom": replace(
-        _LLAMA,
+        _OWN_ATTENTION,
         embeddings=("word_embeddings.", "word_embeddings_layernorm."),
         positions=None,
         why_positions_are_not_given=_alibi,
         layout=_bloom,
     ),
     "falcon": replace(
-        _LLAMA, embeddings=("word_embeddings.",), why_positions_are_not_given=_alibi, layout=_falcon
+        _OWN_ATTENTION, embeddings=("word_embeddings.",), why_positions_are_not_given=_alibi, layout=_falcon
     ),
     "gemma": _LLAMA,
     "gemma2": _GEMMA2,
@@ -196,7 +197,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
     "smollm3": _LLAMA,
-    "xglm": replace(_LLAMA, decodes=True, mixes_dtypes=True, layout=None),
+    "xglm": replace(_OWN_ATTENTION, decodes=True, mixes_dtypes=True, layout=None),
 }
 
 _PADDING = "its output changes with the padding of a batch"
@@ -288,6 +289,16 @@ def key_width(config: PretrainedConfig) -> int:
 def attention_window(config: PretrainedConfig) -> int | None:
     """How many tokens attention sees; None: all."""
     return getattr(config, architecture_of(config).window, None) or None
+
+
+def packs(config: PretrainedConfig) -> bool:
+    """Whether examples can lie side by side in one row.
+
+    Then attention is this package's own, which sees whole examples and caps no scores.
+    """
+    caps = getattr(config, "attn_logit_softcapping", None)
+    merged = getattr(config, "cross_attention_kind", None) == "merged"
+    return architecture_of(config).packs and attention_window(config) is None and caps is None and not merged
 
 
 def position_ids(config: PretrainedConfig, ids: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from encdec_lightning.composition.architectures import architecture_of
+from encdec_lightning.composition.architectures import architecture_of, packs
 from encdec_lightning.composition.labels import decoder_inputs
 from encdec_lightning.composition.options import Composition, Role
 from encdec_lightning.composition.sharing import Shared
@@ -50,7 +50,7 @@ class ComposedModel(PreTrainedModel):  # type: ignore[misc]
     @property
     def packs(self) -> bool:
         """Whether examples can lie side by side in one row, as far as the families go."""
-        return not self.reads_prefix and all(architecture_of(side.config).packs for side in self.sides.values())
+        return not self.reads_prefix and all(packs(side.config) for side in self.sides.values())
 
     @property
     def mixes_dtypes(self) -> bool:

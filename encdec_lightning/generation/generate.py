@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from encdec_lightning.composition.adapter.config import family
 from encdec_lightning.composition.composed_model import ComposedModel, check_composed
 from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.generation.engine import Engine
@@ -96,7 +97,7 @@ def streamer(
     limit = source_limit(model, longest)
     why = obstacle(model, longest + (limit or 0) if model.reads_prefix else longest)
     if why is not None:
-        name = model.config.decoder.model_type
+        name = family(model.config.decoder)
         sentence = f"transformers' own generate runs {name}, slower: {why}"
         if sentence not in _announced:
             _announced.add(sentence)

@@ -105,6 +105,8 @@ def packed_attention(
     if query.device.type != "cpu":
         assert not dropout
         return packed_varlen(query, key, value, packing, scaling, is_causal)
+    if key.shape[1] != heads:
+        key, value = (each.repeat_interleave(heads // each.shape[1], dim=1) for each in (key, value))
     groups = packing.groups(tokens, key.shape[2], heads)
     scale = size**-0.5 if scaling is None else scaling
     rows = (each.transpose(1, 2).reshape(-1, each.shape[-1]) for each in (query, key, value))

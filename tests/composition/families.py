@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import torch
-from tiny import family_config
 
-from encdec_lightning.composition.architectures import ARCHITECTURES
 from encdec_lightning.composition.composed_model import ComposedModel
 
 LENGTHS = (9, 5)
-
-
-def merges(family: str) -> bool:
-    """Whether a language model's self-attention can read a source as well."""
-    layout = ARCHITECTURES[family].layout
-    return layout is not None and layout(family_config(family, 300)).merges
 
 
 def batch(model: ComposedModel, lengths: tuple[int, ...] = LENGTHS, target_length: int = 6) -> dict[str, torch.Tensor]:

@@ -172,7 +172,7 @@ def test_tied_language_models_that_compute_differently(files, tmp_path):
     assert check(files.gpt2, files.gpt2, "tied", encoder_bidirectional=True).ok
 
 
-@pytest.mark.parametrize("family", [name for name, each in ARCHITECTURES.items() if each.decodes])
+@pytest.mark.parametrize("family", [name for name, each in ARCHITECTURES.items() if each.can_decode])
 def test_cross_attention_of_every_decoder_can_start_as_its_self_attention(probe, family):
     found = check(probe.folder("bert"), probe.folder(family), cross_attention_init="self_attention")
     assert found.ok and found.parameters.as_built.random == 0

@@ -9,9 +9,9 @@ from typing import get_args
 
 import pytest
 import torch
-from families import LENGTHS, batch, logits, merges
+from families import LENGTHS, batch, logits
 from safetensors.torch import load_file
-from tiny import checkpoint_activations, family_config
+from tiny import checkpoint_activations, family_config, merges
 from transformers import AutoModel, AutoTokenizer, EncoderDecoderModel
 
 from encdec_lightning.composition.architectures import ARCHITECTURES
@@ -26,7 +26,7 @@ from encdec_lightning.training.freezing import freeze
 
 ENCODERS = [("encoder", name) for name, each in ARCHITECTURES.items() if each.encodes != "no"]
 DECODERS = [("decoder", name) for name, each in ARCHITECTURES.items() if each.can_decode]
-MERGED = [("merged", name) for name, each in ARCHITECTURES.items() if each.layout and merges(name)]
+MERGED = [("merged", name) for name in ARCHITECTURES if merges(name)]
 PREFIXES = [("prefix", name) for name, each in ARCHITECTURES.items() if each.prefixes]
 FUSED = ("gte", "jina_embeddings_v3", "nomic_bert")
 """Families whose files fuse some tensors."""

@@ -23,13 +23,14 @@ def nothing_announced(monkeypatch):
     monkeypatch.setattr(generate, "_announced", set())
 
 
-DECODERS = [("decoder", name) for name, each in ARCHITECTURES.items() if each.decodes]
+DECODERS = [("decoder", name) for name, each in ARCHITECTURES.items() if each.can_decode]
+MERGED = [("merged", name) for name in ARCHITECTURES if tiny.merges(name)]
 PREFIXES = [("prefix", name) for name, each in ARCHITECTURES.items() if each.prefixes]
-SLOW = {("prefix", "bloom")}
+SLOW = {("prefix", "bloom"), ("decoder", "bloom")}
 LENGTHS = [9, 30, 17, 3, 12]
 
 
-@pytest.mark.parametrize(("role", "family"), [each for each in DECODERS + PREFIXES if each not in SLOW])
+@pytest.mark.parametrize(("role", "family"), [each for each in DECODERS + MERGED + PREFIXES if each not in SLOW])
 def test_the_same_as_transformers(probe, role, family):
     model = searches.sharpen(copy.deepcopy(probe(role, family)))
     texts = searches.sources(LENGTHS)

@@ -18,7 +18,7 @@ Part = Callable[[Tensor], Tensor]
 def self_attention_parts(decoder: PreTrainedModel) -> dict[str, tuple[str, Part]] | None:
     """{each cross-attention parameter: self-attention's of the same meaning, and the part of it}; None if some differ.
 
-    A gate has no such parameter, and neither has the norm of a layer that does without.
+    A gate has no such parameter.
     """
     layout = layout_of(decoder.config)
     parameters = dict(decoder.named_parameters(remove_duplicate=False))
@@ -28,9 +28,11 @@ def self_attention_parts(decoder: PreTrainedModel) -> dict[str, tuple[str, Part]
             continue
         layer = name.removesuffix(".cross_attention")
         for own, other, part in _pairs(module, layout):
+            if own == "norm" and f"{layer}.{other}.weight" not in parameters:
+                other = str(layout.between)  # modernbert's first layer has no norm before self-attention
             for kind in ("weight", "bias"):
                 target, source = f"{name}.{own}.{kind}", f"{layer}.{other}.{kind}"
-                if target not in parameters or (source not in parameters and own == "norm"):
+                if target not in parameters:
                     continue
                 if source not in parameters or part(parameters[source]).shape != parameters[target].shape:
                     return None
