@@ -21,6 +21,8 @@ from encdec_lightning.errors import UserError
 
 NOT_FOUND = "it is neither a folder with a config.json nor a checkpoint of the Hub that can be reached or is cached"
 NO_TOKENIZER = "no tokenizer of it can be loaded"
+OF_THE_OTHER_SIDE = "other_side."
+"""Start of the names that are given to tensors of a checkpoint that are for another model."""
 PANIC = "PanicException"  # of Rust, which is no Exception
 SHIPPED = Path(__file__).parent / "configs"
 """Configs of the paper's checkpoints, so that counting and random initialization need no Hub."""
@@ -183,7 +185,7 @@ def _no_safetensors(checkpoint: str) -> str:
 def _refuse_more_layers(field: str, checkpoint: str, model: PreTrainedModel, unexpected: set[str]) -> None:
     """Raise when the checkpoint has layers beyond those of the config: transformers drops them without a word."""
     known = tuple(name for name, _ in model.named_parameters(remove_duplicate=False))
-    for name in sorted(unexpected):
+    for name in sorted(each for each in unexpected if not each.startswith(OF_THE_OTHER_SIDE)):
         first = re.sub(r"\.\d+\.", ".0.", name)
         if first != name and any(own.endswith(first) or first.endswith(own) for own in known):
             raise UserError(

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from encdec_lightning.composition.architectures import architecture_of, has_head
-from encdec_lightning.composition.checkpoints import load_config
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.composition.options import Role, Side
-from encdec_lightning.composition.sides.config import checkpoint_config
+from encdec_lightning.composition.sides.config import checkpoint_config, stored_config
 from encdec_lightning.composition.sides.cross_attention import is_cross_attention, self_attention_of
 from encdec_lightning.composition.sides.names import base_prefix, computed
 from encdec_lightning.composition.sides.origins import origins
@@ -105,7 +104,7 @@ def _loaded(model: ComposedModel, sides: dict[Role, Side]) -> set[int]:
     for role, side in sides.items():
         part = model.sides[role]
         config, base = checkpoint_config(side), base_prefix(side, part)
-        architecture = architecture_of(load_config(role, side.checkpoint))  # without what is added
+        architecture = architecture_of(stored_config(side))  # without what is added
         for name in origins(side, part):
             lacks_head = not name.startswith(base) and not has_head(config)
             lacks_cross_attention = is_cross_attention(name) and not architecture.cross_attention

@@ -82,6 +82,8 @@ class CrossAttendingLM(PreTrainedModel):  # type: ignore[misc]
         own, pair = cache, None
         if isinstance(cache, EncoderDecoderCache):
             own, pair = cache.self_attention_cache, cache
+            if not pair.get_seq_length() and any(each.is_sliding for each in pair.cross_attention_cache.layers):
+                pair.cross_attention_cache = DynamicCache()  # a window is self-attention's; the source is read whole
         source = None
         if encoder_hidden_states is not None:
             source = Source(encoder_hidden_states, encoder_attention_mask, pair)

@@ -13,21 +13,20 @@ from encdec_lightning.composition.architectures import (
     CANNOT_ENCODE,
     known_architecture,
 )
-from encdec_lightning.composition.checkpoints import load_config
 from encdec_lightning.composition.options import Added, Composition, Side
-from encdec_lightning.composition.sides.config import checkpoint_config
+from encdec_lightning.composition.sides.config import checkpoint_config, stored_config
 from encdec_lightning.errors import UserError, did_you_mean
 
 
 def family_problems(side: Side, composition: Composition) -> list[UserError]:
     """What stands against a checkpoint's family in its role."""
     config = checkpoint_config(side)
-    family, known = family_of(config), known_architecture(load_config(side.role, side.checkpoint))
+    family, known = family_of(config), known_architecture(stored_config(side))
     problems = []
     if side.role == "encoder":
         if known is not None and known.encodes == "yes" and side.bidirectional:
             problems.append(UserError("encoder_bidirectional", True, f"{family} has no causal mask to take off"))
-        elif known is not None and known.encodes == "unmasked" and not side.bidirectional:
+        elif known is not None and known.encodes == "unmasked" and getattr(config, "is_causal", True):
             expected = f"{family} reads left to right only; encoder_bidirectional=true takes its causal mask off"
             problems.append(UserError("encoder", side.checkpoint, expected))
         elif known is None or known.encodes == "no":

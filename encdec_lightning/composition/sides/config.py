@@ -5,6 +5,7 @@ from __future__ import annotations
 from transformers import PretrainedConfig
 
 from encdec_lightning.composition.adapter.config import MODEL_TYPE, with_cross_attention
+from encdec_lightning.composition.adapter.t5gemma import t5gemma_side
 from encdec_lightning.composition.architectures import ARCHITECTURES, DROPOUTS, PER_LAYER, architecture_of, depth
 from encdec_lightning.composition.checkpoints import load_config, vocabulary
 from encdec_lightning.composition.layout import Layout
@@ -12,9 +13,14 @@ from encdec_lightning.composition.options import Added, Side
 from encdec_lightning.errors import UserError
 
 
+def stored_config(side: Side) -> PretrainedConfig:
+    """The config of a side's checkpoint as it is; of a T5Gemma, the side's part of it. Raises `UserError`."""
+    return t5gemma_side(load_config(side.role, side.checkpoint), side.role)
+
+
 def checkpoint_config(side: Side) -> PretrainedConfig:
     """The config of a side's checkpoint, in the side's role and with its dropout; raises `UserError`."""
-    config = load_config(side.role, side.checkpoint)
+    config = stored_config(side)
     if getattr(config, "quantization_config", None) is not None:
         raise UserError(side.role, side.checkpoint, "its weights are quantized, take the checkpoint in full precision")
     if side.dropout is not None:
@@ -40,7 +46,7 @@ def _with_added(side: Side, added: Added, config: PretrainedConfig, layout: Layo
     if added.kind == "merged" and not layout.merges:
         expected = f"{family} has no projections of its keys and values alone that could read a source; use separate"
         raise UserError("cross_attention_kind", added.kind, expected)
-    width = int(load_config("encoder", added.encoder).hidden_size)
+    width = int(t5gemma_side(load_config("encoder", added.encoder), "encoder").hidden_size)
     reads = None if added.kind == "merged" or side.cross_attention == "self_attention" else width
     return with_cross_attention(
         config,

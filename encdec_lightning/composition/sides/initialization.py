@@ -5,8 +5,11 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel
 
+from encdec_lightning.composition.adapter.t5gemma import MODEL_TYPE as T5GEMMA
+from encdec_lightning.composition.adapter.t5gemma import t5gemma_names
+from encdec_lightning.composition.architecture import Architecture
 from encdec_lightning.composition.architectures import architecture_of
-from encdec_lightning.composition.checkpoints import load_weights
+from encdec_lightning.composition.checkpoints import load_config, load_weights
 from encdec_lightning.composition.options import Side
 from encdec_lightning.composition.sides.config import checkpoint_config, side_config
 from encdec_lightning.composition.sides.cross_attention import is_cross_attention
@@ -43,7 +46,7 @@ def _load(side: Side) -> tuple[PreTrainedModel, set[str]]:
         side.role,
         side.checkpoint,
         config,
-        key_mapping=dict(architecture.renamed) or None,
+        key_mapping=_renamed(side, architecture) or None,
         **dict(architecture.encoder_arguments if encodes else ()),
     )
     if encodes:
@@ -53,6 +56,12 @@ def _load(side: Side) -> tuple[PreTrainedModel, set[str]]:
     lacked = [name for name in missing if name.startswith(base) and not is_cross_attention(name)]
     _refuse_missing(side, [name for name in lacked if name not in computed(side, model)])
     return model, set(missing) - _head_of_embeddings(model, missing)
+
+
+def _renamed(side: Side, architecture: Architecture) -> dict[str, str]:
+    """Pattern and replacement for the names of tensors that transformers would not find."""
+    stored = load_config(side.role, side.checkpoint)
+    return t5gemma_names(side.role) if stored.model_type == T5GEMMA else dict(architecture.renamed)
 
 
 @torch.no_grad()
