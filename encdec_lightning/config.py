@@ -66,8 +66,9 @@ class Config:
     """The checkpoint that is tested and exported: best, last, or a path."""
     init_from: str | None = None
     """Start from the weights of another run: its folder."""
-    export: bool = True
-    """Write `model/`, which stock transformers opens."""
+    export: bool | Literal["t5gemma"] = True
+    """Write `model/`, which stock transformers opens; t5gemma: as a T5Gemma, where the model has the shape of one (two
+    gemma2, cross-attention between the parts of every layer)."""
     model: Composition
     """The composed model."""
     task: Task

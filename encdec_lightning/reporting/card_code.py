@@ -6,6 +6,8 @@ from pathlib import Path
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+from encdec_lightning.composition.adapter.config import MODEL_TYPE as ADDED
+from encdec_lightning.composition.adapter.t5gemma import MODEL_TYPE as T5GEMMA
 from encdec_lightning.composition.architectures import architecture_of
 from encdec_lightning.composition.checkpoints import load_config
 from encdec_lightning.composition.tokenizers import DECODER_FOLDER, Tokenizers
@@ -60,7 +62,9 @@ def _class(config: PretrainedConfig) -> tuple[str, str]:
     """What opens the folder, and the package it comes from."""
     if not config.is_encoder_decoder:
         return "AutoModelForCausalLM", "transformers"
-    if not architecture_of(config.encoder).opens_in_stock:
+    if config.model_type == T5GEMMA:
+        return "AutoModelForSeq2SeqLM", "transformers"
+    if not architecture_of(config.encoder).opens_in_stock or config.decoder.model_type == ADDED:
         return "EncoderDecoder", "encdec_lightning"
     return "AutoModelForSeq2SeqLM", "transformers"
 
@@ -79,7 +83,7 @@ def _padding(tokenizer: PreTrainedTokenizerBase, side: str) -> list[str]:
 def _remarks(source: str, generation: Generation) -> list[str]:
     remarks = ["`generation_config.json` holds the lengths and the search with which the scores were made."]
     if source != "transformers":
-        remarks.append(f"Stock transformers cannot load this encoder by itself, so `{source}` must be installed.")
+        remarks.append(f"Stock transformers cannot load this model by itself, so `{source}` must be installed.")
     remarks += [LACKING[field].remark for field in generation.beyond_transformers()]
     if generation.do_sample:
         remarks.append("Texts are drawn at random, so those of this code are others each time.")

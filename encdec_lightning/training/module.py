@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from encdec_lightning.composition.adapter.t5gemma import as_t5gemma
 from encdec_lightning.composition.assembly import rebuild
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.composition.foreign import check_values
@@ -65,12 +66,15 @@ class Seq2SeqModule(TaskModule):
         model = whole(self.model)
         return predict(model, self.tokenizers, batches, self.generation, self.task.max_target_length, generator)
 
-    def export(self, folder: Path) -> None:
-        """Write the model and its tokenizers so that stock transformers opens them, and generates as it was tested."""
+    def export(self, folder: Path, as_a_t5gemma: bool = False) -> None:
+        """Write the model and its tokenizers so that stock transformers opens them, and generates as it was tested.
+
+        Raises `UserError` for a model that cannot be written as a T5Gemma.
+        """
         own = self.model.generation_config
         self.model.generation_config = stock_config(self.model, self.generation, self.task.max_target_length)
         try:
-            self.model.save_pretrained(folder)
+            (as_t5gemma(self.model) if as_a_t5gemma else self.model).save_pretrained(folder)
         finally:
             self.model.generation_config = own
         self.tokenizers.save_pretrained(folder)

@@ -140,7 +140,9 @@ def test_teacher_forcing_sees_what_generation_saw(probe, files, role, family):
     model = probe(role, family)
     folder = probe.options(role, family)["decoder"]
     target = AutoTokenizer.from_pretrained(folder)
-    tokenizers = Tokenizers(AutoTokenizer.from_pretrained(files.bert) if role in ("decoder", "merged") else target, target)
+    tokenizers = Tokenizers(
+        AutoTokenizer.from_pretrained(files.bert) if role in ("decoder", "merged") else target, target
+    )
     tokenizers.configure(model)
     inputs = batch(model)
     del inputs["decoder_input_ids"]

@@ -72,4 +72,3 @@ def _rows(fused: Fused, cross: CrossAttention, number: int) -> Part:
     of_group = {0: slice(0, -2), 1: slice(-2, -1), 2: slice(-1, None)}[number]
     chosen = slice(number, number + 1) if fused == "by head" else of_group
     return lambda tensor: tensor.unflatten(0, shape)[:, chosen].flatten(0, 2)
-

@@ -44,9 +44,7 @@ class CrossAttention(nn.Module):
         self.q_proj = nn.Linear(width, self.heads * self.head_dim, bias=bias)
         self.k_proj = nn.Linear(read, self.groups * self.head_dim, bias=bias)
         self.v_proj = nn.Linear(read, self.groups * self.head_dim, bias=bias)
-        self.o_proj = nn.Linear(
-            self.heads * self.head_dim, width, bias=getattr(own, layout.output).bias is not None
-        )
+        self.o_proj = nn.Linear(self.heads * self.head_dim, width, bias=getattr(own, layout.output).bias is not None)
         self.q_norm, self.k_norm = (_likeness(own, name) for name in layout.norms)
         self.post_norm = _likeness(layer, layout.after)
         self.dropout = nn.Dropout(float(getattr(config, layout.dropout)) if layout.dropout else 0.0)
@@ -123,4 +121,3 @@ def _eager(
     probabilities = functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     probabilities = functional.dropout(probabilities, p=dropout, training=module.training)
     return torch.matmul(probabilities, value).transpose(1, 2).contiguous(), None
-

@@ -38,9 +38,7 @@ class Source:
             self._prepared.append(made)
         return self._prepared[0]
 
-    def keys_and_values(
-        self, layer: int, make: Callable[[Tensor], tuple[Tensor, Tensor]]
-    ) -> tuple[Tensor, Tensor]:
+    def keys_and_values(self, layer: int, make: Callable[[Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """A layer's keys and values (B, G, S, D): of the cache, or made of the states, which then fill it."""
         if self.cache is None:
             return make(self.states)

@@ -55,7 +55,11 @@ def t5gemma_side(config: PretrainedConfig, role: str) -> PretrainedConfig:
 def t5gemma_names(role: str) -> dict[str, str]:
     """Pattern and replacement for the names of a T5Gemma's tensors, to those of a side."""
     other = "decoder" if role == "encoder" else "encoder"
-    own = {r"^model\.encoder\.": ""} if role == "encoder" else {r"^model\.decoder\.": "model.", r"^lm_head\.out_proj": "lm_head"}
+    own = (
+        {r"^model\.encoder\.": ""}
+        if role == "encoder"
+        else {r"^model\.decoder\.": "model.", r"^lm_head\.out_proj": "lm_head"}
+    )
     layers = {rf"\.{theirs}\.": f".{ours}." for ours, theirs in (NORMS | CROSS).items()}
     return {rf"^model\.{other}\.(layers\.)?": OF_THE_OTHER_SIDE, **own, **layers}
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 def check_model(config: Config, doubtful: set[str]) -> Iterator[UserError]:
     """What keeps the two checkpoints from being a model, and the model from reading and writing texts so long."""
+    from encdec_lightning.composition.adapter.t5gemma import why_no_t5gemma
     from encdec_lightning.composition.checks.lengths import generation_problem, length_problems
     from encdec_lightning.composition.checks.skeleton import skeleton
     from encdec_lightning.composition.sides.config import side_config
@@ -37,6 +38,8 @@ def check_model(config: Config, doubtful: set[str]) -> Iterator[UserError]:
         yield from _check_freeze(config, model)
     if not concerned(["training.gradient_checkpointing"], doubtful):
         yield from _check_checkpointing(config, model)
+    if config.export == "t5gemma" and (why := why_no_t5gemma(model)) is not None:
+        yield UserError("export", config.export, why)
     lengths = ["task.max_source_length", "task.max_target_length"]
     if not concerned(lengths, doubtful):
         longer = length_problems(config.model, sides, task.max_source_length, task.max_target_length)

@@ -37,7 +37,7 @@ def test(run: Run, config: Config, trainer: lightning.Trainer, data: Seq2SeqData
         run.write_metrics({**run.metrics(), **told})
         if config.export:
             with run.replacing_model() as folder:
-                module.export(folder)
+                module.export(folder, as_a_t5gemma=config.export == "t5gemma")
                 write_card(run, folder)
         elif run.model.is_dir():
             write_card(run, run.model)  # tested again: what its card says of scores is out of date
