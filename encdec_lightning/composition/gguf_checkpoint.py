@@ -30,7 +30,7 @@ SPECIAL = 3  # the type of a token that is no text
 def check_gguf_package(checkpoint: str) -> None:
     """Raise `UserError` where the package that reads GGUF files is missing."""
     if importlib.util.find_spec("gguf") is None:
-        expected = "it is read from a GGUF file by the package gguf, which is not installed: "
+        expected = "without the Hub it is read by the package gguf, which is not installed: "
         raise UserError("checkpoint", checkpoint, f"{expected}pip install 'encdec_lightning[gguf]'")
 
 
