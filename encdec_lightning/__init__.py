@@ -18,8 +18,9 @@ The map, from left to right; each room imports only from rooms to its left:
                                gradients.py, onednn_linear.py, short_attention.py, spans.py, self_check.py, varlen.py
     composition/               two checkpoints in, one model out: compose.py, compatibility.py, signature.py,
                                assembly.py, composed_model.py, model.py, prefix.py, labels.py, sharing.py,
-                               architectures.py, checkpoints.py, foreign.py, local_checkpoints.py, convert.py,
-                               parameters.py, paper.py, tokenizers.py, bulk_tokenizer.py, bert_score.py
+                               architectures.py, checkpoints.py, foreign.py, local_checkpoints.py,
+                               gguf_checkpoint.py, convert.py, parameters.py, paper.py, tokenizers.py,
+                               bulk_tokenizer.py, bert_score.py
     composition/sides/         a checkpoint in, one side out: config.py, names.py, origins.py, cross_attention.py,
                                random_values.py, initialization.py
     composition/checks/        what stands against a combination: family.py, pair.py, lengths.py, skeleton.py

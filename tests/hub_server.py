@@ -75,7 +75,8 @@ class Handler(BaseHTTPRequestHandler):
                 found + [{"type": "directory", "path": path, "oid": self._commit, "size": 0} for path in folders]
             )
         elif not rest or rest[0] == "revision":
-            self._json({"id": name, "sha": self._commit, "private": False, "tags": [], "siblings": [{"rfilename": file} for file in files]})  # fmt: skip
+            siblings = [{"rfilename": file} | self._large(repository / file) for file in files]
+            self._json({"id": name, "sha": self._commit, "private": False, "tags": [], "siblings": siblings})
         else:
             self._send(404, b"{}", "application/json")
 
@@ -86,6 +87,13 @@ class Handler(BaseHTTPRequestHandler):
             "size": (repository / file).stat().st_size,
             "oid": _oid(repository / file),
         }
+
+    def _large(self, file: Path) -> dict[str, Any]:
+        """What the Hub tells of weights beside their name."""
+        if file.suffix != ".safetensors":
+            return {}
+        content = file.read_bytes()
+        return {"lfs": {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 1}}
 
     def _json(self, value: Any) -> None:
         self._send(200, json.dumps(value).encode(), "application/json")

@@ -26,8 +26,8 @@ ROOMS = [
 ]
 INSIDE = {
     "composition": [
-        *("options", "signature", "architectures", "convert", "foreign", "local_checkpoints", "checkpoints"),
-        "bert_score",
+        *("options", "signature", "architectures", "convert", "foreign", "gguf_checkpoint", "local_checkpoints"),
+        *("checkpoints", "bert_score"),
         *(
             "sides",
             "labels",

@@ -1,11 +1,11 @@
-"""Checkpoints in the cache folder."""
+"""Checkpoints in the cache folder; test_fetching.py fetches SmolLM2."""
 
 import hashlib
 
 import pytest
 
 from encdec_lightning.composition import local_checkpoints
-from encdec_lightning.composition.local_checkpoints import FILES, MINILM, fetch_minilm, local_or_hub
+from encdec_lightning.composition.local_checkpoints import MINILM, MINILM_FILES, fetch_minilm, local_or_hub
 from encdec_lightning.errors import UserError
 
 WEIGHTS = b"the weights"
@@ -24,10 +24,10 @@ def downloads(monkeypatch):
     """What the Hub would send as weights, and how often it was asked."""
     sent, asked = [WEIGHTS], []
 
-    def from_hub(target):
+    def from_hub(checkpoint, files, target):
+        assert (checkpoint, files) == (MINILM, MINILM_FILES)
         asked.append(target)
-        target.mkdir()
-        for file in FILES:
+        for file in files:
             (target / file).write_bytes(sent[-1])
         return True
 
@@ -50,7 +50,7 @@ def test_a_checkpoint_is_the_hubs_until_a_copy_lies_in_the_cache(folder):
 
 def test_fetching_puts_the_files_in_place(folder, downloads):
     assert fetch_minilm() == folder
-    assert {file.name for file in folder.iterdir()} == set(FILES)
+    assert {file.name for file in folder.iterdir()} == set(MINILM_FILES)
     assert [one.name for one in folder.parent.iterdir()] == [folder.name]
     assert local_or_hub(MINILM) == str(folder)
 
@@ -71,7 +71,7 @@ def test_a_spoilt_folder_is_replaced(folder, downloads):
 
 def test_other_weights_are_refused_and_nothing_is_left(folder, downloads):
     downloads[0].append(b"other weights")
-    with pytest.raises(UserError, match="what was downloaded has another sha256"):
+    with pytest.raises(UserError, match="what was downloaded must have"):
         fetch_minilm()
     assert list(folder.parent.iterdir()) == []
     assert local_or_hub(MINILM) == MINILM

@@ -44,9 +44,12 @@ def said(capsys, *argv: str) -> list[str]:
         ("+debug=stp", "debug is 'stp': it must be one of profiler, step (did you mean 'step'?)."),
         (
             "checkpoints=publishd",
-            "checkpoints is 'publishd': it must be one of minilm, multilingual, published, published_large (did you",
+            "checkpoints is 'publishd': it must be one of ettin_150m, ettin_17m, ettin_32m, ettin_68m, minilm,",
         ),
-        ("checkpoints.brt=x", "checkpoints.brt is 'x': it must be one of bert, gpt2, roberta (did you mean 'bert'?)."),
+        (
+            "checkpoints.brt=x",
+            "checkpoints.brt is 'x': it must be one of bert, decoder, encoder, gpt2, roberta (did you",
+        ),
         ("hydra.swep.dir=x", "hydra.swep.dir is 'x': Hydra has no such option (did you mean 'sweep'?)."),
         ("+hydra.sweep.dri=x", "hydra.sweep.dri is 'x': Hydra has no such option (did you mean 'dir'?)."),
         ("hydra/luncher=basic", "hydra/luncher is 'basic': Hydra has no such option (did you mean 'launcher'?)."),

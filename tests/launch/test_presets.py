@@ -15,7 +15,9 @@ import yaml
 from tiny import Files
 
 from encdec_lightning.cli.train import main
+from encdec_lightning.composition.local_checkpoints import MINILM, SMOLLM2
 from encdec_lightning.config import Config
+from encdec_lightning.errors import UserErrors
 from encdec_lightning.launch.command_line.overrides import compose_config
 from encdec_lightning.launch.command_line.presets import choices, conf_folder, roles
 from encdec_lightning.run import Run
@@ -40,6 +42,8 @@ NOT_RUN_HERE = {
     ("checkpoints", "published_large"): "needs the Hub",
     ("checkpoints", "multilingual"): "needs the Hub",
     ("checkpoints", "minilm"): "needs the Hub; the experiment replaces its checkpoint",
+    **{("checkpoints", name): "needs the Hub" for name in ("smollm2", "qwen3")},
+    **{("checkpoints", f"ettin_{size}"): "needs the Hub" for size in ("17m", "32m", "68m", "150m")},
 }
 RUN = [preset for preset in PRESETS if preset not in NOT_RUN_HERE]
 
@@ -71,7 +75,7 @@ def leaves(prefix: str, node: Any) -> dict[str, Any]:
 def test_there_are_presets():
     assert len(PRESETS) >= 36
     assert set(NOT_RUN_HERE) <= set(PRESETS)
-    assert roles() == ["bert", "gpt2", "roberta"]
+    assert roles() == ["bert", "decoder", "encoder", "gpt2", "roberta"]
 
 
 @pytest.mark.parametrize(("group", "name"), PRESETS, ids=lambda value: value)
@@ -127,6 +131,34 @@ def test_variants_are_the_rows_of_the_paper(variant, encoder, decoder, weights, 
     assert (model.encoder, model.decoder) == (encoder and getattr(files, encoder), getattr(files, decoder))
     assert model.encoder_vocabulary == (files.gpt2 if variant == "rnd2gpt" else None)
     assert (model.weights, (model.encoder_init, model.decoder_init)) == (weights, inits)
+
+
+@pytest.mark.parametrize("name", ["ettin_17m", "ettin_32m", "ettin_68m", "ettin_150m", "smollm2", "qwen3"])
+def test_sets_of_a_pair_fill_the_roles_encoder_and_decoder(name, files, in_tmp, monkeypatch):
+    monkeypatch.setenv("ENCDEC_LIGHTNING_CACHE", str(in_tmp))  # it holds no checkpoint
+    pair = ["model.encoder=${checkpoints.encoder}", "model.decoder=${checkpoints.decoder}"]
+    chosen = [*options(files), "training.schedule=constant", f"checkpoints={name}", *pair]
+    model = compose_config(chosen).model
+    if name == "smollm2":
+        assert (model.encoder, model.decoder) == (MINILM, SMOLLM2)
+        (in_tmp / "checkpoints" / SMOLLM2.replace("/", "--")).mkdir(parents=True)
+        (in_tmp / "checkpoints" / SMOLLM2.replace("/", "--") / "config.json").write_text("{}")
+        model = compose_config(chosen).model
+        assert (model.encoder, model.decoder) == (MINILM, str(in_tmp / "checkpoints" / SMOLLM2.replace("/", "--")))
+    elif name.startswith("ettin"):
+        assert model.encoder == model.decoder.replace("-decoder-", "-encoder-") != model.decoder
+    else:
+        assert (model.encoder, model.decoder) == ("answerdotai/ModernBERT-large", "Qwen/Qwen3-0.6B")
+
+
+@pytest.mark.parametrize("chosen", ["minilm", "ettin_17m", "mine"])
+def test_a_role_that_a_set_does_not_fill_is_named(chosen, in_tmp):
+    (in_tmp / "presets" / "checkpoints").mkdir(parents=True)
+    (in_tmp / "presets" / "checkpoints" / "mine.yaml").write_text("bert: a/b\n")
+    with pytest.raises(UserErrors) as raised:
+        compose_config([f"checkpoints={chosen}", "decoder=gpt2"], config_dirs=[in_tmp / "presets"])
+    sentence = "this set of checkpoints has none for gpt2; choose another with checkpoints=, or set it."
+    assert f"checkpoints.gpt2 is None: {sentence}" in str(raised.value)
 
 
 def test_wandb_offline_has_curves_and_the_resolved_config(files, in_tmp):

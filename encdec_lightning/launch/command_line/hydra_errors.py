@@ -20,7 +20,7 @@ def restated(error: Exception) -> UserError:
         group, _, name = cause.missing_cfg_file.rpartition("/")
         there = one_of(cause.options) if cause.options else "there is no such preset"
         return UserError(group, name, there)
-    lacking = re.search(r"Missing mandatory value: (checkpoints\.(\w+))", str(cause))
+    lacking = re.search(r"(?:Missing mandatory value: |Interpolation key ')(checkpoints\.(\w+))", str(cause))
     if lacking:
         expected = f"this set of checkpoints has none for {lacking[2]}; choose another with checkpoints=, or set it"
         return UserError(lacking[1], None, expected)
