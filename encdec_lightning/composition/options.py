@@ -86,7 +86,7 @@ class Composition:
     and the feed-forward part, or after the layer; null: between, or after where the family computes both parts of the
     same states (phi, gptj), so that there is no between."""
     cross_attention_every: int = 1
-    """Every so many layers of such a language model are given cross-attention: 1, all; 2, the second, the fourth, ..."""
+    """Of such a language model every n-th layer is given cross-attention: 1, all; 2, the second, the fourth, ..."""
     cross_attention_kind: CrossAttentionKind = "separate"
     """With parameters of its own, as T5Gemma; or merged into self-attention, as T5Gemma 2: its own projections, one
     softmax over target and source, and no parameter more."""

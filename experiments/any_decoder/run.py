@@ -1,7 +1,7 @@
 """Train MiniLM with decoders that never read a source: each arm on each task with each seed, as many updates.
 
-`python experiments/any_decoder/run.py FOLDER --debsum FOLDER_OF_DEBSUM` writes a line a run to results.jsonl beside this
-file, and goes on there when it is started again; a run that was stopped goes on as well.
+`python experiments/any_decoder/run.py FOLDER --debsum FOLDER_OF_DEBSUM` writes a line a run to results.jsonl beside
+this file, and goes on there when it is started again; a run that was stopped goes on as well.
 """
 
 from __future__ import annotations

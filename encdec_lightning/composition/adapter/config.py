@@ -41,7 +41,12 @@ def config_class(family: str) -> type[CrossAttendingConfig]:
     """The class of such configs whose language models are of this family; models of it are known to transformers."""
     own = CONFIG_MAPPING[family]
     name = f"CrossAttending{own.__name__}"
-    values = {"__module__": __name__, "__qualname__": name, "model_type": MODEL_TYPE, LANGUAGE_MODEL: family}
+    values: dict[str, Any] = {
+        "__module__": __name__,
+        "__qualname__": name,
+        "model_type": MODEL_TYPE,
+        LANGUAGE_MODEL: family,
+    }
     values["__annotations__"] = {LANGUAGE_MODEL: str}
     made: type[CrossAttendingConfig] = type(name, (CrossAttendingConfig, own), values)
     globals()[name] = made
@@ -54,7 +59,8 @@ def config_class(family: str) -> type[CrossAttendingConfig]:
 def with_cross_attention(config: PretrainedConfig, **added: Any) -> CrossAttendingConfig:
     """A language model's config with what is added to it."""
     values = {name: value for name, value in config.to_dict().items() if name != "model_type"}
-    return config_class(config.model_type)(**values, **added)
+    made: CrossAttendingConfig = config_class(config.model_type)(**values, **added)
+    return made
 
 
 def family(config: PretrainedConfig) -> str:

@@ -73,7 +73,8 @@ class CrossAttention(nn.Module):
         added = self.dropout(added)
         if self.scale != 1:
             added = added * self.scale
-        return added if self.gate is None else added * self.gate.to(added.dtype)
+        result: Tensor = added if self.gate is None else added * self.gate.to(added.dtype)
+        return result
 
     def _keys_and_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
         return in_heads(self.k_proj(states), self.head_dim, self.k_norm), in_heads(self.v_proj(states), self.head_dim)
@@ -81,11 +82,13 @@ class CrossAttention(nn.Module):
 
 def in_heads(projected: Tensor, size: int, norm: nn.Module | None = None) -> Tensor:
     """(B, T, heads * D) to (B, heads, T, D), normed as a whole or by head, as wide as the norm is."""
-    whole = norm is not None and getattr(norm, "weight").numel() == projected.shape[-1] != size
+    whole = norm is not None and sum(each.numel() for each in norm.parameters()) >= projected.shape[-1] != size
     if norm is not None and whole:
         projected = norm(projected)
-    by_head = projected.unflatten(-1, (-1, size)).transpose(1, 2)
-    return norm(by_head) if norm is not None and not whole else by_head
+    by_head: Tensor = projected.unflatten(-1, (-1, size)).transpose(1, 2)
+    if norm is not None and not whole:
+        by_head = norm(by_head)
+    return by_head
 
 
 def _groups(own: nn.Module, projections: list[nn.Linear], heads: int, size: int) -> int:

@@ -16,13 +16,12 @@ from transformers import (
     Cache,
     DynamicCache,
     EncoderDecoderCache,
-    PretrainedConfig,
     PreTrainedModel,
     conversion_mapping,
     initialization,
 )
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import can_return_tuple
 
 from encdec_lightning.composition.adapter.config import CrossAttendingConfig
@@ -30,7 +29,7 @@ from encdec_lightning.composition.adapter.cross_attention import CrossAttention
 from encdec_lightning.composition.adapter.layers import add_after, add_between, add_merged
 from encdec_lightning.composition.adapter.merged import Merged
 from encdec_lightning.composition.adapter.source import Source, current
-from encdec_lightning.composition.architectures import architecture_of, depth, layout_of
+from encdec_lightning.composition.architectures import depth, layout_of
 
 
 class CrossAttendingLM(PreTrainedModel):  # type: ignore[misc]

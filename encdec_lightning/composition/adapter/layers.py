@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from encdec_lightning.composition.adapter.cross_attention import CrossAttention
-from encdec_lightning.composition.adapter.merged import MergedCache, merged_mask
+from encdec_lightning.composition.adapter.merged import Merged, MergedCache, merged_mask
 from encdec_lightning.composition.adapter.source import Source, current
 
 _inside: ContextVar[tuple[CrossAttention, Source] | None] = ContextVar("_inside", default=None)
@@ -24,32 +24,32 @@ _inside: ContextVar[tuple[CrossAttention, Source] | None] = ContextVar("_inside"
 def add_between(layer: nn.Module, between: str, cross_attention: CrossAttention) -> None:
     """Let a layer add cross-attention to its states before its module `between` reads them."""
     layer.cross_attention = cross_attention
-    layer.__class__ = _layer_class(type(layer), _Between)
-    place = layer.get_submodule(between)
-    place.__class__ = _reader_class(type(place))
+    _change(layer, _Between)
+    _change(layer.get_submodule(between), _Reader)
 
 
 def add_after(layer: nn.Module, cross_attention: CrossAttention) -> None:
     """Let a layer add cross-attention to what it gives."""
     layer.cross_attention = cross_attention
-    layer.__class__ = _layer_class(type(layer), _After)
+    _change(layer, _After)
 
 
-def add_merged(layer: nn.Module, merged: Any) -> None:
-    """Let a layer's self-attention read the source as well; `merged` makes keys and values of it."""
-    layer.__class__ = _layer_class(type(layer), _Merged)
+def add_merged(layer: nn.Module, merged: Merged) -> None:
+    """Let a layer's self-attention read the source as well."""
     vars(layer)["merged"] = merged
+    _change(layer, _Merged)
+
+
+def _change(module: Any, way: Any) -> None:
+    """Let a module be of a class that does what its own does, and reads the source in a way."""
+    kind: Any = type(module)
+    module.__class__ = _class(kind, way)
 
 
 @cache
-def _layer_class(kind: type[nn.Module], way: type[Any]) -> type[nn.Module]:
-    """A class of layers of a kind that read the source in a way; its name stays, by which it is known to others."""
+def _class(kind: Any, way: Any) -> Any:
+    """Both classes as one, whose name stays that of the first, by which it is known to others."""
     return type(kind.__name__, (way, kind), {"__module__": __name__})
-
-
-@cache
-def _reader_class(kind: type[nn.Module]) -> type[nn.Module]:
-    return type(kind.__name__, (_Reader, kind), {"__module__": __name__})
 
 
 class _Reading:

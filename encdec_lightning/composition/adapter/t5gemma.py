@@ -76,7 +76,7 @@ def why_no_t5gemma(model: PreTrainedModel) -> str | None:
     if decoder.cross_attention_place != "between":
         return "a T5Gemma has cross-attention between self-attention and the feed-forward part"
     if hasattr(model, "enc_to_dec_proj"):
-        return "its encoder's states pass a projection to another width, which a T5Gemma lacks; start cross-attention at random"
+        return "its encoder's states pass a projection, which a T5Gemma lacks; start cross-attention at random"
     return None
 
 
