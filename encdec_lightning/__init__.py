@@ -18,9 +18,12 @@ The map, from left to right; each room imports only from rooms to its left:
                                gradients.py, onednn_linear.py, short_attention.py, spans.py, self_check.py, varlen.py
     composition/               two checkpoints in, one model out: compose.py, compatibility.py, signature.py,
                                assembly.py, composed_model.py, model.py, prefix.py, labels.py, sharing.py,
-                               architectures.py, checkpoints.py, foreign.py, local_checkpoints.py,
+                               layout.py, architecture.py, architectures.py, checkpoints.py, foreign.py, local_checkpoints.py,
                                gguf_checkpoint.py, convert.py, parameters.py, paper.py, tokenizers.py,
                                bulk_tokenizer.py, bert_score.py
+    composition/adapter/       a language model in, one with cross-attention out: config.py, registration.py,
+                               source.py, cross_attention.py, merged.py, layers.py, decoder.py, copying.py,
+                               t5gemma.py
     composition/sides/         a checkpoint in, one side out: config.py, names.py, origins.py, cross_attention.py,
                                random_values.py, initialization.py
     composition/checks/        what stands against a combination: family.py, pair.py, lengths.py, skeleton.py
@@ -71,6 +74,8 @@ from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from encdec_lightning.composition.adapter.registration import register_when_imported
 
 if TYPE_CHECKING:
     from encdec_lightning.composition.compatibility import Compatibility, check
@@ -135,6 +140,9 @@ __all__ = [
     "compose",
     "generate",
 ]
+
+
+register_when_imported()
 
 
 def __getattr__(name: str) -> Any:
