@@ -202,6 +202,7 @@ class Files:
     bert: str
     roberta: str
     gpt2: str
+    llama: str
     train: str
     validation: str
     test: str
@@ -228,6 +229,8 @@ class Files:
             f"checkpoints.bert={self.bert}",
             f"checkpoints.roberta={self.roberta}",
             f"checkpoints.gpt2={self.gpt2}",
+            f"checkpoints.encoder={self.bert}",
+            f"checkpoints.decoder={self.llama}",
             *more,
         ]
 
@@ -235,6 +238,7 @@ class Files:
 def write_all(folder: Path) -> Files:
     """Everything a test of the whole path needs."""
     families = {family: checkpoint(folder / family, family) for family in ("bert", "roberta", "gpt2")}
+    families["llama"] = family_checkpoint(folder / "llama", "llama")
     splits = {"train": (64, 1), "validation": (16, 2), "test": (12, 3)}
     rows = {name: str(write_rows(folder / f"{name}.jsonl", pairs(*size))) for name, size in splits.items()}
     return Files(**families, **rows)

@@ -13,6 +13,10 @@ from encdec_lightning.composition.sides.names import base_prefix, computed
 from encdec_lightning.composition.sides.origins import origins
 
 
+PROJECTION = "enc_to_dec_proj."
+"""What an encoder-decoder's projection of the encoder's states is called."""
+
+
 @dataclass(frozen=True)
 class Counts:
     """Numbers of parameters, each shared one counted once."""
@@ -30,6 +34,8 @@ class Counts:
     """The encoder has, shared ones included."""
     decoder: int
     """The decoder has, shared ones included."""
+    cross_attention: int
+    """In cross-attention, and in the projection of the encoder's states to the decoder's width."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,9 @@ def _counts(model: ComposedModel, sizes: dict[int, int], sides: dict[Role, Side]
         shared=number(shared),
         encoder=number(of_side.get("encoder", set())),
         decoder=number(of_side["decoder"]),
+        cross_attention=number(
+            {id(each) for name, each in model.named_parameters() if is_cross_attention(name) or PROJECTION in name}
+        ),
     )
 
 

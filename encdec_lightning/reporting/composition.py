@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from encdec_lightning.composition.architectures import length_limit
+from encdec_lightning.composition.adapter.config import MODEL_TYPE, family
+from encdec_lightning.composition.architectures import depth, length_limit
 from encdec_lightning.composition.options import Composition, Side
 from encdec_lightning.composition.paper import PaperRow, has_printed_size, paper_row
 from encdec_lightning.composition.parameters import ParameterTable
-from encdec_lightning.composition.sides.config import layer_numbers, side_config
+from encdec_lightning.composition.sides.config import layer_numbers, side_config, stored_config
 from encdec_lightning.errors import UserError
 from encdec_lightning.reporting.memory import Memory
 
@@ -26,6 +27,7 @@ COUNTS = {
     "shared": "shared by the sides",
     "encoder": "encoder",
     "decoder": "decoder",
+    "cross_attention": "in cross-attention",
 }
 WIDTH = 110
 PRINTED = {"total": "total", "embedding": "embedding", "pretrained": "initialized", "random": "random"}
@@ -42,6 +44,7 @@ def describe(
     return {
         "ok": True,
         "sides": [_side(side) for side in composition.sides],
+        "added": _added(composition),
         "weights": composition.weights,
         "special_tokens": special_tokens,
         "parameters": {"as_built": asdict(parameters.as_built), "by_the_paper": asdict(parameters.by_the_paper)},
@@ -68,6 +71,9 @@ def show_composition(
     console = console or _console()
     for each in (_side(side) for side in composition.sides):
         console.print(f"[bold]{each['role']}[/]  {escape(_sentence(each))}", highlight=False, soft_wrap=True)
+    added = _added(composition)
+    if added is not None:
+        console.print(f"[bold]added[/]    {_what_is_added(added)}", highlight=False, soft_wrap=True)
     if special_tokens is None:
         console.print("[bold]tokens[/]   the tokenizers are not on this machine", highlight=False)
     else:
@@ -137,7 +143,7 @@ def _side(side: Side) -> dict[str, Any]:
     return {
         "role": side.role,
         "checkpoint": side.checkpoint,
-        "family": config.model_type,
+        "family": family(config),
         "init": side.init,
         "layers": len(layer_numbers(side, config)) if side.layers is None else side.layers,
         "hidden_size": config.hidden_size,
@@ -146,6 +152,36 @@ def _side(side: Side) -> dict[str, Any]:
         "positions": length_limit(config),
         "bidirectional": side.bidirectional or side.role == "encoder",
     }
+
+
+def _added(composition: Composition) -> dict[str, Any] | None:
+    """The cross-attention that a language model is given; None where none is."""
+    decoder = composition.sides[-1]
+    config = side_config(decoder)
+    if decoder.added is None or stored_config(decoder).model_type == MODEL_TYPE or config.model_type != MODEL_TYPE:
+        return None
+    start = "as its self-attention" if composition.cross_attention_init == "self_attention" else "at random"
+    every = config.cross_attention_every
+    return {
+        "kind": config.cross_attention_kind,
+        "place": None if config.cross_attention_kind == "merged" else config.cross_attention_place,
+        "layers": list(range(every, depth(config) + 1, every)),
+        "start": None if config.cross_attention_kind == "merged" else start,
+        "gate": config.cross_attention_gate,
+    }
+
+
+def _what_is_added(added: dict[str, Any]) -> str:
+    layers = added["layers"]
+    step = layers[1] - layers[0] if len(layers) > 1 else 1
+    where = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"
+    if step > 1:
+        where = f"layers {', '.join(map(str, layers))}"
+    if added["kind"] == "merged":
+        return f"self-attention of {where} reads the source as well, by its own projections"
+    place = "after the feed-forward part" if added["place"] == "after" else "between self-attention and feed-forward"
+    gate = "; a gate, closed at the start" if added["gate"] == "zero" else ""
+    return f"cross-attention {place} in {where}, which starts {added['start']}{gate}"
 
 
 def _sentence(side: dict[str, Any]) -> str:

@@ -114,7 +114,11 @@ def test_every_preset_runs(group, name, files, in_tmp, capsys):
 @pytest.mark.parametrize(
     ("variant", "encoder", "decoder", "weights", "inits"),
     [
+        ("enc2lm", "bert", "llama", "untied", ("pretrained", "pretrained")),
         ("gpt", None, "gpt2", "untied", ("pretrained", "pretrained")),
+        ("lm", None, "llama", "untied", ("pretrained", "pretrained")),
+        ("lm2lm", "llama", "llama", "tied_embeddings", ("pretrained", "pretrained")),
+        ("lmshare", "llama", "llama", "tied", ("pretrained", "pretrained")),
         ("rnd2gpt", "bert", "gpt2", "tied_embeddings", ("random", "pretrained")),
         ("bert2bert", "bert", "bert", "tied_embeddings", ("pretrained", "pretrained")),
         ("bert2gpt", "bert", "gpt2", "untied", ("pretrained", "pretrained")),
@@ -126,18 +130,22 @@ def test_every_preset_runs(group, name, files, in_tmp, capsys):
         ("robertashare", "roberta", "roberta", "tied", ("pretrained", "pretrained")),
     ],
 )
-def test_variants_are_the_rows_of_the_paper(variant, encoder, decoder, weights, inits, files):
+def test_variants_are_the_rows_of_the_paper_and_those_of_a_language_model(
+    variant, encoder, decoder, weights, inits, files
+):
     model = compose_config(files.overrides(f"variant={variant}")).model
     assert (model.encoder, model.decoder) == (encoder and getattr(files, encoder), getattr(files, decoder))
     assert model.encoder_vocabulary == (files.gpt2 if variant == "rnd2gpt" else None)
     assert (model.weights, (model.encoder_init, model.decoder_init)) == (weights, inits)
+    assert model.encoder_bidirectional == (encoder == "llama")
 
 
 @pytest.mark.parametrize("name", ["ettin_17m", "ettin_32m", "ettin_68m", "ettin_150m", "smollm2", "qwen3"])
 def test_sets_of_a_pair_fill_the_roles_encoder_and_decoder(name, files, in_tmp, monkeypatch):
     monkeypatch.setenv("ENCDEC_LIGHTNING_CACHE", str(in_tmp))  # it holds no checkpoint
-    pair = ["model.encoder=${checkpoints.encoder}", "model.decoder=${checkpoints.decoder}"]
-    chosen = [*options(files), "training.schedule=constant", f"checkpoints={name}", *pair]
+    own = ("checkpoints.encoder=", "checkpoints.decoder=")
+    base = [each for each in options(files) if not each.startswith(own)]
+    chosen = [*base, "training.schedule=constant", f"checkpoints={name}", "variant=enc2lm"]
     model = compose_config(chosen).model
     if name == "smollm2":
         assert (model.encoder, model.decoder) == (MINILM, SMOLLM2)
