@@ -23,7 +23,7 @@ COMMON = (
     *("training.learning_rate=1e-4", "training.fresh_learning_rate=1e-3", "training.warmup_steps=20"),
     *("training.label_smoothing=0.1", "trainer.gradient_clip_val=1.0", "model.dropout=0.0", "data.batch_tokens=1000"),
     *("data.evaluation_batch_tokens=2000", "generation=greedy", "task.validation_examples=200"),
-    *("task.test_examples=500", "trainer.log_every_n_steps=20"),
+    *("task.test_examples=300", "trainer.log_every_n_steps=20"),
 )
 EVERYWHERE = ("random", "language model at random", "language model alone", "MiniLM2MiniLM")
 """The arms that are tried on each task; the others on debsum alone."""
@@ -63,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--debsum", type=Path, required=True)
-    parser.add_argument("--updates", type=int, default=200)
+    parser.add_argument("--updates", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
     done = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
