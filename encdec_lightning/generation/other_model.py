@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
 
-from encdec_lightning.composition.architectures import length_limit
+from encdec_lightning.composition.architectures import known_architecture, length_limit
 from encdec_lightning.composition.checkpoints import load_config, load_tokenizer, load_weights
 from encdec_lightning.errors import UserError
 
@@ -175,10 +175,11 @@ def _check_reading(tokenizer: PreTrainedTokenizerBase, reading: Reading) -> None
 def _check_length(config: PretrainedConfig, reading: Reading) -> None:
     """Raise `UserError` for sources that are longer than the position table of the side that reads them."""
     reads = getattr(config, "encoder", None)
-    if isinstance(reads, PretrainedConfig):
+    reads = reads if isinstance(reads, PretrainedConfig) else config
+    if reads is not config and known_architecture(reads) is not None:
         limit = length_limit(reads)
     else:
         names = ("max_encoder_position_embeddings", "max_position_embeddings")
-        limit = next((found for name in names if isinstance(found := getattr(config, name, None), int)), None)
+        limit = next((found for name in names if isinstance(found := getattr(reads, name, None), int)), None)
     if limit is not None and reading.max_source_length > limit:
         raise UserError("task.max_source_length", reading.max_source_length, f"the model has {limit} positions")
