@@ -18,10 +18,10 @@ The map, from left to right; each room imports only from rooms to its left:
                                gradients.py, onednn_linear.py, short_attention.py, spans.py, self_check.py, varlen.py
     composition/               two checkpoints in, one model out: compose.py, compatibility.py, signature.py,
                                assembly.py, composed_model.py, model.py, prefix.py, labels.py, sharing.py,
-                               layout.py, architecture.py, architectures.py, checkpoints.py, foreign.py, local_checkpoints.py,
-                               gguf_checkpoint.py, convert.py, parameters.py, paper.py, tokenizers.py,
-                               bulk_tokenizer.py, bert_score.py
-    composition/adapter/       a language model in, one with cross-attention out: config.py, registration.py,
+                               layout.py, architecture.py, architectures.py, cross_attending.py, checkpoints.py,
+                               foreign.py, local_checkpoints.py, gguf_checkpoint.py, convert.py, parameters.py,
+                               paper.py, tokenizers.py, bulk_tokenizer.py, bert_score.py
+    composition/adapter/       a language model in, one with cross-attention out: registration.py,
                                source.py, cross_attention.py, merged.py, layers.py, decoder.py, copying.py,
                                t5gemma.py
     composition/sides/         a checkpoint in, one side out: config.py, names.py, origins.py, cross_attention.py,

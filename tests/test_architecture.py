@@ -26,8 +26,19 @@ ROOMS = [
 ]
 INSIDE = {
     "composition": [
-        *("options", "signature", "architectures", "convert", "foreign", "gguf_checkpoint", "local_checkpoints"),
-        *("checkpoints", "bert_score"),
+        *(
+            "options",
+            "signature",
+            "cross_attending",
+            "layout",
+            "architecture",
+            "architectures",
+            "convert",
+            "foreign",
+            "gguf_checkpoint",
+            "local_checkpoints",
+        ),
+        *("checkpoints", "bert_score", "adapter"),
         *(
             "sides",
             "labels",
@@ -250,7 +261,7 @@ def mapped() -> set[str]:
             room = heading[1] if heading[1].endswith("/") else ""
             found |= {room} if room else set(heading[1].split(", "))
         if line.startswith("    "):
-            words = re.findall(r"[a-z_]+(?:\.py|/)(?=[,;]|$)", line[31:])
+            words = re.findall(r"[a-z0-9_]+(?:\.py|/)(?=[,;]|$)", line[31:])
             found |= {f"{room}{word}" for word in words}
     return found
 

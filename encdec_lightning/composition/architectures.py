@@ -1,4 +1,4 @@
-"""All that is known about each family of checkpoints, and nothing about it anywhere else.
+"""All that is known about each family of checkpoints, and nothing about it anywhere else but in layout.py.
 
 A family is a `model_type` of transformers. Names of parameters are given relative to the family's base model: what
 `AutoModel` builds for an encoder, and what `base_model_prefix` names inside a causal language model for a decoder.
@@ -8,15 +8,15 @@ Every entry passes the probe of tests/composition/test_families.py.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AutoModelForTextEncoding, PretrainedConfig
 
-from encdec_lightning.composition.adapter.config import MODEL_TYPE, family
+from encdec_lightning.composition import layout
 from encdec_lightning.composition.architecture import Architecture
-from encdec_lightning.composition.layout import Fused, Layout
+from encdec_lightning.composition.cross_attending import MODEL_TYPE, family
+from encdec_lightning.composition.layout import Layout
 
 
 def _alibi(config: PretrainedConfig) -> str | None:
@@ -29,65 +29,6 @@ def _sinusoids(config: PretrainedConfig) -> str | None:
     return None if config.use_learned_position_embeddings else "its sinusoids count positions by themselves"
 
 
-def _after_each_part(config: PretrainedConfig) -> Layout:
-    return Layout(after="post_attention_layernorm", between="pre_feedforward_layernorm")
-
-
-def _llama(config: PretrainedConfig) -> Layout:
-    return Layout()
-
-
-def _granite(config: PretrainedConfig) -> Layout:
-    return Layout(scale="residual_multiplier")
-
-
-def _olmo2(config: PretrainedConfig) -> Layout:
-    return Layout(before=None, after="post_attention_layernorm", between="mlp")
-
-
-def _opt(config: PretrainedConfig) -> Layout:
-    between = "final_layer_norm" if config.do_layer_norm_before else "fc1"
-    return Layout(output="out_proj", before="self_attn_layer_norm", between=between, dropout="dropout")
-
-
-def _phi(config: PretrainedConfig) -> Layout:
-    return Layout(output="dense", norms=("q_layernorm", "k_layernorm"), between=None, dropout="resid_pdrop")
-
-
-def _gptj(config: PretrainedConfig) -> Layout:
-    return Layout(
-        attention="attn", output="out_proj", before="ln_1", between=None, dropout="resid_pdrop", attends_to_cache=False
-    )
-
-
-def _gpt_neox(config: PretrainedConfig) -> Layout:
-    between = None if config.use_parallel_residual else "post_attention_layernorm"
-    return Layout(attention="attention", between=between, dropout="hidden_dropout", **_BY_HEAD)
-
-
-def _bloom(config: PretrainedConfig) -> Layout:
-    return Layout(attention="self_attention", dropout="hidden_dropout", **_BY_HEAD)
-
-
-def _falcon(config: PretrainedConfig) -> Layout:
-    new, one = config.new_decoder_architecture, config.multi_query
-    fused: Fused = "by group" if new else "one group" if one else "by head"
-    before = "ln_attn" if new and config.num_ln_in_parallel_attn != 1 else "input_layernorm"
-    between = None if config.parallel_attn or new else "post_attention_layernorm"
-    return Layout(
-        attention="self_attention",
-        before=before,
-        between=between,
-        dropout="hidden_dropout",
-        **{**_BY_HEAD, "fused": fused},
-    )
-
-
-def _modernbert(config: PretrainedConfig) -> Layout:
-    return Layout(attention="attn", output="Wo", before="attn_norm", between="mlp_norm")
-
-
-_BY_HEAD: Any = {"queries_keys_values": "query_key_value", "output": "dense", "fused": "by head"}
 _NO_POOLER = (("add_pooling_layer", False),)
 _BERT = Architecture(encodes="yes", decodes=True, encoder_arguments=_NO_POOLER, packs=True)
 _ROBERTA = replace(_BERT, positions_before_first=2)
@@ -103,10 +44,10 @@ _BART = Architecture(
     renamed=((r"^(model\.)?shared\.", "model.decoder.embed_tokens."),),
     positions_given="module",
 )
-_LLAMA = Architecture(encodes="unmasked", prefixes=True, embeddings=("embed_tokens.",), packs=True, layout=_llama)
+_LLAMA = Architecture(encodes="unmasked", prefixes=True, embeddings=("embed_tokens.",), packs=True, layout=layout.llama)
 _OWN_ATTENTION = replace(_LLAMA, packs=False)
-_GEMMA2 = replace(_LLAMA, layout=_after_each_part)
-_GPT_J = replace(_OWN_ATTENTION, embeddings=("wte.",), layout=_gptj)
+_GEMMA2 = replace(_LLAMA, layout=layout.after_each_part)
+_GPT_J = replace(_OWN_ATTENTION, embeddings=("wte.",), layout=layout.gptj)
 _GPT2 = replace(_LLAMA, decodes=True, embeddings=("wte.", "wpe."), layout=None)
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -177,23 +118,23 @@ ARCHITECTURES: dict[str, Architecture] = {
         embeddings=("word_embeddings.", "word_embeddings_layernorm."),
         positions=None,
         why_positions_are_not_given=_alibi,
-        layout=_bloom,
+        layout=layout.bloom,
     ),
     "falcon": replace(
-        _OWN_ATTENTION, embeddings=("word_embeddings.",), why_positions_are_not_given=_alibi, layout=_falcon
+        _OWN_ATTENTION, embeddings=("word_embeddings.",), why_positions_are_not_given=_alibi, layout=layout.falcon
     ),
     "gemma": _LLAMA,
     "gemma2": _GEMMA2,
     "gemma3_text": _GEMMA2,
-    "gpt_neox": replace(_LLAMA, embeddings=("embed_in.",), layout=_gpt_neox),
+    "gpt_neox": replace(_LLAMA, embeddings=("embed_in.",), layout=layout.gpt_neox),
     "gptj": _GPT_J,
-    "granite": replace(_LLAMA, layout=_granite),
+    "granite": replace(_LLAMA, layout=layout.granite),
     "llama": _LLAMA,
     "mistral": _LLAMA,
-    "modernbert-decoder": replace(_LLAMA, embeddings=("embeddings.",), layout=_modernbert),
-    "olmo2": replace(_LLAMA, layout=_olmo2),
-    "opt": replace(_LLAMA, embeddings=("decoder.embed_tokens.", "decoder.embed_positions."), layout=_opt),
-    "phi": replace(_LLAMA, layout=_phi),
+    "modernbert-decoder": replace(_LLAMA, embeddings=("embeddings.",), layout=layout.modernbert),
+    "olmo2": replace(_LLAMA, layout=layout.olmo2),
+    "opt": replace(_LLAMA, embeddings=("decoder.embed_tokens.", "decoder.embed_positions."), layout=layout.opt),
+    "phi": replace(_LLAMA, layout=layout.phi),
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
     "smollm3": _LLAMA,
@@ -263,9 +204,9 @@ def known_architecture(config: PretrainedConfig) -> Architecture | None:
 
 def layout_of(config: PretrainedConfig) -> Layout:
     """Where the layers of a language model without cross-attention can take it."""
-    layout = ARCHITECTURES[family(config)].layout  # of the language model in it
-    assert layout is not None
-    return layout(config)
+    found = ARCHITECTURES[family(config)].layout  # of the language model in it
+    assert found is not None
+    return found(config)
 
 
 def has_head(config: PretrainedConfig) -> bool:

@@ -12,7 +12,6 @@ from encdec_lightning.composition.sides.cross_attention import is_cross_attentio
 from encdec_lightning.composition.sides.names import base_prefix, computed
 from encdec_lightning.composition.sides.origins import origins
 
-
 PROJECTION = "enc_to_dec_proj."
 """What an encoder-decoder's projection of the encoder's states is called."""
 

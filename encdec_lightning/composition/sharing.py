@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PreTrainedModel
 
-from encdec_lightning.composition.adapter.config import family
 from encdec_lightning.composition.architectures import architecture_of
+from encdec_lightning.composition.cross_attending import family
 from encdec_lightning.composition.options import Weights
 
 Shared = dict[str, str]

@@ -12,8 +12,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from encdec_lightning.composition.adapter.config import family
 from encdec_lightning.composition.composed_model import ComposedModel, check_composed
+from encdec_lightning.composition.cross_attending import family
 from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.generation.engine import Engine
 from encdec_lightning.generation.options import Generation

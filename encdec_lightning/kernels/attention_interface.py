@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig, PreTrainedModel
 from transformers.masking_utils import sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from encdec_lightning.kernels import varlen
 from encdec_lightning.kernels.attention import attention
@@ -36,6 +37,11 @@ def all_use_attention(model: PreTrainedModel) -> bool:
     """Whether every attention of `model` is `attention`."""
     parts = [part for part in model.modules() if isinstance(part, PreTrainedModel) and not part.config.sub_configs]
     return all(part.config._attn_implementation == NAME for part in parts)
+
+
+def attention_of(config: PretrainedConfig, eager: Any) -> Any:
+    """The function of attention that modules of a config run; `eager` where it names transformers' step by step."""
+    return ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager)
 
 
 def packs_examples(model: PreTrainedModel, device: torch.device) -> bool:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from encdec_lightning.composition.adapter.config import MODEL_TYPE as ADDED
 from encdec_lightning.composition.adapter.t5gemma import MODEL_TYPE as T5GEMMA
 from encdec_lightning.composition.architectures import architecture_of
 from encdec_lightning.composition.checkpoints import load_config
+from encdec_lightning.composition.cross_attending import MODEL_TYPE as ADDED
 from encdec_lightning.composition.tokenizers import DECODER_FOLDER, Tokenizers
 from encdec_lightning.data.options import Task
 from encdec_lightning.generation.options import LACKING, Generation

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from encdec_lightning.composition.adapter.config import MODEL_TYPE, family
 from encdec_lightning.composition.architectures import depth, length_limit
+from encdec_lightning.composition.cross_attending import MODEL_TYPE, family
 from encdec_lightning.composition.options import Composition, Side
 from encdec_lightning.composition.paper import PaperRow, has_printed_size, paper_row
 from encdec_lightning.composition.parameters import ParameterTable

@@ -97,7 +97,7 @@ def of_family(files, folder, family):
         ("canine", "its output changes with the padding of a batch.", "transformers has no causal language"),
         ("megatron-bert", None, "its cross-attention fails."),
         ("layoutlm", "it was never tried, bert, ", "transformers has no causal language model of it."),
-        ("llama", "llama reads left to right only; encoder_bidirectional=true takes", "it has no cross-attention"),
+        ("mamba", None, "it has no cross-attention, and giving it some was never tried, bloom"),
     ],
 )
 def test_families_that_cannot_be_used_are_refused_with_the_reason(files, tmp_path, family, as_encoder, as_decoder):
@@ -108,7 +108,7 @@ def test_families_that_cannot_be_used_are_refused_with_the_reason(files, tmp_pat
 
 
 def test_both_sides_problems_are_told_at_once(files, tmp_path):
-    folder = of_family(files, tmp_path, "llama")
+    folder = of_family(files, tmp_path, "stablelm")
     assert [one.field for one in check(files.gpt2, folder).problems] == ["encoder", "decoder"]
 
 

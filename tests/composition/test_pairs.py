@@ -19,18 +19,23 @@ from encdec_lightning.composition.model import EncoderDecoder, count_ties
 from encdec_lightning.errors import UserErrors
 
 FOLDERS = st.sampled_from(sorted(ARCHITECTURES))
+ADDED = st.sampled_from([{}, {}, {"kind": "merged"}, {"gate": "zero"}, {"place": "after", "every": 2}]).map(
+    lambda options: {f"cross_attention_{name}": value for name, value in options.items()}
+)
 INITS = st.sampled_from(["pretrained", "random", "embeddings", "layers"])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@settings(max_examples=90, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 @given(encoder=FOLDERS, decoder=FOLDERS, weights=st.sampled_from(WEIGHTS),
-       same=st.booleans(), inits=st.tuples(INITS, INITS), cross=st.sampled_from(["pretrained", "random", "self_attention"]))  # fmt: skip
-def test_any_pair_is_refused_beforehand_or_holds_what_check_said(probe, encoder, decoder, weights, same, inits, cross):
+       same=st.booleans(), inits=st.tuples(INITS, INITS), cross=st.sampled_from(["pretrained", "random", "self_attention"]), added=ADDED)  # fmt: skip
+def test_any_pair_is_refused_beforehand_or_holds_what_check_said(
+    probe, encoder, decoder, weights, same, inits, cross, added
+):
     encoder = decoder if same else encoder
     options = {
         "encoder": probe.folder(encoder), "decoder": probe.folder(decoder), "weights": weights, "encoder_init": inits[0],
         "decoder_init": inits[1], "cross_attention_init": cross,
-        "encoder_bidirectional": ARCHITECTURES[encoder].encodes == "unmasked",
+        "encoder_bidirectional": ARCHITECTURES[encoder].encodes == "unmasked", **added,
     }  # fmt: skip
     answer = check(**options)
     try:

@@ -16,11 +16,11 @@ from transformers.models.t5gemma2.modeling_t5gemma2 import T5Gemma2Decoder
 
 from encdec_lightning.cli.evaluate import main as evaluate
 from encdec_lightning.cli.train import main as train
-from encdec_lightning.composition.adapter.config import with_cross_attention
 from encdec_lightning.composition.adapter.source import Source
 from encdec_lightning.composition.adapter.t5gemma import as_t5gemma
 from encdec_lightning.composition.compatibility import check
 from encdec_lightning.composition.compose import compose
+from encdec_lightning.composition.cross_attending import with_cross_attention
 from encdec_lightning.composition.model import count_ties
 from encdec_lightning.errors import UserError
 from encdec_lightning.run import Run

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PretrainedConfig
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from encdec_lightning.composition.adapter.source import Source
 from encdec_lightning.composition.layout import Layout
+from encdec_lightning.kernels.attention_interface import attention_of
 
 
 class CrossAttention(nn.Module):
@@ -55,7 +55,7 @@ class CrossAttention(nn.Module):
         queries = self.q_proj(hidden if self.norm is None else self.norm(hidden))
         queries = in_heads(queries, self.head_dim, self.q_norm)
         keys, values = source.keys_and_values(self.layer_idx, self._keys_and_values)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, _eager)
+        attend = attention_of(self.config, _eager)
         found, _ = attend(
             self,
             queries,

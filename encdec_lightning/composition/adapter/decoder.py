@@ -24,12 +24,12 @@ from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import can_return_tuple
 
-from encdec_lightning.composition.adapter.config import CrossAttendingConfig
 from encdec_lightning.composition.adapter.cross_attention import CrossAttention
 from encdec_lightning.composition.adapter.layers import add_after, add_between, add_merged
 from encdec_lightning.composition.adapter.merged import Merged
 from encdec_lightning.composition.adapter.source import Source, current
 from encdec_lightning.composition.architectures import depth, layout_of
+from encdec_lightning.composition.cross_attending import CrossAttendingConfig
 
 
 class CrossAttendingLM(PreTrainedModel):  # type: ignore[misc]

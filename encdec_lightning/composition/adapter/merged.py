@@ -39,17 +39,17 @@ class MergedCache:
 
     def __init__(self, own: Any, keys: Tensor, values: Tensor) -> None:
         """Keys and values (B, G, S, D)."""
-        self._own, self._keys, self._values = own, keys, values
+        self.own, self.of_source = own, (keys, values)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._own, name)
+        return getattr(self.own, name)
 
     def update(self, keys: Tensor, values: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Keys and values (B, G, T, D) of new tokens to those of all tokens and of the source, (B, G, K + S, D)."""
-        if self._own is not None:
-            keys, values = self._own.update(keys, values, *args, **kwargs)
-        source = (each.to(keys.dtype) for each in (self._keys, self._values))
-        return torch.cat([keys, next(source)], dim=2), torch.cat([values, next(source)], dim=2)
+        if self.own is not None:
+            keys, values = self.own.update(keys, values, *args, **kwargs)
+        more = [each.to(keys.dtype) for each in self.of_source]
+        return torch.cat([keys, more[0]], dim=2), torch.cat([values, more[1]], dim=2)
 
 
 def merged_mask(

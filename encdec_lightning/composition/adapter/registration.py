@@ -13,7 +13,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 AWAITED = "transformers.models.auto.configuration_auto"
-CONFIG = "encdec_lightning.composition.adapter.config"
+CONFIG = "encdec_lightning.composition.cross_attending"
 """The module that, when it is imported, registers its config with what is awaited."""
 
 
@@ -28,9 +28,7 @@ def register_when_imported() -> None:
 class _Waiting(MetaPathFinder):
     """Finds the awaited module where others find it, once, and lets it be loaded by `_Registering`."""
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != AWAITED:
             return None
         sys.meta_path.remove(self)

@@ -20,8 +20,8 @@ from transformers import (
     T5GemmaModuleConfig,
 )
 
-from encdec_lightning.composition.adapter.config import family, with_cross_attention
 from encdec_lightning.composition.checkpoints import OF_THE_OTHER_SIDE
+from encdec_lightning.composition.cross_attending import family, with_cross_attention
 from encdec_lightning.errors import UserError
 
 MODEL_TYPE = T5GemmaConfig.model_type
@@ -99,7 +99,6 @@ def as_t5gemma(model: PreTrainedModel) -> T5GemmaForConditionalGeneration:
         **{name: getattr(decoder, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
     )
     config.decoder_start_token_id = getattr(model.config, "decoder_start_token_id", None)
-    config._attn_implementation = "eager"
     with torch.device("meta"):
         made = T5GemmaForConditionalGeneration(config)
     found = {_their_name(name): tensor for name, tensor in _opened_gates(model.state_dict()).items()}

@@ -6,13 +6,13 @@ from inspect import signature
 
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig
 
-from encdec_lightning.composition.adapter.config import family as family_of
 from encdec_lightning.composition.architectures import (
     ARCHITECTURES,
     CANNOT_DECODE,
     CANNOT_ENCODE,
     known_architecture,
 )
+from encdec_lightning.composition.cross_attending import family as family_of
 from encdec_lightning.composition.options import Added, Composition, Side
 from encdec_lightning.composition.sides.config import checkpoint_config, stored_config
 from encdec_lightning.errors import UserError, did_you_mean
@@ -73,5 +73,6 @@ def _lacks_cross_attention(config: PretrainedConfig) -> str | None:
     if model is None:
         return "transformers has no causal language model of it"
     if "encoder_hidden_states" not in signature(model.forward).parameters:
-        return "it has no cross-attention to read a source with"
+        able = [name for name, each in ARCHITECTURES.items() if each.layout is not None]
+        return f"it has no cross-attention, and giving it some was never tried, {', '.join(able)} are given it"
     return None

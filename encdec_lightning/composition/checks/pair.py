@@ -7,7 +7,7 @@ import re
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from encdec_lightning.composition.adapter.config import family
+from encdec_lightning.composition.cross_attending import family
 from encdec_lightning.composition.options import Composition
 from encdec_lightning.composition.sharing import SCHEMES, shared_keys, unlike
 from encdec_lightning.composition.sides.config import checkpoint_config, layer_numbers

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from transformers import PretrainedConfig
 
-from encdec_lightning.composition.adapter.config import MODEL_TYPE, with_cross_attention
 from encdec_lightning.composition.adapter.t5gemma import t5gemma_side
 from encdec_lightning.composition.architectures import ARCHITECTURES, DROPOUTS, PER_LAYER, architecture_of, depth
 from encdec_lightning.composition.checkpoints import load_config, vocabulary
+from encdec_lightning.composition.cross_attending import MODEL_TYPE, with_cross_attention
 from encdec_lightning.composition.layout import Layout
 from encdec_lightning.composition.options import Added, Side
 from encdec_lightning.errors import UserError

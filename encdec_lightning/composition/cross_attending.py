@@ -6,6 +6,7 @@ instead of opening it without its cross-attention.
 
 from __future__ import annotations
 
+import importlib
 from functools import cache
 from typing import Any
 
@@ -13,6 +14,8 @@ from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
 
 MODEL_TYPE = "cross_attending_lm"
 LANGUAGE_MODEL = "language_model"
+MODELS = "encdec_lightning.composition.adapter.decoder"
+"""The module of the classes of models, which imports this one and is imported when the first config is made."""
 
 
 class CrossAttendingConfig(PretrainedConfig):  # type: ignore[misc]
@@ -50,9 +53,7 @@ def config_class(family: str) -> type[CrossAttendingConfig]:
     values["__annotations__"] = {LANGUAGE_MODEL: str}
     made: type[CrossAttendingConfig] = type(name, (CrossAttendingConfig, own), values)
     globals()[name] = made
-    from encdec_lightning.composition.adapter.decoder import register_model
-
-    register_model(made)
+    importlib.import_module(MODELS).register_model(made)
     return made
 
 
