@@ -32,20 +32,24 @@ EVERYWHERE = ("random", "language model at random", "language model alone", "Min
 def arms() -> dict[str, tuple[str, ...]]:
     """The overrides of each arm."""
     pair = (f"model.encoder={MINILM}", f"model.decoder={SMOLLM2}")
+    twice = (f"model.encoder={SMOLLM2}", f"model.decoder={SMOLLM2}", "model.encoder_bidirectional=true")
     random, copied = "model.cross_attention_init=random", "model.cross_attention_init=self_attention"
     closed = "model.cross_attention_gate=zero"
     return {
         "random": (*pair, random),
-        "language model at random": (*pair, random, "model.decoder_init=random"),
         "MiniLM2MiniLM": (f"model.encoder={MINILM}", f"model.decoder={MINILM}", copied, "training.learning_rate=3e-4"),
-        "copied": (*pair, copied),
-        "random, gate": (*pair, random, closed),
-        "copied, gate": (*pair, copied, closed),
+        "language model alone": ("model.encoder=null", *pair[1:]),
+        "SmolLM2 twice, copied": (*twice, copied, "weights=tied_embeddings"),
         "merged": (*pair, "model.cross_attention_kind=merged"),
+        "language model at random": (*pair, random, "model.decoder_init=random"),
+        "random, gate": (*pair, random, closed),
+        "copied": (*pair, copied),
+        "SmolLM2 twice, random": (*twice, random, "weights=tied_embeddings"),
+        "SmolLM2 twice, copied, gate": (*twice, copied, closed, "weights=tied_embeddings"),
+        "copied, gate": (*pair, copied, closed),
         "random, after the layer": (*pair, random, "model.cross_attention_place=after"),
         "random, every third layer": (*pair, random, "model.cross_attention_every=3"),
         "random, first 6 layers": (*pair, random, "model.decoder_layers=6"),
-        "language model alone": ("model.encoder=null", *pair[1:]),
     }
 
 
