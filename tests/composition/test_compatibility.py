@@ -97,7 +97,7 @@ def of_family(files, folder, family):
         ("canine", "its output changes with the padding of a batch.", "transformers has no causal language"),
         ("megatron-bert", None, "its cross-attention fails."),
         ("layoutlm", "it was never tried, bert, ", "transformers has no causal language model of it."),
-        ("mamba", None, "it has no cross-attention, and giving it some was never tried, bloom"),
+        ("mamba", None, "it has no cross-attention, and is given none, as bloom, falcon"),
     ],
 )
 def test_families_that_cannot_be_used_are_refused_with_the_reason(files, tmp_path, family, as_encoder, as_decoder):

@@ -74,5 +74,5 @@ def _lacks_cross_attention(config: PretrainedConfig) -> str | None:
         return "transformers has no causal language model of it"
     if "encoder_hidden_states" not in signature(model.forward).parameters:
         able = [name for name, each in ARCHITECTURES.items() if each.layout is not None]
-        return f"it has no cross-attention, and giving it some was never tried, {', '.join(able)} are given it"
+        return f"it has no cross-attention, and is given none, as {', '.join(able)} are"
     return None
