@@ -8,12 +8,14 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from encdec_lightning.composition.checkpoints import load_config
 from encdec_lightning.composition.local_checkpoints import hub_id
 from encdec_lightning.composition.options import Composition
 from encdec_lightning.composition.sharing import SCHEMES
 from encdec_lightning.data.options import Task
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.reporting.card_code import code
+from encdec_lightning.reporting.composition import added, what_is_added
 from encdec_lightning.reporting.final_table import Cell, header_and_rows, scored
 from encdec_lightning.run import Run
 from encdec_lightning.training.options import Training
@@ -59,7 +61,7 @@ def write_card(run: Run, folder: Path) -> None:
     head = _head(name, model, task, metrics)
     parts = [
         f"# {name}",
-        _what(model, task, metrics),
+        _what(model, task, metrics, folder),
         "## Scores",
         _scores(task, metrics),
         "## How to run it",
@@ -107,7 +109,7 @@ def _head(name: str, model: Composition, task: Task, metrics: dict[str, Any]) ->
     )
 
 
-def _what(model: Composition, task: Task, metrics: dict[str, Any]) -> str:
+def _what(model: Composition, task: Task, metrics: dict[str, Any], folder: Path) -> str:
     starts = [f"the {side.role} {STARTS[side.init].format(_name(side.checkpoint))}" for side in model.sides]
     kind = "A language model that reads the source as a prefix" if model.reads_prefix else "An encoder-decoder"
     sentences = [
@@ -116,6 +118,9 @@ def _what(model: Composition, task: Task, metrics: dict[str, Any]) -> str:
     ]
     if not model.reads_prefix:
         sentences.append(f"The sides {SCHEMES[model.weights].sentence}.")
+        given = added(load_config("model", str(folder)).decoder, model.cross_attention_init)
+        if given is not None:
+            sentences.append(f"The decoder is a language model that had none: {what_is_added(given)}.")
     if "parameters" in metrics:
         sentences.append(f"It has {metrics['parameters']:,} parameters.")
     return " ".join(sentences)

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from transformers import PretrainedConfig
 
 from encdec_lightning.composition.architectures import depth, length_limit
 from encdec_lightning.composition.cross_attending import MODEL_TYPE, family
@@ -71,9 +72,9 @@ def show_composition(
     console = console or _console()
     for each in (_side(side) for side in composition.sides):
         console.print(f"[bold]{each['role']}[/]  {escape(_sentence(each))}", highlight=False, soft_wrap=True)
-    added = _added(composition)
-    if added is not None:
-        console.print(f"[bold]added[/]    {_what_is_added(added)}", highlight=False, soft_wrap=True)
+    given = _added(composition)
+    if given is not None:
+        console.print(f"[bold]added[/]    {what_is_added(given)}", highlight=False, soft_wrap=True)
     if special_tokens is None:
         console.print("[bold]tokens[/]   the tokenizers are not on this machine", highlight=False)
     else:
@@ -157,31 +158,37 @@ def _side(side: Side) -> dict[str, Any]:
 def _added(composition: Composition) -> dict[str, Any] | None:
     """The cross-attention that a language model is given; None where none is."""
     decoder = composition.sides[-1]
-    config = side_config(decoder)
-    if decoder.added is None or stored_config(decoder).model_type == MODEL_TYPE or config.model_type != MODEL_TYPE:
+    if decoder.added is None or stored_config(decoder).model_type == MODEL_TYPE:
         return None
-    start = "as its self-attention" if composition.cross_attention_init == "self_attention" else "at random"
-    every = config.cross_attention_every
+    return added(side_config(decoder), composition.cross_attention_init)
+
+
+def added(decoder: PretrainedConfig, init: str) -> dict[str, Any] | None:
+    """The cross-attention that a decoder's config says was given to a language model, and how it starts."""
+    if decoder.model_type != MODEL_TYPE:
+        return None
+    every, is_merged = decoder.cross_attention_every, decoder.cross_attention_kind == "merged"
     return {
-        "kind": config.cross_attention_kind,
-        "place": None if config.cross_attention_kind == "merged" else config.cross_attention_place,
-        "layers": list(range(every, depth(config) + 1, every)),
-        "start": None if config.cross_attention_kind == "merged" else start,
-        "gate": config.cross_attention_gate,
+        "kind": decoder.cross_attention_kind,
+        "place": None if is_merged else decoder.cross_attention_place,
+        "layers": list(range(every, depth(decoder) + 1, every)),
+        "start": None if is_merged else "as its self-attention" if init == "self_attention" else "at random",
+        "gate": decoder.cross_attention_gate,
     }
 
 
-def _what_is_added(added: dict[str, Any]) -> str:
-    layers = added["layers"]
+def what_is_added(found: dict[str, Any]) -> str:
+    """The same in words."""
+    layers = found["layers"]
     step = layers[1] - layers[0] if len(layers) > 1 else 1
     where = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"
     if step > 1:
         where = f"layers {', '.join(map(str, layers))}"
-    if added["kind"] == "merged":
+    if found["kind"] == "merged":
         return f"self-attention of {where} reads the source as well, by its own projections"
-    place = "after the feed-forward part" if added["place"] == "after" else "between self-attention and feed-forward"
-    gate = "; a gate, closed at the start" if added["gate"] == "zero" else ""
-    return f"cross-attention {place} in {where}, which starts {added['start']}{gate}"
+    place = "after the feed-forward part" if found["place"] == "after" else "between self-attention and feed-forward"
+    gate = "; a gate, closed at the start" if found["gate"] == "zero" else ""
+    return f"cross-attention {place} in {where}, which starts {found['start']}{gate}"
 
 
 def _sentence(side: dict[str, Any]) -> str:
