@@ -30,7 +30,12 @@ MERGED = [("merged", name) for name in ARCHITECTURES if merges(name)]
 PREFIXES = [("prefix", name) for name, each in ARCHITECTURES.items() if each.prefixes]
 FUSED = ("gte", "jina_embeddings_v3", "nomic_bert")
 """Families whose files fuse some tensors."""
-BOTH = [name for name, each in ARCHITECTURES.items() if each.encodes != "no" and each.can_decode]
+SOME = ("llama", "gemma2", "gptj", "bloom")
+"""Of the language models that are given cross-attention, those that are tried with both sides tied as well."""
+BOTH = [
+    name for name, each in ARCHITECTURES.items()
+    if each.encodes != "no" and each.can_decode and (each.decodes or name in SOME)
+]  # fmt: skip
 REFUSED = [
     *(("encoder", name) for name, each in ARCHITECTURES.items() if each.encodes == "no"),
     *(("decoder", name) for name, each in ARCHITECTURES.items() if not each.can_decode),
