@@ -147,6 +147,7 @@ def test_a_decoder_alone_has_one_position_table_for_both(files, capsys):
     [
         ("gpt", "encoder", "a decoder alone has no encoder"),
         ("gpt", "pretrained", "nothing would be left to train"),
+        ("gpt", "all_but_cross_attention", "a decoder alone has no cross-attention"),
         ("bertshare", "decoder", "nothing would be left to train"),
     ],
 )

@@ -51,21 +51,24 @@ def _class(kind: Any, way: Any) -> Any:
 class _Reading:
     """A layer that hands the source of the forward pass that is running to its own forward.
 
-    So it is an argument, which comes again where activations are computed again in the backward pass.
+    So it is an argument, which comes again where activations are computed again in the backward pass. Its states are
+    the last argument by position, for there reentrant checkpointing looks for what has a gradient.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        source = kwargs.setdefault("source", current.get())
-        if source is not None:
-            source.prepare(args[0])
-        return super().__call__(*args, **kwargs)  # type: ignore[misc]
+        source = current.get()
+        if source is None:
+            return super().__call__(*args, **kwargs)  # type: ignore[misc]
+        source.prepare(args[0])
+        return super().__call__(*args, source.states, source=source, **kwargs)  # type: ignore[misc]
 
 
 class _Between(_Reading):
     def forward(self: Any, *args: Any, source: Source | None = None, **kwargs: Any) -> Any:
         if source is None:
             return super().forward(*args, **kwargs)  # type: ignore[misc]
-        return _Within(self, source).forward(*args, **kwargs)
+        *args, states = args
+        return _Within(self, source.with_states(states)).forward(*args, **kwargs)
 
 
 class _Within:
@@ -98,11 +101,12 @@ class _Within:
 
 class _After(_Reading):
     def forward(self: Any, *args: Any, source: Source | None = None, **kwargs: Any) -> Any:
-        output = super().forward(*args, **kwargs)  # type: ignore[misc]
         if source is None:
-            return output
+            return super().forward(*args, **kwargs)  # type: ignore[misc]
+        *args, read = args
+        output = super().forward(*args, **kwargs)  # type: ignore[misc]
         states = output[0] if isinstance(output, tuple) else output
-        states = states + self.cross_attention(states, source)
+        states = states + self.cross_attention(states, source.with_states(read))
         return (states, *output[1:]) if isinstance(output, tuple) else states
 
 
@@ -110,8 +114,9 @@ class _Merged(_Reading):
     def forward(self: Any, *args: Any, source: Source | None = None, **kwargs: Any) -> Any:
         if source is None:
             return super().forward(*args, **kwargs)  # type: ignore[misc]
+        *args, read = args
         own, states = kwargs.get("past_key_values"), args[0]
-        keys_and_values = source.keys_and_values(self.merged.number, self.merged.maker(self))
+        keys_and_values = source.with_states(read).keys_and_values(self.merged.number, self.merged.maker(self))
         kwargs["attention_mask"] = merged_mask(
             kwargs.get("attention_mask"), source.prepared, states, own,
             self.merged.number, keys_and_values[0].shape[2],

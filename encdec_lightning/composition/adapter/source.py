@@ -29,6 +29,10 @@ class Source:
         """B."""
         return len(self.states)
 
+    def with_states(self, states: Tensor) -> Source:
+        """The same, with these states (B, S, E)."""
+        return Source(states, self.mask, self.cache, self.config, self._prepared)
+
     def prepare(self, hidden: Tensor) -> None:
         """Make the mask as attention takes it, once, for queries that are made of hidden states (B, T, H)."""
         if self._prepared:
