@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
 
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.training.arrange import arrange
@@ -145,12 +145,7 @@ def _attention(
     return (functional.dropout(scores, 0.1) @ value).transpose(1, 2).contiguous(), None
 
 
-def _no_mask(*given: Any, **more: Any) -> None:
-    """On the meta device there is nothing to look for padding in."""
-
-
-AttentionInterface.register(COUNTED, _attention)
-AttentionMaskInterface.register(COUNTED, _no_mask)
+AttentionInterface.register(COUNTED, _attention)  # without masks of its own, for which transformers looks into positions
 
 
 def _activations(model: ComposedModel, setting: Setting, dtype: torch.dtype) -> int:
