@@ -145,7 +145,9 @@ def _attention(
     return (functional.dropout(scores, 0.1) @ value).transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(COUNTED, _attention)  # without masks of its own, for which transformers looks into positions
+AttentionInterface.register(
+    COUNTED, _attention
+)  # without masks of its own, for which transformers looks into positions
 
 
 def _activations(model: ComposedModel, setting: Setting, dtype: torch.dtype) -> int:

@@ -210,6 +210,15 @@ def test_data_that_are_wrong_are_one_sentence(files, in_tmp, capsys):
     assert (code, err, json.loads(out)["ok"]) == (2, "", False)
 
 
+def test_memory_with_a_language_model_is_counted_as_with_a_bert(files, probe, capsys):
+    """Whose code looks into positions, where there are none without values."""
+    found = {}
+    for decoder in (files.bert, probe.folder("llama"), files.gpt2):
+        options = files.overrides("variant=bert2bert", f"model.decoder={decoder}", "model.weights=untied")
+        found[decoder] = json.loads(answer(capsys, *options, "--json")[1])["memory"]["1 device"]["activations"]
+    assert all(0.5 < each / found[files.bert] < 2 for each in found.values())
+
+
 def test_memory_per_device_is_counted_without_values(files, capsys):
     """Weights, gradients and AdamW's two states in fp32; each of N shards has its part, DDP its buckets beside."""
     options = files.overrides("variant=bertshare", "hardware=ddp_cpu")

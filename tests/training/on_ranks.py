@@ -27,8 +27,7 @@ WEIGHTS = ("tied", "tied_embeddings", "untied")
 ADAPTED: dict[str, dict[str, Any]] = {
     "gate": {"decoder": "llama", "cross_attention_gate": "zero"},
     "tied": {"encoder": "llama", "decoder": "llama", "weights": "tied", "encoder_bidirectional": True},
-    "copied": {"decoder": "olmo2", "cross_attention_init": "self_attention"},
-    "after": {"decoder": "gptj"},
+    "after": {"decoder": "gptj", "cross_attention_gate": "zero"},
     "merged": {"encoder": "narrow", "decoder": "gemma2", "cross_attention_kind": "merged"},
 }
 """Pairs whose decoder is given cross-attention, by name: the arguments of `compose`, checkpoints by the folder's name;
@@ -52,7 +51,7 @@ class Case:
     family: str = "bert"
     clip: float | None = 1.0
     rate: float = 3e-3
-    freeze: Any = None
+    freeze: str | None = None
     pair: str = ""
     """One of `ADAPTED`; none: two of the family."""
 
@@ -109,6 +108,7 @@ def fit(files: tiny.Files, case: Case, folder: Path, devices: int = 1) -> dict[s
     """All there is to compare: losses, weights, scores, texts; of a checkpoint in `folder` of the fit's name."""
     checkpoint = getattr(files, case.family)
     arrange.BACKEND = "aot_eager"
+    torch._dynamo.reset()  # layers of all fits would share the graphs that dynamo keeps for one function, 8 of them
     counters.clear()
     pair = {"encoder": checkpoint, "decoder": checkpoint, "weights": case.weights}
     if case.pair:
