@@ -229,7 +229,8 @@ def test_memory_per_device_is_counted_without_values(files, capsys):
     size = 4 * found["parameters"]["as_built"]["total"]
     assert (one["weights"], one["gradients"], one["optimizer"], one["copies"]) == (size, size, 2 * size, 0)
     assert ddp == {**one, "copies": size, "total": one["total"] + size}
-    assert (fsdp["weights"], fsdp["optimizer"], fsdp["activations"]) == (size // 2, size, one["activations"])
+    logits = 400 // (40 + 12) * 12 * 123 * 4  # pairs in a micro-batch, target tokens, words, bytes
+    assert (fsdp["weights"], fsdp["optimizer"], fsdp["activations"]) == (size // 2, size, one["activations"] + logits)
     assert one["total"] == 4 * size + one["activations"]
     again = json.loads(answer(capsys, *options, "training.gradient_checkpointing=true", "--json")[1])["memory"][
         "1 device"

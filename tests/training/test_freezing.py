@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -115,6 +116,7 @@ def test_a_checkpoint_remembers_what_was_frozen(files, in_tmp):
     start = compose(files.bert, files.bert, "tied_embeddings")
     for name in frozen:
         assert module.model.get_parameter(name).equal(start.get_parameter(name))
+    assert "- not trained: the encoder, with what it shares\n" in Path("run/model/README.md").read_text()
 
 
 def test_gpt_is_trained_tested_exported_and_evaluated_like_every_other(files, in_tmp):
