@@ -77,7 +77,7 @@ def test_cross_attention_is_trained_alone_whatever_it_started_from(files, probe,
     trained = {name for name, each in model.named_parameters() if each.requires_grad}
     assert {name for name in trained if name.startswith(("encoder.", "decoder."))} == sides
     beside = {name for name, _ in model.named_parameters() if not name.startswith(("encoder.", "decoder."))}
-    assert trained - sides == beside and bool(beside) == (options != COPIED and encoder == "narrow")
+    assert trained - sides == beside and bool(beside) == (encoder == "narrow")
     assert bool(sides) == (options != MERGED) and any("gate" in name for name in sides) == (options == GATED)
 
 

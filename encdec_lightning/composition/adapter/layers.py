@@ -67,8 +67,8 @@ class _Between(_Reading):
     def forward(self: Any, *args: Any, source: Source | None = None, **kwargs: Any) -> Any:
         if source is None:
             return super().forward(*args, **kwargs)  # type: ignore[misc]
-        *args, states = args
-        return _Within(self, source.with_states(states)).forward(*args, **kwargs)
+        *own, states = args
+        return _Within(self, source.with_states(states)).forward(*own, **kwargs)
 
 
 class _Within:
@@ -103,8 +103,8 @@ class _After(_Reading):
     def forward(self: Any, *args: Any, source: Source | None = None, **kwargs: Any) -> Any:
         if source is None:
             return super().forward(*args, **kwargs)  # type: ignore[misc]
-        *args, read = args
-        output = super().forward(*args, **kwargs)  # type: ignore[misc]
+        *own, read = args
+        output = super().forward(*own, **kwargs)  # type: ignore[misc]
         states = output[0] if isinstance(output, tuple) else output
         states = states + self.cross_attention(states, source.with_states(read))
         return (states, *output[1:]) if isinstance(output, tuple) else states
@@ -114,12 +114,12 @@ class _Merged(_Reading):
     def forward(self: Any, *args: Any, source: Source | None = None, **kwargs: Any) -> Any:
         if source is None:
             return super().forward(*args, **kwargs)  # type: ignore[misc]
-        *args, read = args
-        own, states = kwargs.get("past_key_values"), args[0]
+        *given, read = args
+        own, states = kwargs.get("past_key_values"), given[0]
         keys_and_values = source.with_states(read).keys_and_values(self.merged.number, self.merged.maker(self))
         kwargs["attention_mask"] = merged_mask(
             kwargs.get("attention_mask"), source.prepared, states, own,
             self.merged.number, keys_and_values[0].shape[2],
         )  # fmt: skip
         kwargs["past_key_values"] = MergedCache(own, *keys_and_values)
-        return super().forward(*args, **kwargs)  # type: ignore[misc]
+        return super().forward(*given, **kwargs)  # type: ignore[misc]
