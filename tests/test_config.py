@@ -112,7 +112,9 @@ def test_one_mistake_in_an_option_of_several_kinds_is_one_sentence(value):
 
 def test_choices_of_an_option_that_may_be_null():
     (sentence,) = mistakes(training={"freeze": "encodr"})
-    assert sentence.endswith("it must be one of pretrained, encoder, decoder (did you mean 'encoder'?).")
+    assert sentence.endswith(
+        "it must be one of pretrained, all_but_cross_attention, encoder, decoder (did you mean 'encoder'?)."
+    )
 
 
 @settings(max_examples=30)

@@ -44,7 +44,7 @@ def attention(
     The mask broadcasts to (B, H, S, T): true where a query sees a key, or a number to add to the score, as the position
     bias is, which may be learnt.
     """
-    packing = active.get()
+    packing = active()
     if packing is not None:
         return packed_attention(module, query, key, value, packing, dropout, scaling, is_causal), None
     if (
@@ -236,7 +236,7 @@ def _backward(
 
 def _of_scores(gradient: Tensor, probabilities: Tensor) -> Tensor:
     """The gradient of what the softmax was given, from that of the probabilities."""
-    if softmax_gradient_is_exact():
+    if not torch.compiler.is_compiling() and softmax_gradient_is_exact():
         return torch._softmax_backward_data(gradient, probabilities, -1, probabilities.dtype)
     precise = torch.promote_types(gradient.dtype, torch.float32)
     weighted = gradient.to(precise) * probabilities

@@ -95,7 +95,7 @@ def mask(*args: Any, **kwargs: Any) -> Tensor | None:
     It leaves a mask out that hides nothing, and asks the mask for that. On a processor that costs nothing; elsewhere
     the processor would wait for the device in every step, so that such a mask is used as it is.
     """
-    if active.get() is not None:
+    if active() is not None:
         return None
     padding = kwargs.get("attention_mask")
     if padding is not None and padding.device.type != "cpu":

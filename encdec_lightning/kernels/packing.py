@@ -89,18 +89,32 @@ class Packing:
         return starts.to(torch.int32), max((self.source, self.target)[side])
 
 
-active: ContextVar[Packing | None] = ContextVar("active", default=None)
-"""The packing of the forward pass that is running."""
+_active: ContextVar[Packing | None] = ContextVar("_active", default=None)
+_anywhere: set[object] = set()
+"""An object for each packed forward pass of the process, whichever thread runs it."""
+
+
+def active() -> Packing | None:
+    """The packing of the forward pass that is running.
+
+    Dynamo cannot follow a context variable and need not, since compiled layers run no packed pass.
+    """
+    return _active.get() if _anywhere else None
 
 
 @contextmanager
 def packed(packing: Packing | None) -> Iterator[None]:
     """Within it, attention takes a single row for examples side by side; some families drop keyword arguments."""
-    token = active.set(packing)
+    if packing is None:
+        yield
+        return
+    token, this = _active.set(packing), object()
+    _anywhere.add(this)
     try:
         yield
     finally:
-        active.reset(token)
+        _anywhere.discard(this)
+        _active.reset(token)
 
 
 def _grouped(queries: Sequence[int], keys: Sequence[int], heads: int) -> Iterator[Group]:

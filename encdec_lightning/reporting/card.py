@@ -18,11 +18,17 @@ from encdec_lightning.reporting.card_code import code
 from encdec_lightning.reporting.composition import added, what_is_added
 from encdec_lightning.reporting.final_table import Cell, header_and_rows, scored
 from encdec_lightning.run import Run
-from encdec_lightning.training.options import Training
+from encdec_lightning.training.options import Freeze, Training
 
 TASK = "text-generation"
 """The Hub's task: text2text-generation, which it once had, is a part of it."""
 LIBRARY = "encdec_lightning"
+FROZEN: dict[Freeze, str] = {
+    "pretrained": "what started as a checkpoint has it",
+    "all_but_cross_attention": "all but cross-attention and a projection to the decoder's width",
+    "encoder": "the encoder, with what it shares",
+    "decoder": "the decoder, with what it shares",
+}
 STARTS = {
     "pretrained": "starts as {}",
     "random": "starts at random, with the shape of {}",
@@ -153,6 +159,7 @@ def _training(config: dict[str, Any], task: Task, metrics: dict[str, Any]) -> st
         lines.append(f"texts prepared by {', '.join(task.preprocess)}, which the code above does not do")
     optimizer = str((config.get("optimizer") or {}).get("_target_", "")).rpartition(".")[2]
     lines += [
+        *([f"not trained: {FROZEN[training.freeze]}"] if training.freeze is not None else []),
         *([f"{metrics['train/steps']:,} steps of {optimizer}"] if "train/steps" in metrics else []),
         *([f"{metrics['train/examples']:,} examples read"] if "train/examples" in metrics else []),
         f"learning rate {training.learning_rate:g}, schedule {training.schedule}, {training.warmup_steps:,} steps of "

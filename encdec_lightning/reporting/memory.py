@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
 
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.training.arrange import arrange
@@ -44,7 +44,8 @@ class Memory:
     gradients: int
     optimizer: int
     activations: int
-    """What the forward pass keeps for the backward pass, of one micro-batch."""
+    """What the forward pass keeps for the backward pass, of one micro-batch; logits among it where our own loss, which
+    keeps none, does not run: with gradient checkpointing, compiled layers, or FSDP."""
     copies: int
     """Weights that autocast casts; DDP's buckets, as large as the gradients; or the weights that FSDP has gathered, and
     the whole gradient of its largest group."""
@@ -73,7 +74,10 @@ def memory_per_device(model: ComposedModel, setting: Setting, devices: int) -> d
     dtype, low = TRUE.get(setting.precision, torch.float32), low_dtype(setting.precision)
     size = dtype.itemsize
     numbers, trained = _count(model), _count(model, lambda each: each.requires_grad)
-    activations = _activations(model, setting, low or dtype)
+    activations, logits = _activations(model, setting, low or dtype), _logits(model, setting, dtype)
+    plain = activations + logits
+    if setting.training.gradient_checkpointing or setting.training.compile:
+        activations = plain
     casts = numbers * low.itemsize if low is not None and low != dtype else 0
     gathered = _gathered(model)
     one = Memory(size * numbers, size * trained, int(size * trained * setting.states), activations, casts)
@@ -81,7 +85,7 @@ def memory_per_device(model: ComposedModel, setting: Setting, devices: int) -> d
     return {
         "1 device": one,
         f"DDP, {devices} devices": replace(one, copies=casts + (one.gradients if devices > 1 else 0)),
-        f"FSDP2, {devices} devices": Memory(weights, gradients, states, activations, casts + size * gathered),
+        f"FSDP2, {devices} devices": Memory(weights, gradients, states, plain, casts + size * gathered),
     }
 
 
@@ -145,12 +149,16 @@ def _attention(
     return (functional.dropout(scores, 0.1) @ value).transpose(1, 2).contiguous(), None
 
 
-def _no_mask(*given: Any, **more: Any) -> None:
-    """On the meta device there is nothing to look for padding in."""
+AttentionInterface.register(
+    COUNTED, _attention
+)  # without masks of its own, for which transformers looks into positions
 
 
-AttentionInterface.register(COUNTED, _attention)
-AttentionMaskInterface.register(COUNTED, _no_mask)
+def _logits(model: ComposedModel, setting: Setting, dtype: torch.dtype) -> int:
+    """Bytes of the probabilities that a loss on all logits keeps, in fp32 or better."""
+    rows = max(1, setting.batch_tokens // sum(setting.lengths))
+    precise = torch.promote_types(dtype, torch.float32)
+    return rows * setting.lengths[1] * int(model.config.decoder.vocab_size) * precise.itemsize
 
 
 def _activations(model: ComposedModel, setting: Setting, dtype: torch.dtype) -> int:

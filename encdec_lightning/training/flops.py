@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from encdec_lightning.composition.adapter.merged import Merged
 from encdec_lightning.composition.architectures import depth
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.composition.sides.cross_attention import reads_source
@@ -54,15 +55,19 @@ def training_flops(model: ComposedModel) -> TrainingFlops:
     """
     trained = any(each.requires_grad for each in model.parameters())
     encoder_trained = not model.reads_prefix and any(each.requires_grad for each in model.encoder.parameters())
-    decoder, from_source = _matrices(model.decoder, trained, encoder_trained)
+    beside = [each for name, each in model.named_parameters() if not name.startswith(("encoder.", "decoder."))]
+    states_trained = encoder_trained or any(each.requires_grad for each in beside)
+    decoder, from_source = _matrices(model.decoder, trained, states_trained)
     target_pair = _pairs(model.decoder, trained)
     if model.reads_prefix:  # the head reads target tokens alone
         head: Any = model.get_output_embeddings()
         prefix = decoder - _matrix(head.weight, trained)
         return TrainingFlops(prefix + target_pair / 2, decoder, target_pair / 2, target_pair, target_pair)
     encoder, _ = _matrices(model.encoder, encoder_trained, encoder_trained)
+    projection = sum(_matrix(each, encoder_trained) for each in beside if each.ndim > 1)  # to the decoder's width
+    cross_pair = target_pair * _reading(model.decoder) / depth(model.decoder.config)
     return TrainingFlops(
-        encoder + from_source, decoder, _pairs(model.encoder, encoder_trained), target_pair, target_pair
+        encoder + projection + from_source, decoder, _pairs(model.encoder, encoder_trained), target_pair, cross_pair
     )
 
 
@@ -93,6 +98,9 @@ def _matrices(side: nn.Module, inputs_trained: bool, source_trained: bool) -> tu
                 source += _matrix(weight, source_trained)
             else:
                 own += _matrix(weight, inputs_trained)
+        if isinstance(merged := vars(module).get("merged"), Merged):  # which reads the source with matrices of its own
+            weights = (weight for each in merged.projections(module) for weight in each.parameters())
+            source += sum(_matrix(weight, source_trained) for weight in weights if weight.ndim > 1)
     return own, source
 
 
@@ -100,5 +108,13 @@ def _matrix(weight: Tensor, input_trained: bool) -> float:
     return 2.0 * weight.numel() * (1 + weight.requires_grad + input_trained)
 
 
+def _reading(decoder: PreTrainedModel) -> int:
+    """How many of a decoder's layers read the source."""
+    return depth(decoder.config) // int(getattr(decoder.config, "cross_attention_every", 1))
+
+
 def _pairs(side: PreTrainedModel, trained: bool) -> float:
-    return float(4 * side.config.hidden_size * depth(side.config) * (1 + 2 * trained))
+    config = side.config
+    size = getattr(config, "head_dim", None)
+    width = config.hidden_size if size is None else config.num_attention_heads * size
+    return float(4 * width * depth(config) * (1 + 2 * trained))

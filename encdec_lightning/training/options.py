@@ -7,7 +7,7 @@ from typing import Literal
 
 from encdec_lightning.errors import require
 
-Freeze = Literal["pretrained", "encoder", "decoder"]
+Freeze = Literal["pretrained", "all_but_cross_attention", "encoder", "decoder"]
 Schedule = Literal["constant", "linear", "inverse_sqrt", "noam"]
 NEED_WARMUP: tuple[Schedule, ...] = ("inverse_sqrt", "noam")
 """Schedules that are only defined with a warm-up."""
@@ -40,8 +40,10 @@ class Training:
     label_smoothing: float = 0.0
     """Share of the target probability spread over the whole vocabulary."""
     freeze: Freeze | None = None
-    """What is not trained: all that started as a checkpoint has it (the first stage of a new vocabulary), or a side,
-    with what it shares; null: everything is trained."""
+    """What is not trained. `pretrained`: all that started as a checkpoint has it (the first stage of a new vocabulary).
+    `all_but_cross_attention`: all but cross-attention, its gates and the projection between sides of different widths,
+    whatever they started from (the first stage of a language model that is given cross-attention). `encoder` or
+    `decoder`: that side, with what it shares. null: everything is trained."""
     gradient_checkpointing: bool = False
     """Compute each layer's activations again in the backward pass instead of keeping them: less memory, more time."""
     compile: bool = False

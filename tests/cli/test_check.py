@@ -147,6 +147,7 @@ def test_a_decoder_alone_has_one_position_table_for_both(files, capsys):
     [
         ("gpt", "encoder", "a decoder alone has no encoder"),
         ("gpt", "pretrained", "nothing would be left to train"),
+        ("gpt", "all_but_cross_attention", "a decoder alone has no cross-attention"),
         ("bertshare", "decoder", "nothing would be left to train"),
     ],
 )
@@ -209,6 +210,15 @@ def test_data_that_are_wrong_are_one_sentence(files, in_tmp, capsys):
     assert (code, err, json.loads(out)["ok"]) == (2, "", False)
 
 
+def test_memory_with_a_language_model_is_counted_as_with_a_bert(files, probe, capsys):
+    """Whose code looks into positions, where there are none without values."""
+    found = {}
+    for decoder in (files.bert, probe.folder("llama"), files.gpt2):
+        options = files.overrides("variant=bert2bert", f"model.decoder={decoder}", "model.weights=untied")
+        found[decoder] = json.loads(answer(capsys, *options, "--json")[1])["memory"]["1 device"]["activations"]
+    assert all(0.5 < each / found[files.bert] < 2 for each in found.values())
+
+
 def test_memory_per_device_is_counted_without_values(files, capsys):
     """Weights, gradients and AdamW's two states in fp32; each of N shards has its part, DDP its buckets beside."""
     options = files.overrides("variant=bertshare", "hardware=ddp_cpu")
@@ -219,7 +229,8 @@ def test_memory_per_device_is_counted_without_values(files, capsys):
     size = 4 * found["parameters"]["as_built"]["total"]
     assert (one["weights"], one["gradients"], one["optimizer"], one["copies"]) == (size, size, 2 * size, 0)
     assert ddp == {**one, "copies": size, "total": one["total"] + size}
-    assert (fsdp["weights"], fsdp["optimizer"], fsdp["activations"]) == (size // 2, size, one["activations"])
+    logits = 400 // (40 + 12) * 12 * 123 * 4  # pairs in a micro-batch, target tokens, words, bytes
+    assert (fsdp["weights"], fsdp["optimizer"], fsdp["activations"]) == (size // 2, size, one["activations"] + logits)
     assert one["total"] == 4 * size + one["activations"]
     again = json.loads(answer(capsys, *options, "training.gradient_checkpointing=true", "--json")[1])["memory"][
         "1 device"

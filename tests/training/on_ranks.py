@@ -24,6 +24,14 @@ from encdec_lightning.training.checkpoint_io import DurableCheckpointIO
 from encdec_lightning.training.fsdp import whole_tensor
 
 WEIGHTS = ("tied", "tied_embeddings", "untied")
+ADAPTED: dict[str, dict[str, Any]] = {
+    "gate": {"decoder": "llama", "cross_attention_gate": "zero"},
+    "tied": {"encoder": "llama", "decoder": "llama", "weights": "tied", "encoder_bidirectional": True},
+    "after": {"decoder": "gptj", "cross_attention_gate": "zero"},
+    "merged": {"encoder": "narrow", "decoder": "gemma2", "cross_attention_kind": "merged"},
+}
+"""Pairs whose decoder is given cross-attention, by name: the arguments of `compose`, checkpoints by the folder's name;
+the encoder is the bert where none is named."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,9 @@ class Case:
     family: str = "bert"
     clip: float | None = 1.0
     rate: float = 3e-3
+    freeze: str | None = None
+    pair: str = ""
+    """One of `ADAPTED`; none: two of the family."""
 
     @property
     def name(self) -> str:
@@ -77,21 +88,40 @@ class FirstStep(lightning.Callback):
 
     def on_before_optimizer_step(self, trainer, module, optimizer) -> None:
         if not self.gradients:
-            self.gradients = {name: whole_tensor(each.grad).clone() for name, each in module.model.named_parameters()}
+            self.gradients = {
+                name: whole_tensor(each.grad).clone()
+                for name, each in module.model.named_parameters()
+                if each.requires_grad
+            }
+
+
+def make_adapted(folder: Path) -> None:
+    """The checkpoints of `ADAPTED`, in a folder."""
+    for family in {named[role] for named in ADAPTED.values() for role in ("encoder", "decoder") if role in named}:
+        if family == "narrow":
+            tiny.checkpoint(folder / family, "bert", width=tiny.WIDTH // 2)
+        else:
+            tiny.family_checkpoint(folder / family, family)
 
 
 def fit(files: tiny.Files, case: Case, folder: Path, devices: int = 1) -> dict[str, Any]:
     """All there is to compare: losses, weights, scores, texts; of a checkpoint in `folder` of the fit's name."""
     checkpoint = getattr(files, case.family)
     arrange.BACKEND = "aot_eager"
+    torch._dynamo.reset()  # layers of all fits would share the graphs that dynamo keeps for one function, 8 of them
     counters.clear()
-    tokenizers = Tokenizers.from_pretrained(checkpoint)
+    pair = {"encoder": checkpoint, "decoder": checkpoint, "weights": case.weights}
+    if case.pair:
+        named = ADAPTED[case.pair]
+        found = {role: str(folder / named[role]) for role in ("encoder", "decoder") if role in named}
+        pair |= {"weights": "untied", **named, **found}
+    tokenizers = Tokenizers.from_pretrained(pair["encoder"], pair["decoder"])
     task = Task(train=files.train, validation=files.validation, test=files.test, source="document", target="summary",
                 id="key", max_source_length=40, max_target_length=12, validation_generate=5)  # fmt: skip
     torch.manual_seed(0)
-    model = compose(checkpoint, checkpoint, case.weights, dropout=0.0, tokenizers=tokenizers)
+    model = compose(**pair, dropout=0.0, tokenizers=tokenizers)
     training = Training(learning_rate=case.rate, warmup_steps=1, schedule="constant", weight_decay=0.01,
-                        gradient_checkpointing=case.checkpointed, compile=case.compiled)  # fmt: skip
+                        gradient_checkpointing=case.checkpointed, compile=case.compiled, freeze=case.freeze)  # fmt: skip
     module = Seq2SeqModule(model, tokenizers, task, training, Generation(max_length=8, num_beams=2))
     data = Seq2SeqDataModule(task, tokenizers, Loading(batch_tokens=400, update_examples=64))
     first = FirstStep()

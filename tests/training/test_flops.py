@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import tiny
 import torch
+from transformers import AutoModelForCausalLM
 
 from encdec_lightning import compose
 from encdec_lightning.data.batches.batch import Batch
@@ -21,15 +24,44 @@ def a_batch(model, rows: int = 3) -> Batch:
     return Batch((), rows, ids, lengths[0], targets, targets, lengths[1], rows * TARGET, rows * (SOURCE + TARGET))
 
 
-@pytest.mark.parametrize(("encoder", "decoder"), [("bert", "bert"), ("roberta", "gpt2"), (None, "gpt2")])
+ADAPTED = [
+    ("bert", "llama", {"cross_attention_gate": "zero"}),
+    ("narrow", "gemma", {}),
+    ("bert", "opt", {"cross_attention_every": 2}),
+    ("narrow", "llama", {"cross_attention_kind": "merged"}),
+    ("bert", "gemma2", {"cross_attention_kind": "merged", "cross_attention_every": 2}),
+]
+"""Decoders that are given cross-attention; a narrow encoder's states are projected, and gemma's heads are wide."""
+
+
+def wide_heads(folder: Path) -> str:
+    """A gemma whose heads are wider together than its states."""
+    config = tiny.family_config("gemma", 300)
+    config.head_dim = tiny.WIDTH
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "decoder", "options"),
+    [("bert", "bert", {}), ("roberta", "gpt2", {}), ("narrow", "gpt2", {}), (None, "gpt2", {}), *ADAPTED],
+    ids=str,
+)
 @pytest.mark.parametrize("part", [None, "encoder"])
-def test_as_many_as_torch_counts(files: tiny.Files, encoder: str | None, decoder: str, part: str | None) -> None:
+def test_as_many_as_torch_counts(files: tiny.Files, probe, tmp_path, encoder, decoder, options, part) -> None:
     """torch counts the products of a step; of causal attention it counts the hidden half too."""
     from torch.utils.flop_counter import FlopCounterMode
 
     if encoder is None and part:
         return
-    model = compose(encoder and getattr(files, encoder), getattr(files, decoder), dropout=0.0).eval()
+    folder = getattr(files, decoder, None) or probe.folder(decoder)
+    if encoder == "narrow":
+        source = tiny.checkpoint(tmp_path / "narrow", "bert", width=tiny.WIDTH // 2)
+    else:
+        source = encoder and getattr(files, encoder)
+    if decoder == "gemma":
+        folder = wide_heads(tmp_path / "wide")
+    model = compose(source, folder, dropout=0.0, **options).eval()
     freeze(model, part)
     batch = a_batch(model)
     flops = training_flops(model)

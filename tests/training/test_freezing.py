@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import get_args
 
 import pytest
 import tiny
+import torch
 from transformers import AutoTokenizer
 
 from encdec_lightning import Tokenizers, compose
@@ -40,9 +42,49 @@ def test_what_is_frozen(files, part, weights):
         assert trained == {name for name, parameter in model.named_parameters() if id(parameter) not in side}
 
 
-def test_a_decoder_alone_has_no_encoder_to_freeze(files):
-    with pytest.raises(UserError, match="a decoder alone has no encoder"):
-        freeze(compose(None, files.gpt2), "encoder")
+@pytest.mark.parametrize(("part", "lacking"), [("encoder", "encoder"), ("all_but_cross_attention", "cross-attention")])
+def test_a_decoder_alone_lacks_what_would_be_frozen_or_left(files, part, lacking):
+    with pytest.raises(UserError, match=f"a decoder alone has no {lacking}"):
+        freeze(compose(None, files.gpt2), part)
+
+
+GATED = {"cross_attention_gate": "zero", "cross_attention_every": 2}
+COPIED = {"cross_attention_init": "self_attention"}
+MERGED = {"cross_attention_kind": "merged"}
+
+
+@pytest.mark.parametrize(
+    ("encoder", "decoder", "options"),
+    [
+        ("bert", "bert", {"weights": "tied"}),
+        ("bert", "gpt2", COPIED),
+        ("narrow", "bart", {}),
+        ("bert", "llama", GATED),
+        ("narrow", "llama", COPIED),
+        ("narrow", "llama", MERGED),
+    ],
+    ids=str,
+)
+def test_cross_attention_is_trained_alone_whatever_it_started_from(files, probe, tmp_path, encoder, decoder, options):
+    """It is what a decoder's output does not depend on where it has no source, beside what changes the width."""
+    narrow = tiny.checkpoint(tmp_path, "bert", width=tiny.WIDTH // 2) if encoder == "narrow" else None
+    model = compose(narrow or files.bert, getattr(files, decoder, None) or probe.folder(decoder), **options)
+    ids = torch.tensor([[5, 6, 7]])
+    model.decoder(input_ids=ids, use_cache=False).logits.sum().backward()
+    cross_attention = {name for name, each in model.decoder.named_parameters() if each.grad is None}
+    freeze(model, "all_but_cross_attention")
+    sides = {f"decoder.{name}" for name in cross_attention}
+    trained = {name for name, each in model.named_parameters() if each.requires_grad}
+    assert {name for name in trained if name.startswith(("encoder.", "decoder."))} == sides
+    beside = {name for name, _ in model.named_parameters() if not name.startswith(("encoder.", "decoder."))}
+    assert trained - sides == beside and bool(beside) == (encoder == "narrow")
+    assert bool(sides) == (options != MERGED) and any("gate" in name for name in sides) == (options == GATED)
+
+
+def test_merged_attention_of_one_width_has_nothing_of_its_own_to_train(files, probe):
+    model = compose(files.bert, probe.folder("llama"), **MERGED)
+    with pytest.raises(UserError, match="merged attention has no parameter of its own, so nothing would be left to"):
+        freeze(model, "all_but_cross_attention")
 
 
 def test_a_new_vocabulary_is_trained_alone_first_then_everything(files, in_tmp):
@@ -74,6 +116,7 @@ def test_a_checkpoint_remembers_what_was_frozen(files, in_tmp):
     start = compose(files.bert, files.bert, "tied_embeddings")
     for name in frozen:
         assert module.model.get_parameter(name).equal(start.get_parameter(name))
+    assert "- not trained: the encoder, with what it shares\n" in Path("run/model/README.md").read_text()
 
 
 def test_gpt_is_trained_tested_exported_and_evaluated_like_every_other(files, in_tmp):

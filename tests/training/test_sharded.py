@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from on_ranks import WEIGHTS, Case, fit, on_ranks
+from on_ranks import WEIGHTS, Case, fit, make_adapted, on_ranks
 from tiny import Files
 from transformers import EncoderDecoderModel
 
@@ -33,12 +33,23 @@ CONTINUED = [
     for start in STARTS.values()
     if (start.strategy, strategy) not in [("auto", "auto"), ("ddp", "ddp")] and strategy != "fsdp2_in_pieces"
 ]
+ALONE = "all_but_cross_attention"
+GATED = Case("fsdp2", "untied", pair="gate")
+ADAPTED = [
+    GATED,
+    Case("fsdp2", "untied", steps=5, resume=GATED.file, pair="gate"),
+    Case("fsdp2", "untied", checkpointed=True, pair="tied"),
+    Case("fsdp2", "untied", freeze=ALONE, pair="merged"),
+    Case("ddp", "untied", checkpointed=True, freeze=ALONE, pair="after"),
+]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """Where the checkpoints of all fits are."""
-    return tmp_path_factory.mktemp("ranks")
+    made: Path = tmp_path_factory.mktemp("ranks")
+    make_adapted(made)
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +74,7 @@ def ranks(files: Files, folder: Path, alone) -> dict[Case, dict[str, Any]]:
         *IN_FP32,
         *LEARNED,
         *REARRANGED,
+        *ADAPTED,
         STARTS["fsdp2_in_pieces"],
         *(each for each in CONTINUED if each.strategy != "auto"),
     ]
@@ -120,6 +132,27 @@ def test_compiled_layers_and_activations_computed_again_change_nothing(case, ran
     assert (ranks[case]["graphs"] > 0) == case.compiled
     for name, weight in alone(Case())["weights"].items():
         torch.testing.assert_close(ranks[case]["weights"][name], weight, rtol=0, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize("case", ADAPTED, ids=lambda case: f"{case.strategy}-{case.pair}-{case.steps}")
+def test_a_language_model_with_cross_attention_trains_on_two_ranks_as_on_one(case, ranks, alone):
+    """A gate is one number, of which one rank has nothing."""
+    found, expected = ranks[case], alone(replace(case, strategy="auto", checkpointed=False, resume=None))
+    assert found["gradients"].keys() == (
+        expected["weights"].keys() if case.freeze is None else expected["gradients"].keys()
+    )
+    assert found["weights"].keys() == expected["weights"].keys()
+    for name, weight in expected["weights"].items():
+        torch.testing.assert_close(found["weights"][name], weight, rtol=0, atol=1e-10, msg=name)
+    gates = [weight for name, weight in found["weights"].items() if name.endswith(".gate")]
+    assert bool(gates) == (case.pair in ("gate", "after")) and all(float(gate.abs()) > 1e-4 for gate in gates)
+    assert found["texts"] == expected["texts"] and found["tested"] == expected["tested"]
+
+
+def test_a_gate_is_whole_in_a_checkpoint_of_its_parts(ranks, folder):
+    module = Seq2SeqModule.load_from_checkpoint(folder / GATED.file)
+    for name, weight in module.model.named_parameters():
+        torch.testing.assert_close(weight, ranks[GATED]["weights"][name], rtol=0, atol=0, msg=name)
 
 
 @pytest.mark.parametrize("case", CONTINUED, ids=lambda case: f"{case.resume.partition('-')[0]}-{case.strategy}")

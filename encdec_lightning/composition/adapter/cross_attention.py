@@ -61,7 +61,7 @@ class CrossAttention(nn.Module):
             queries,
             keys,
             values,
-            source.mask_for(self.config, hidden),
+            source.prepared,
             dropout=self.attention_dropout if self.training else 0.0,
             scaling=self.scaling,
             is_causal=False,

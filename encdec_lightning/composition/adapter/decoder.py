@@ -85,7 +85,7 @@ class CrossAttendingLM(PreTrainedModel):  # type: ignore[misc]
                 pair.cross_attention_cache = DynamicCache()  # a window is self-attention's; the source is read whole
         source = None
         if encoder_hidden_states is not None:
-            source = Source(encoder_hidden_states, encoder_attention_mask, pair)
+            source = Source(encoder_hidden_states, encoder_attention_mask, pair, self.config)
         token = current.set(source)
         try:
             output = super().forward(

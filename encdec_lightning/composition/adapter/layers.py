@@ -6,7 +6,6 @@ Three ways: between self-attention and the feed-forward part, after the whole la
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
@@ -17,15 +16,12 @@ from encdec_lightning.composition.adapter.cross_attention import CrossAttention
 from encdec_lightning.composition.adapter.merged import Merged, MergedCache, merged_mask
 from encdec_lightning.composition.adapter.source import Source, current
 
-_inside: ContextVar[tuple[CrossAttention, Source] | None] = ContextVar("_inside", default=None)
-"""What is to be added between, in the layer that is running."""
-
 
 def add_between(layer: nn.Module, between: str, cross_attention: CrossAttention) -> None:
     """Let a layer add cross-attention to its states before its module `between` reads them."""
     layer.cross_attention = cross_attention
+    vars(layer)["between"] = between
     _change(layer, _Between)
-    _change(layer.get_submodule(between), _Reader)
 
 
 def add_after(layer: nn.Module, cross_attention: CrossAttention) -> None:
@@ -49,50 +45,68 @@ def _change(module: Any, way: Any) -> None:
 @cache
 def _class(kind: Any, way: Any) -> Any:
     """Both classes as one, whose name stays that of the first, by which it is known to others."""
-    return type(kind.__name__, (way, kind), {"__module__": __name__})
+    return type(kind.__name__, (way, kind), {"__module__": __name__, "kind": kind})
 
 
 class _Reading:
     """A layer that hands the source of the forward pass that is running to its own forward.
 
-    So it is an argument, which comes again where activations are computed again in the backward pass.
+    So it is an argument, which comes again where activations are computed again in the backward pass. Its states are
+    the last argument by position, for there reentrant checkpointing looks for what has a gradient.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return super().__call__(*args, **{"source": current.get(), **kwargs})  # type: ignore[misc]
+        source = current.get()
+        if source is None:
+            return super().__call__(*args, **kwargs)  # type: ignore[misc]
+        source.prepare(args[0])
+        return super().__call__(*args, source.states, source=source, **kwargs)  # type: ignore[misc]
 
 
 class _Between(_Reading):
     def forward(self: Any, *args: Any, source: Source | None = None, **kwargs: Any) -> Any:
-        token = _inside.set(None if source is None else (self.cross_attention, source))
-        try:
+        if source is None:
             return super().forward(*args, **kwargs)  # type: ignore[misc]
-        finally:
-            _inside.reset(token)
+        *own, states = args
+        return _Within(self, source.with_states(states)).forward(*own, **kwargs)
 
 
-class _Reader:
-    """What first reads a layer's states after self-attention has been added: cross-attention is added before."""
+class _Within:
+    """A layer for one call, in which what reads its states is another: cross-attention is added to them before.
 
-    def forward(self, states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """States (B, T, H), or (B * T, H)."""
-        found = _inside.get()
-        if found is not None:
-            cross_attention, source = found
+    An object of its own for each call, so that threads can share the layer, checkpointing can run it again, and dynamo
+    can follow, which it cannot where a module or a context variable is changed.
+    """
+
+    def __init__(self, layer: Any, source: Source) -> None:
+        def read(states: Tensor) -> Any:
+            """States (B, T, H), or (B * T, H)."""
             rows = states if states.dim() == 3 else states.view(source.rows, -1, states.shape[-1])
             # The layer has these states at hand as its residual as well, so that they change in place. What
             # cross-attention keeps for its gradient must not.
-            states.add_(cross_attention(rows.clone() if torch.is_grad_enabled() else rows, source).view_as(states))
-        return super().forward(states, *args, **kwargs)  # type: ignore[misc]
+            rows = rows.clone() if torch.is_grad_enabled() else rows
+            states.add_(layer.cross_attention(rows, source).view_as(states))
+            return getattr(layer, layer.between)(states)
+
+        self._layer = layer
+        setattr(self, layer.between, read)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._layer, name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The layer's own code."""
+        return self._layer.kind.forward(self, *args, **kwargs)
 
 
 class _After(_Reading):
     def forward(self: Any, *args: Any, source: Source | None = None, **kwargs: Any) -> Any:
-        output = super().forward(*args, **kwargs)  # type: ignore[misc]
         if source is None:
-            return output
+            return super().forward(*args, **kwargs)  # type: ignore[misc]
+        *own, read = args
+        output = super().forward(*own, **kwargs)  # type: ignore[misc]
         states = output[0] if isinstance(output, tuple) else output
-        states = states + self.cross_attention(states, source)
+        states = states + self.cross_attention(states, source.with_states(read))
         return (states, *output[1:]) if isinstance(output, tuple) else states
 
 
@@ -100,11 +114,12 @@ class _Merged(_Reading):
     def forward(self: Any, *args: Any, source: Source | None = None, **kwargs: Any) -> Any:
         if source is None:
             return super().forward(*args, **kwargs)  # type: ignore[misc]
-        own, states = kwargs.get("past_key_values"), args[0]
-        keys_and_values = source.keys_and_values(self.merged.number, self.merged.maker(self))
+        *given, read = args
+        own, states = kwargs.get("past_key_values"), given[0]
+        keys_and_values = source.with_states(read).keys_and_values(self.merged.number, self.merged.maker(self))
         kwargs["attention_mask"] = merged_mask(
-            kwargs.get("attention_mask"), source.mask_for(self.merged.config, states), states, own,
+            kwargs.get("attention_mask"), source.prepared, states, own,
             self.merged.number, keys_and_values[0].shape[2],
         )  # fmt: skip
         kwargs["past_key_values"] = MergedCache(own, *keys_and_values)
-        return super().forward(*args, **kwargs)  # type: ignore[misc]
+        return super().forward(*given, **kwargs)  # type: ignore[misc]

@@ -25,10 +25,15 @@ class Merged:
     layout: Layout
     number: int
 
+    def projections(self, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
+        """The layer's projections that make keys and values, of the target and of the source."""
+        own = getattr(layer, self.layout.attention)
+        _, keys, values = self.layout.queries_keys_values.split()
+        return getattr(own, keys), getattr(own, values)
+
     def maker(self, layer: nn.Module) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """From states (B, S, H) to keys and values (B, G, S, D), by the layer's own self-attention."""
-        own = getattr(layer, self.layout.attention)
-        _, keys, values = (getattr(own, name) for name in self.layout.queries_keys_values.split())
+        own, (keys, values) = getattr(layer, self.layout.attention), self.projections(layer)
         size = int(getattr(self.config, "head_dim", None) or self.config.hidden_size // self.config.num_attention_heads)
         norm = getattr(own, self.layout.norms[1], None)
         return lambda states: (in_heads(keys(states), size, norm), in_heads(values(states), size))

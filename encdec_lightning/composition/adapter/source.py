@@ -20,6 +20,8 @@ class Source:
     mask: Tensor | None
     """(B, S), 1 at real tokens; or as attention takes it, (B, 1, T, S)."""
     cache: EncoderDecoderCache | None
+    config: PretrainedConfig
+    """The decoder's, which says what attention takes its masks."""
     _prepared: list[Tensor | None] = field(default_factory=list)
 
     @property
@@ -27,15 +29,24 @@ class Source:
         """B."""
         return len(self.states)
 
-    def mask_for(self, config: PretrainedConfig, hidden: Tensor) -> Tensor | None:
-        """The mask as the attention of `config` takes it, for queries that are made of hidden states (B, T, H)."""
-        if self.mask is not None and self.mask.dim() == 4:
-            return self.mask
-        if not self._prepared:
+    def with_states(self, states: Tensor) -> Source:
+        """The same, with these states (B, S, E)."""
+        return Source(states, self.mask, self.cache, self.config, self._prepared)
+
+    def prepare(self, hidden: Tensor) -> None:
+        """Make the mask as attention takes it, once, for queries that are made of hidden states (B, T, H)."""
+        if self._prepared:
+            return
+        made = self.mask
+        if made is None or made.dim() != 4:
             made = create_bidirectional_mask(
-                config=config, inputs_embeds=hidden, attention_mask=self.mask, encoder_hidden_states=self.states
+                config=self.config, inputs_embeds=hidden, attention_mask=self.mask, encoder_hidden_states=self.states
             )
-            self._prepared.append(made)
+        self._prepared.append(made)
+
+    @property
+    def prepared(self) -> Tensor | None:
+        """The mask as attention takes it; None: all is seen."""
         return self._prepared[0]
 
     def keys_and_values(self, layer: int, make: Callable[[Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
