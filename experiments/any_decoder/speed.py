@@ -68,10 +68,10 @@ def works(model: ComposedModel) -> dict[str, Callable[[], None]]:
     for beams in (1, 4):
         options = Generation(num_beams=beams, min_length=TARGET, max_length=TARGET)
         engine: Engine[int] = Engine(low, options, TARGET + 1, targets=64)
-        inputs = {"input_ids": data.source_ids, "attention_mask": data.source_mask}
-        arguments = {"num_beams": beams, "min_new_tokens": TARGET, "max_new_tokens": TARGET, "do_sample": False}
+        arguments = {"input_ids": data.source_ids, "attention_mask": data.source_mask, "num_beams": beams}
+        arguments |= {"min_new_tokens": TARGET, "max_new_tokens": TARGET, "do_sample": False}
         found[f"engine, beam {beams}"] = lambda engine=engine: list(engine.stream(enumerate(texts)))
-        found[f"generate, beam {beams}"] = lambda arguments=arguments: low.generate(**inputs, **arguments)
+        found[f"generate, beam {beams}"] = lambda arguments=arguments: low.generate(**arguments)
     return found
 
 
