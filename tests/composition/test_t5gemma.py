@@ -16,7 +16,6 @@ from transformers.models.t5gemma2.modeling_t5gemma2 import T5Gemma2Decoder
 
 from encdec_lightning.cli.evaluate import main as evaluate
 from encdec_lightning.cli.train import main as train
-from encdec_lightning.composition.adapter.source import Source
 from encdec_lightning.composition.adapter.t5gemma import as_t5gemma
 from encdec_lightning.composition.compatibility import check
 from encdec_lightning.composition.compose import compose
@@ -170,4 +169,3 @@ def test_merged_attention_is_that_of_t5gemma_2(monkeypatch):
     expected = theirs(ids, **beside).last_hidden_state
     found = ours(ids, **beside, output_hidden_states=True).hidden_states[-1]
     assert torch.allclose(found, expected, atol=1e-5) and expected.abs().max() > 1
-    assert Source(states, mask, None).rows == 2
