@@ -25,14 +25,14 @@ class Tokenizers:
 
     The contract: a source is what its tokenizer makes of it, special tokens included. A target is `tokens + [end_id]`,
     read by the decoder as `[start_id] + tokens`. `start_id` is the target tokenizer's [CLS], else its beginning of
-    sequence; `end_id` its [SEP], else its end of sequence; a tokenizer without padding pads with `end_id`, which is
-    safe because masks come from lengths, never from ids.
+    sequence, else (Qwen's) its padding, else its end of sequence; `end_id` its [SEP], else its end of sequence; a
+    tokenizer without padding pads with `end_id`, which is safe because masks come from lengths, never from ids.
     """
 
     def __init__(self, source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase | None = None) -> None:
         self.source = source
         self.target = source if target is None else target
-        self.start_id = _first(self.target, "cls_token_id", "bos_token_id")
+        self.start_id = _first(self.target, "cls_token_id", "bos_token_id", "pad_token_id", "eos_token_id")
         self.end_id = _first(self.target, "sep_token_id", "eos_token_id")
         self.pad_id = _first(self.target, "pad_token_id", "sep_token_id", "eos_token_id")
         self.source_pad_id = _first(self.source, "pad_token_id", "sep_token_id", "eos_token_id")

@@ -125,14 +125,22 @@ def test_a_missing_tokenizer_is_refused(files, tmp_path, family):
         Tokenizers.from_pretrained(str(tmp_path / "nowhere"), files.bert)
 
 
-@pytest.mark.parametrize(("names", "expected"), [(("cls_token", "bos_token"), "cls_token or bos_token"),
-                                                 (("sep_token", "eos_token"), "sep_token or eos_token")])  # fmt: skip
-def test_a_tokenizer_without_a_first_or_last_token_is_refused(files, names, expected):
+def test_a_tokenizer_without_a_last_token_is_refused(files):
     tokenizer = AutoTokenizer.from_pretrained(files.roberta)
-    for name in names:
-        setattr(tokenizer, name, None)
-    with pytest.raises(UserError, match=f"it needs a {expected}"):
+    tokenizer.sep_token = tokenizer.eos_token = None
+    with pytest.raises(UserError, match="it needs a sep_token or eos_token"):
         Tokenizers(AutoTokenizer.from_pretrained(files.bert), tokenizer)
+
+
+@pytest.mark.parametrize("lacking", [(), ("pad_token",)])
+def test_a_tokenizer_without_a_first_token_starts_with_padding_or_the_end(files, lacking):
+    """Qwen's have no beginning of sequence; its pretraining put what is now padding between its texts."""
+    tokenizer = AutoTokenizer.from_pretrained(files.llama)
+    expected = tokenizer.pad_token_id if not lacking else tokenizer.eos_token_id
+    for name in ("cls_token", "bos_token", *lacking):
+        setattr(tokenizer, name, None)
+    tokenizers = Tokenizers(AutoTokenizer.from_pretrained(files.bert), tokenizer)
+    assert tokenizers.start_id == expected != AutoTokenizer.from_pretrained(files.llama).bos_token_id
 
 
 def source_batch(tokenizers: Tokenizers, texts: list[str]) -> dict[str, torch.Tensor]:
