@@ -96,8 +96,10 @@ def _memory(config: Config) -> dict[str, Memory] | None:
     from encdec_lightning.launch.slots.build import OPTIMIZER, build_partial, is_known, target_of
     from encdec_lightning.reporting.memory import DEVICES, Setting, memory_per_device, states_of
     from encdec_lightning.training.freezing import freeze
+    from encdec_lightning.training.lora import add_lora
 
     model = skeleton(config.model)
+    add_lora(model, config.training.lora)
     freeze(model, config.training.freeze)
     limits = [length_limit(each) for each in (model.source_config, model.config.decoder)]
     given = (config.task.max_source_length, config.task.max_target_length)

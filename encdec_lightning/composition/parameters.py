@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from encdec_lightning.composition.architectures import architecture_of, has_head
 from encdec_lightning.composition.composed_model import ComposedModel
+from encdec_lightning.composition.lora import is_factor
 from encdec_lightning.composition.options import Role, Side
 from encdec_lightning.composition.sides.config import checkpoint_config, stored_config
 from encdec_lightning.composition.sides.cross_attention import is_cross_attention, self_attention_of
@@ -46,11 +47,14 @@ class ParameterTable:
 
 
 def count_parameters(model: ComposedModel) -> ParameterTable:
-    """Count a composed model, which may be on the meta device; its config says what is fresh."""
+    """Count a composed model, which may be on the meta device; its config says what is fresh.
+
+    LoRA's factors do not count: the model that a run is tested with, and exports, has none.
+    """
     sides = {side.role: side for side in model.composition.sides}
     base = {id(each) for each in model.decoder.get_submodule(model.decoder.base_model_prefix).parameters()}
     head = {id(each) for each in model.decoder.parameters()} - base
-    everything = {id(each): each.numel() for each in model.parameters()}
+    everything = {id(each): each.numel() for name, each in model.named_parameters() if not is_factor(name)}
     as_built = _counts(model, everything, sides)
     by_the_paper = _counts(model, {key: everything[key] for key in everything.keys() - head}, sides)
     return ParameterTable(as_built, by_the_paper, as_built.total - by_the_paper.total)
