@@ -148,6 +148,6 @@ def _change(layer: Any, scale: float, dropout: float) -> None:
 
 
 @cache
-def _class(kind: type[nn.Module]) -> type[nn.Module]:
+def _class(kind: Any) -> Any:
     """A class of layers and what LoRA adds to it; it keeps its name."""
     return type(kind.__name__, (Adapted, kind), {"__module__": __name__, "_adapts": kind})

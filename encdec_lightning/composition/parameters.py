@@ -46,6 +46,21 @@ class ParameterTable:
     head: int
 
 
+@dataclass(frozen=True)
+class Trained:
+    """Numbers of parameters that a fit changes."""
+
+    total: int
+    lora: int
+    """Of these, LoRA's, which the tested and exported model has in its weights."""
+
+
+def count_trained(model: ComposedModel) -> Trained:
+    """Count what is trained of a model that is ready for a fit; it may be on the meta device."""
+    sizes = {name: each.numel() for name, each in model.named_parameters() if each.requires_grad}
+    return Trained(sum(sizes.values()), sum(size for name, size in sizes.items() if is_factor(name)))
+
+
 def count_parameters(model: ComposedModel) -> ParameterTable:
     """Count a composed model, which may be on the meta device; its config says what is fresh.
 

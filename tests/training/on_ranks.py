@@ -22,6 +22,7 @@ from encdec_lightning.training import arrange
 from encdec_lightning.training.callbacks.random_state import RandomState
 from encdec_lightning.training.checkpoint_io import DurableCheckpointIO
 from encdec_lightning.training.fsdp import whole_tensor
+from encdec_lightning.training.options import Lora
 
 WEIGHTS = ("tied", "tied_embeddings", "untied")
 
@@ -43,6 +44,8 @@ class Case:
     family: str = "bert"
     clip: float | None = 1.0
     rate: float = 3e-3
+    rank: int | None = None
+    """Of LoRA."""
 
     @property
     def name(self) -> str:
@@ -77,7 +80,8 @@ class FirstStep(lightning.Callback):
 
     def on_before_optimizer_step(self, trainer, module, optimizer) -> None:
         if not self.gradients:
-            self.gradients = {name: whole_tensor(each.grad).clone() for name, each in module.model.named_parameters()}
+            trained = [(name, each) for name, each in module.model.named_parameters() if each.requires_grad]
+            self.gradients = {name: whole_tensor(each.grad).clone() for name, each in trained}
 
 
 def fit(files: tiny.Files, case: Case, folder: Path, devices: int = 1) -> dict[str, Any]:
@@ -91,7 +95,7 @@ def fit(files: tiny.Files, case: Case, folder: Path, devices: int = 1) -> dict[s
     torch.manual_seed(0)
     model = compose(checkpoint, checkpoint, case.weights, dropout=0.0, tokenizers=tokenizers)
     training = Training(learning_rate=case.rate, warmup_steps=1, schedule="constant", weight_decay=0.01,
-                        gradient_checkpointing=case.checkpointed, compile=case.compiled)  # fmt: skip
+                        gradient_checkpointing=case.checkpointed, compile=case.compiled, lora=Lora(rank=case.rank))  # fmt: skip
     module = Seq2SeqModule(model, tokenizers, task, training, Generation(max_length=8, num_beams=2))
     data = Seq2SeqDataModule(task, tokenizers, Loading(batch_tokens=400, update_examples=64))
     first = FirstStep()
