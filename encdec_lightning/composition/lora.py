@@ -143,7 +143,8 @@ def _merged_weight(layer: Any) -> Tensor:
 
 
 def _change(layer: Any, scale: float, dropout: float) -> None:
-    layer.__class__ = _class(type(layer))
+    kind: Any = type(layer)
+    layer.__class__ = _class(kind)
     layer.lora_scale, layer.lora_dropout = scale, dropout
 
 
