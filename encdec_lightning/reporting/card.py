@@ -138,7 +138,7 @@ def _scores(task: Task, metrics: dict[str, Any]) -> str:
 
 
 def _training(config: dict[str, Any], task: Task, metrics: dict[str, Any]) -> str:
-    training = Training(**config["training"])
+    training = Training.of(config["training"])
     lines = []
     for split in ("train", "validation"):
         count = metrics.get(f"data/{split}_examples")
@@ -155,6 +155,12 @@ def _training(config: dict[str, Any], task: Task, metrics: dict[str, Any]) -> st
         f"seed {config['seed']}",
         *([f"precision {metrics['train/precision']}"] if "train/precision" in metrics else []),
     ]
+    lora = training.lora
+    if lora.rank is not None:
+        sides = "both sides" if lora.sides == "both" else f"the {lora.sides}"
+        lines.append(
+            f"LoRA of rank {lora.rank} in {sides}, alpha {lora.alpha:g}, dropout {lora.dropout:g}, merged here"
+        )
     versions = [f"{key.removeprefix('version/')} {value}" for key, value in metrics.items() if "version/" in key]
     return "\n".join(f"- {line}" for line in [*lines, ", ".join(versions)] if line)
 

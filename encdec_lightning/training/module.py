@@ -27,7 +27,7 @@ from encdec_lightning.training.checkpoint import check_fit, load_checkpoint, pac
 from encdec_lightning.training.fsdp import whole
 from encdec_lightning.training.loss import TrainingLoss, token_losses
 from encdec_lightning.training.optimizers import OptimizerFactory, default_optimizer
-from encdec_lightning.training.options import Lora, Training
+from encdec_lightning.training.options import Training
 from encdec_lightning.training.resuming import prepare_to_resume
 from encdec_lightning.training.task_module import TaskModule
 
@@ -119,8 +119,7 @@ class Seq2SeqModule(TaskModule):
         with taken_from(checkpoint_path, "tokenizers"):
             tokenizers = unpack_folder(kept["tokenizers"], Tokenizers.load)
         with taken_from(checkpoint_path, "options"):
-            lora = Lora(**kept["training"].get("lora", {}))  # which checkpoints of before have not
-            task, training = task or Task(**kept["task"]), Training(**{**kept["training"], "lora": lora})
+            task, training = task or Task(**kept["task"]), Training.of(kept["training"])
             generation = generation or Generation(**kept["generation"])
         module = cls(model, tokenizers, task, training, generation)
         check_fit(checkpoint_path, module, checkpoint["state_dict"])

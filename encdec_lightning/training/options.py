@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from encdec_lightning.errors import require
 
@@ -83,6 +84,11 @@ class Training:
     """Compute each layer's activations again in the backward pass instead of keeping them: less memory, more time."""
     compile: bool = False
     """Compile the layers with torch.compile: minutes at the start, and then faster on a GPU."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Training:
+        """The options of plain values, as `asdict` gives them; those of an older checkpoint lack `lora`."""
+        return cls(**{**values, "lora": Lora(**values.get("lora", {}))})
 
     def __post_init__(self) -> None:
         fresh, lora = self.fresh_learning_rate, self.lora
