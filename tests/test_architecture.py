@@ -33,6 +33,7 @@ INSIDE = {
             "labels",
             "sharing",
             "composed_model",
+            "lora",
             "bulk_tokenizer",
             "tokenizers",
             "model",

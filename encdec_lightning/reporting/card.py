@@ -157,10 +157,9 @@ def _training(config: dict[str, Any], task: Task, metrics: dict[str, Any]) -> st
     ]
     lora = training.lora
     if lora.rank is not None:
-        sides = "both sides" if lora.sides == "both" else f"the {lora.sides}"
-        lines.append(
-            f"LoRA of rank {lora.rank} in {sides}, alpha {lora.alpha:g}, dropout {lora.dropout:g}, merged here"
-        )
+        where = "" if lora.sides == "both" else f" of the {lora.sides}"
+        sizes = f"rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g}"
+        lines.append(f"LoRA beside attention's weights{where} ({sizes}), merged into them")
     versions = [f"{key.removeprefix('version/')} {value}" for key, value in metrics.items() if "version/" in key]
     return "\n".join(f"- {line}" for line in [*lines, ", ".join(versions)] if line)
 

@@ -214,7 +214,10 @@ def test_a_run_from_the_command_line_and_runs_from_its_weights(files, in_tmp, ca
     run = Run.open("first")
     predictions = run.predictions()
     assert evaluate(["run=first"]) == 0 and Run.open("first").predictions() == predictions
-    assert "- LoRA of rank 16 in both sides, alpha 32, dropout 0.05" in (run.model / "README.md").read_text()
+    assert (
+        "- LoRA beside attention's weights (rank 16, alpha 32, dropout 0.05), merged"
+        in (run.model / "README.md").read_text()
+    )
     exported = EncoderDecoder.from_pretrained("first/model")
     assert run.metrics()["parameters"] == sum(each.numel() for each in exported.parameters())
     learnt = merged(Seq2SeqModule.load_from_checkpoint(run.best_or_last()).model).state_dict()
