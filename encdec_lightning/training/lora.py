@@ -12,7 +12,7 @@ from encdec_lightning.training.options import Lora
 def add_lora(model: ComposedModel, lora: Lora) -> None:
     """Add LoRA's factors to a model, if the options say so; they are trained beside weights that `freeze` takes out.
 
-    Raises `UserError` where there is nothing to add them to, or the other side would get them too.
+    Raises `UserError` where there is nothing to add them to, the other side would get them too, or they are too wide.
     """
     if lora.rank is None:
         return
@@ -28,6 +28,9 @@ def add_lora(model: ComposedModel, lora: Lora) -> None:
     if shared_with_others(model, layers):
         expected = f"the sides share what it is added to (model.weights={model.composition.weights}), it must be both"
         raise UserError("training.lora.sides", lora.sides, expected)
+    widest = max(min(model.get_parameter(f"{name}.weight").shape) for name in layers)
+    if lora.rank > widest:
+        raise UserError("training.lora.rank", lora.rank, f"a weight that it is added to has rank {widest} at most")
     adapt(model, layers, lora.rank, lora.alpha / lora.rank, lora.dropout)
 
 

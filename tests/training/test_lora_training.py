@@ -175,6 +175,8 @@ def refused(call) -> str:
         (["training.lora.rank=4", "training.lora.dropout=1"], "training.lora.dropout is 1.0: it must lie in [0, 1)"),
         (["training.lora.rank=4", "training.lora.sides=all"], "it must be one of both, encoder, decoder"),
         (["training.lora.rnak=4"], "there is no such option in training.lora (did you mean 'rank'?)"),
+        (["training.lora.rank=33"], "training.lora.rank is 33: a weight that it is added to has rank 32 at most"),
+        (["training.lora=5"], "training.lora"),
         (
             ["training=lora", "training.freeze=decoder"],
             "training.freeze is 'decoder': training.lora trains that side, so that training.lora.sides must be the other",
