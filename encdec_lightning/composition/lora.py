@@ -23,6 +23,8 @@ from encdec_lightning.kernels.working_copy import copy_in
 
 FACTORS = ("lora_A", "lora_B")
 """The parameters that an adapted layer has beside its own: (R, I) and (O, R)."""
+TIES = ("shared", "all_tied_weights_keys")
+"""Where a composed model says which of its names are one parameter."""
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -82,7 +84,8 @@ def adapt(model: ComposedModel, layers: Iterable[str], rank: int, scale: float, 
             first, other = made[id(weight)]
             for factor in FACTORS:
                 setattr(layer, factor, getattr(other, factor))
-                model.shared[f"{name}.{factor}"] = f"{first}.{factor}"
+                for ties in (getattr(model, each) for each in TIES):
+                    ties[f"{name}.{factor}"] = f"{first}.{factor}"
             continue
         made[id(weight)] = name, layer
         layer.lora_A = nn.Parameter(weight.new_empty(rank, inner))
@@ -112,8 +115,9 @@ def merged(model: Model) -> Model:
         for name in (*FACTORS, "lora_scale", "lora_dropout"):
             delattr(layer, name)
         layer.__class__ = layer._adapts
-    if hasattr(copy, "shared"):
-        copy.shared = {target: source for target, source in copy.shared.items() if not is_factor(target)}
+    for name in TIES:
+        kept = {target: source for target, source in getattr(copy, name, {}).items() if not is_factor(target)}
+        setattr(copy, name, kept)
     plain: Model = copy
     return plain
 

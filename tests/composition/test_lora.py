@@ -101,7 +101,9 @@ def test_layers_that_are_one_weight_have_one_pair_of_factors(files, tmp_path):
     model = compose(files.bert, files.bert, "tied")
     layers = adapted(model)
     assert len(factors(model)) == len(layers)  # two factors for two layers each
-    for owner in (model, copy.deepcopy(model)):
+    assigned = copy.deepcopy(model)
+    assigned.load_state_dict({key: value.clone() for key, value in model.state_dict().items()}, assign=True)
+    for owner in (model, copy.deepcopy(model), assigned):
         parameters = dict(owner.named_parameters(remove_duplicate=False))
         pairs = {target: source for target, source in owner.shared.items() if is_factor(target)}
         assert len(pairs) == len(layers)

@@ -67,7 +67,7 @@ def fitted(files, llama, tmp_path_factory):
 def test_what_checkpoints_gave_stays_and_the_rest_learns(fitted):
     module, start, losses, _, _ = fitted
     fresh = {f"model.{name}" for name in module.model.config.fresh_parameters}
-    assert any("cross_attention" in name for name in fresh) and "model.enc_to_dec_proj.weight" not in start
+    assert any("cross_attention" in name for name in fresh)
     for name, value in module.state_dict().items():
         learns = name in fresh or is_factor(name)
         assert torch.equal(value, start[name]) != learns, name
