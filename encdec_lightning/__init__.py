@@ -17,10 +17,10 @@ The map, from left to right; each room imports only from rooms to its left:
                                packing.py, dropout.py, noise.py, cross_entropy.py, working_copy.py, stand_in.py,
                                gradients.py, onednn_linear.py, short_attention.py, spans.py, self_check.py, varlen.py
     composition/               two checkpoints in, one model out: compose.py, compatibility.py, signature.py,
-                               assembly.py, composed_model.py, model.py, prefix.py, labels.py, sharing.py,
-                               layout.py, architecture.py, architectures.py, cross_attending.py, checkpoints.py,
-                               foreign.py, local_checkpoints.py, gguf_checkpoint.py, convert.py, parameters.py,
-                               paper.py, tokenizers.py, bulk_tokenizer.py, bert_score.py
+                               assembly.py, composed_model.py, model.py, prefix.py, labels.py, lora.py,
+                               sharing.py, layout.py, architecture.py, architectures.py, cross_attending.py,
+                               checkpoints.py, foreign.py, local_checkpoints.py, gguf_checkpoint.py, convert.py,
+                               parameters.py, paper.py, tokenizers.py, bulk_tokenizer.py, bert_score.py
     composition/adapter/       a language model in, one with cross-attention out: registration.py,
                                source.py, cross_attention.py, merged.py, layers.py, decoder.py, copying.py,
                                t5gemma.py
@@ -37,7 +37,7 @@ The map, from left to right; each room imports only from rooms to its left:
                                candidates.py, constraints.py, search.py, beam_search.py, sampling.py,
                                special_tokens.py, export_config.py, other_model.py
     training/                  batches in, checkpoints out: module.py, task_module.py, loss.py, flops.py, freezing.py,
-                               optimizers.py, schedules.py, arrange.py, fsdp.py, pieces.py, resuming.py,
+                               lora.py, optimizers.py, schedules.py, arrange.py, fsdp.py, pieces.py, resuming.py,
                                trainer_check.py, precision.py, product_speeds.py, checkpoint.py,
                                checkpoint_io.py, callbacks/
     reporting/                 runs in, tables and plots out: opening.py, overview.py, trials.py, results.py,

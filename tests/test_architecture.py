@@ -28,7 +28,7 @@ INSIDE = {
     "composition": [
         *("options", "signature", "cross_attending", "layout", "architecture", "architectures"),
         *("convert", "foreign", "gguf_checkpoint", "local_checkpoints", "checkpoints", "bert_score", "adapter"),
-        *("sides", "labels", "sharing", "composed_model"),
+        *("sides", "labels", "sharing", "composed_model", "lora"),
         *("bulk_tokenizer", "tokenizers", "model", "prefix", "assembly"),
         *("parameters", "paper", "checks", "compatibility", "compose"),
     ],

@@ -12,6 +12,7 @@ from encdec_lightning.config import Config
 from encdec_lightning.errors import UserError, UserErrors
 
 if TYPE_CHECKING:
+    from encdec_lightning.composition.composed_model import ComposedModel
     from encdec_lightning.launch.checks.checks import Purpose
     from encdec_lightning.reporting.memory import Memory
 
@@ -68,6 +69,7 @@ def _report(arguments: Arguments) -> None:
         _data(config, plain)
         return
     from encdec_lightning.composition.compatibility import check
+    from encdec_lightning.composition.parameters import count_trained
     from encdec_lightning.composition.tokenizers import special_tokens
     from encdec_lightning.reporting.composition import describe, show_composition
     from encdec_lightning.reporting.memory import show_memory
@@ -75,16 +77,30 @@ def _report(arguments: Arguments) -> None:
     parameters = check(**vars(config.model)).parameters
     assert parameters is not None  # no mistake was found
     tokens = special_tokens(config.model)
-    memory = _memory(config)
+    model = _trained(config)
+    trained = count_trained(model)
+    memory = _memory(config, model)
     if plain:
-        _print(describe(config.model, parameters, tokens, memory))
+        _print(describe(config.model, parameters, tokens, trained, memory))
     else:
-        show_composition(config.model, parameters, tokens)
+        show_composition(config.model, parameters, tokens, trained)
         if memory is not None:
             show_memory(memory, config.data.batch_tokens)
 
 
-def _memory(config: Config) -> dict[str, Memory] | None:
+def _trained(config: Config) -> ComposedModel:
+    """The model without values, with what a fit adds to it; it knows which parameters are trained."""
+    from encdec_lightning.composition.checks.skeleton import skeleton
+    from encdec_lightning.training.freezing import freeze
+    from encdec_lightning.training.lora import add_lora
+
+    model = skeleton(config.model)
+    add_lora(model, config.training.lora)
+    freeze(model, config.training.freeze)
+    return model
+
+
+def _memory(config: Config, model: ComposedModel) -> dict[str, Memory] | None:
     """What a fit takes on one device, and on each of as many as the job asks for, or of 8.
 
     None for a family that looks into its inputs, so that it cannot run without values.
@@ -92,13 +108,9 @@ def _memory(config: Config) -> dict[str, Memory] | None:
     import torch
 
     from encdec_lightning.composition.architectures import length_limit
-    from encdec_lightning.composition.checks.skeleton import skeleton
     from encdec_lightning.launch.slots.build import OPTIMIZER, build_partial, is_known, target_of
     from encdec_lightning.reporting.memory import DEVICES, Setting, memory_per_device, states_of
-    from encdec_lightning.training.freezing import freeze
 
-    model = skeleton(config.model)
-    freeze(model, config.training.freeze)
     limits = [length_limit(each) for each in (model.source_config, model.config.decoder)]
     given = (config.task.max_source_length, config.task.max_target_length)
     source, target = (min(length, limit or length) for length, limit in zip(given, limits, strict=True))

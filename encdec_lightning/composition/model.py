@@ -19,6 +19,7 @@ from encdec_lightning.composition.architectures import architecture_of
 from encdec_lightning.composition.checkpoints import dtype_of, load_config, load_weights, stored_names
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.composition.labels import labels_loss
+from encdec_lightning.composition.lora import merged
 from encdec_lightning.composition.options import Composition, Role, Weights
 from encdec_lightning.composition.sharing import shared_keys
 from encdec_lightning.composition.sides.cross_attention import is_cross_attention
@@ -162,8 +163,12 @@ class EncoderDecoder(ComposedModel, EncoderDecoderModel):  # type: ignore[misc]
         """Write a full copy that the stock `EncoderDecoderModel` loads with equal logits, all shared tensors twice.
 
         This class shares them again on loading; the stock class has no way to. Nor can it run a t5's encoder, for which
-        it builds a whole t5.
+        it builds a whole t5. What LoRA has learnt is written as a part of the weights.
         """
+        plain = merged(self)
+        if plain is not self:
+            plain.save_pretrained(save_directory, **{**kwargs, "state_dict": None})
+            return
         pushed = kwargs.pop("push_to_hub", False)
         hub = {name: kwargs.pop(name) for name in ("repo_id", *OF_PUSHING) if pushed and name in kwargs}
         state_dict = kwargs.pop("state_dict", None)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from encdec_lightning.composition.architectures import architecture_of, has_head
 from encdec_lightning.composition.composed_model import ComposedModel
+from encdec_lightning.composition.lora import is_factor
 from encdec_lightning.composition.options import Role, Side
 from encdec_lightning.composition.sides.config import checkpoint_config, stored_config
 from encdec_lightning.composition.sides.cross_attention import is_cross_attention, self_attention_of
@@ -50,12 +51,30 @@ class ParameterTable:
     head: int
 
 
+@dataclass(frozen=True)
+class Trained:
+    """Numbers of parameters that a fit changes."""
+
+    total: int
+    lora: int
+    """Of these, LoRA's, which the tested and exported model has in its weights."""
+
+
+def count_trained(model: ComposedModel) -> Trained:
+    """Count what is trained of a model that is ready for a fit; it may be on the meta device."""
+    sizes = {name: each.numel() for name, each in model.named_parameters() if each.requires_grad}
+    return Trained(sum(sizes.values()), sum(size for name, size in sizes.items() if is_factor(name)))
+
+
 def count_parameters(model: ComposedModel) -> ParameterTable:
-    """Count a composed model, which may be on the meta device; its config says what is fresh."""
+    """Count a composed model, which may be on the meta device; its config says what is fresh.
+
+    LoRA's factors do not count: the model that a run is tested with, and exports, has none.
+    """
     sides = {side.role: side for side in model.composition.sides}
     base = {id(each) for each in model.decoder.get_submodule(model.decoder.base_model_prefix).parameters()}
     head = {id(each) for each in model.decoder.parameters()} - base
-    everything = {id(each): each.numel() for each in model.parameters()}
+    everything = {id(each): each.numel() for name, each in model.named_parameters() if not is_factor(name)}
     as_built = _counts(model, everything, sides)
     by_the_paper = _counts(model, {key: everything[key] for key in everything.keys() - head}, sides)
     return ParameterTable(as_built, by_the_paper, as_built.total - by_the_paper.total)

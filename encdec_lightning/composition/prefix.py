@@ -23,6 +23,7 @@ from encdec_lightning.composition.architectures import known_architecture
 from encdec_lightning.composition.checkpoints import dtype_of, load_config, load_weights
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.composition.labels import labels_loss
+from encdec_lightning.composition.lora import merged
 from encdec_lightning.composition.options import Composition, Role
 from encdec_lightning.composition.sides.random_values import random_decoder
 from encdec_lightning.errors import UserError
@@ -171,8 +172,13 @@ class PrefixDecoder(ComposedModel, GenerationMixin):  # type: ignore[misc]
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Write the plain language model, which `AutoModelForCausalLM` opens, and how it generates.
 
-        A language model's lengths count what it reads, so the start token and the source are taken off them.
+        A language model's lengths count what it reads, so the start token and the source are taken off them. What LoRA
+        has learnt is written as a part of the weights.
         """
+        plain = merged(self)
+        if plain is not self:
+            plain.save_pretrained(save_directory, **{**kwargs, "state_dict": None})
+            return
         for name in KEPT:
             setattr(self.decoder.config, name, getattr(self.config, name))
         settings = plain_settings(self.generation_config)

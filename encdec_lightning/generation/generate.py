@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from encdec_lightning.composition.composed_model import ComposedModel, check_composed
 from encdec_lightning.composition.cross_attending import family
+from encdec_lightning.composition.lora import merged
 from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.generation.engine import Engine
 from encdec_lightning.generation.options import Generation
@@ -93,6 +94,7 @@ def streamer(
     of its own; a second stream beside one that has not ended raises `UserError`, or makes that one raise it.
     """
     check_composed(model)
+    model = merged(model)
     longest = target_limit(model, generation, max_target_length)
     limit = source_limit(model, longest)
     why = obstacle(model, longest + (limit or 0) if model.reads_prefix else longest)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from encdec_lightning.composition.architectures import depth, key_width
 from encdec_lightning.composition.composed_model import ComposedModel
+from encdec_lightning.composition.lora import merged
 from encdec_lightning.errors import UserError
 from encdec_lightning.generation.generate import Streamer, streamer, working_dtype
 from encdec_lightning.generation.options import Generation
@@ -45,6 +46,7 @@ class ElasticStreamer(Generic[Key]):
 
         Raises `UserError` where the model does not allow targets as long as they may be.
         """
+        model = merged(model)
         longest = target_limit(model, generation, max_target_length)
         device = model.device
         limit = MOST.get(device.type, MOST["cpu"])

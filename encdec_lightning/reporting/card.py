@@ -149,7 +149,7 @@ def _scores(task: Task, metrics: dict[str, Any]) -> str:
 
 
 def _training(config: dict[str, Any], task: Task, metrics: dict[str, Any]) -> str:
-    training = Training(**config["training"])
+    training = Training.of(config["training"])
     lines = []
     for split in ("train", "validation"):
         count = metrics.get(f"data/{split}_examples")
@@ -167,6 +167,11 @@ def _training(config: dict[str, Any], task: Task, metrics: dict[str, Any]) -> st
         f"seed {config['seed']}",
         *([f"precision {metrics['train/precision']}"] if "train/precision" in metrics else []),
     ]
+    lora = training.lora
+    if lora.rank is not None:
+        where = "" if lora.sides == "both" else f" of the {lora.sides}"
+        sizes = f"rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g}"
+        lines.append(f"LoRA beside attention's weights{where} ({sizes}), merged into them")
     versions = [f"{key.removeprefix('version/')} {value}" for key, value in metrics.items() if "version/" in key]
     return "\n".join(f"- {line}" for line in [*lines, ", ".join(versions)] if line)
 

@@ -15,7 +15,7 @@ from encdec_lightning.composition.architectures import depth, length_limit
 from encdec_lightning.composition.cross_attending import MODEL_TYPE, family
 from encdec_lightning.composition.options import Composition, Side
 from encdec_lightning.composition.paper import PaperRow, has_printed_size, paper_row
-from encdec_lightning.composition.parameters import ParameterTable
+from encdec_lightning.composition.parameters import ParameterTable, Trained
 from encdec_lightning.composition.sides.config import layer_numbers, side_config, stored_config
 from encdec_lightning.errors import UserError
 from encdec_lightning.reporting.memory import Memory
@@ -38,6 +38,7 @@ def describe(
     composition: Composition,
     parameters: ParameterTable,
     special_tokens: dict[str, Any] | None,
+    trained: Trained | None = None,
     memory: dict[str, Memory] | None = None,
 ) -> dict[str, Any]:
     """All that the report says, as plain values: what `--json` prints."""
@@ -49,6 +50,7 @@ def describe(
         "weights": composition.weights,
         "special_tokens": special_tokens,
         "parameters": {"as_built": asdict(parameters.as_built), "by_the_paper": asdict(parameters.by_the_paper)},
+        "trained": trained and asdict(trained),
         "paper": None if row is None else {**asdict(row), "same_size": has_printed_size(composition)},
         "memory": memory and {name: {**asdict(each), "total": each.total} for name, each in memory.items()},
     }
@@ -66,6 +68,7 @@ def show_composition(
     composition: Composition,
     parameters: ParameterTable,
     special_tokens: dict[str, Any] | None,
+    trained: Trained | None = None,
     console: Console | None = None,
 ) -> None:
     """Print what will be built: the sides, their special tokens, and the table of parameters."""
@@ -84,6 +87,9 @@ def show_composition(
     if parameters.head:
         counted = "the transform before the softmax and its bias, which the paper's rule leaves out"
         console.print(f"{parameters.head:,} are {counted}.", highlight=False)
+    if trained is not None and (trained.lora or trained.total < parameters.as_built.total):
+        lora = f"; {trained.lora:,} of them are LoRA's, beside the model's own" if trained.lora else ""
+        console.print(f"{trained.total:,} parameters are trained{lora}.", highlight=False)
     row = paper_row(composition)
     if row is not None and row.note and has_printed_size(composition):
         console.print(f"{row.variant}: {row.note}.", highlight=False)

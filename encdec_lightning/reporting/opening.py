@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 
 from encdec_lightning.composition.options import Composition
-from encdec_lightning.composition.parameters import Counts
+from encdec_lightning.composition.parameters import Counts, Trained
 from encdec_lightning.composition.sharing import SCHEMES
 from encdec_lightning.run import Run
 
@@ -14,12 +14,11 @@ SPLITS = {"train": "training"}
 
 
 def opening(
-    run: Run, composition: Composition, counts: Counts, trained: int, pairs: Mapping[str, int], training: str
+    run: Run, composition: Composition, counts: Counts, trained: Trained, pairs: Mapping[str, int], training: str
 ) -> str:
     """Lines for the model, the data, the training and the folder.
 
-    `pairs` is {split: number of pairs}, `trained` the number of parameters that the fit changes, and `training` says
-    how long the fit is and on what it runs.
+    `pairs` is {split: number of pairs}, and `training` says how long the fit is and on what it runs.
     """
     names = [_short(side.checkpoint) for side in composition.sides]
     if composition.reads_prefix:
@@ -27,7 +26,8 @@ def opening(
     else:
         pair = f"{' -> '.join(names)}, {SCHEMES[composition.weights].label}"
     parts = {"shared by both sides": counts.shared, "random at the start": counts.random}
-    parts["trained"] = 0 if trained == counts.total else trained
+    parts["trained"] = 0 if trained.total == counts.total else trained.total
+    parts["of these for LoRA"] = trained.lora
     told = "".join(f", {number:,} {what}" for what, number in parts.items() if number)
     rows = {
         "model": f"{pair}: {counts.total:,} parameters{told}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from encdec_lightning.composition.composed_model import ComposedModel
+from encdec_lightning.composition.lora import factors, is_factor
 from encdec_lightning.composition.sides.cross_attention import is_cross_attention
 from encdec_lightning.composition.sides.names import untrainable
 from encdec_lightning.errors import UserError
@@ -17,31 +18,35 @@ PROJECTION = "enc_to_dec_proj."
 def freeze(model: ComposedModel, part: Freeze | None) -> None:
     """Take a part of the model out of training, and everything else in; a shared tensor belongs to both sides.
 
-    Raises `UserError` when nothing would be left to train, or there is no such part.
+    A side with LoRA's factors trains these and what started at random, and nothing else. Raises `UserError` when
+    nothing would be left to train, or there is no such part.
     """
     if model.reads_prefix and part in ("encoder", "all_but_cross_attention"):
         lacking = "encoder" if part == "encoder" else "cross-attention"
         raise UserError("training.freeze", part, f"a decoder alone has no {lacking}")
-    untouched = {
-        id(model.sides[side.role].get_parameter(name))
-        for side in model.composition.sides
-        for name in untrainable(side, model.sides[side.role])
-    }
-    chosen = _chosen(model, part)
-    for name, parameter in model.named_parameters():
+    started, named = set(model.config.fresh_parameters), dict(model.named_parameters())
+    fresh = {id(each) for name, each in named.items() if name in started or is_factor(name)}
+    untouched: set[int] = set()
+    for side in model.composition.sides:
+        own = model.sides[side.role]
+        untouched |= {id(own.get_parameter(name)) for name in untrainable(side, own)}
+        if factors(own):
+            untouched |= {id(each) for each in own.parameters()} - fresh
+    chosen = _chosen(model, part, fresh)
+    for name, parameter in named.items():
         parameter.requires_grad_(id(parameter) not in untouched and chosen(name))
-    if not any(parameter.requires_grad for parameter in model.parameters()):
+    if not any(parameter.requires_grad for parameter in named.values()):
         merged = part == "all_but_cross_attention" and model.composition.cross_attention_kind == "merged"
         why = "merged attention has no parameter of its own, so " if merged else ""
         raise UserError("training.freeze", part, f"{why}nothing would be left to train")
 
 
-def _chosen(model: ComposedModel, part: Freeze | None) -> Callable[[str], bool]:
+def _chosen(model: ComposedModel, part: Freeze | None, fresh: set[int]) -> Callable[[str], bool]:
     """Whether a parameter of this name is left in training where a part of the model is taken out."""
     if part is None:
         return lambda name: True
     if part == "pretrained":
-        return set(model.config.fresh_parameters).__contains__
+        return lambda name: id(model.get_parameter(name)) in fresh
     if part == "all_but_cross_attention":  # a gate is a part of it
         return lambda name: is_cross_attention(name) or name.startswith(PROJECTION)
     frozen = {id(each) for each in model.sides[part].parameters()}

@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from encdec_lightning.composition.assembly import rebuild
 from encdec_lightning.composition.composed_model import ComposedModel
+from encdec_lightning.composition.lora import adapt_alike
 from encdec_lightning.errors import UserError
 from encdec_lightning.training.checkpoint import read_file
 from encdec_lightning.training.options import FSDP, FSDP_IN_PIECES
@@ -156,6 +157,7 @@ def whole(model: ComposedModel) -> ComposedModel:
         return model
     with torch.device("meta"):
         copy: ComposedModel = rebuild(model.config.to_dict())
+    adapt_alike(copy, model)
     copy.generation_config = model.generation_config
     made: dict[int, nn.Parameter] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):

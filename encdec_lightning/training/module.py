@@ -14,6 +14,7 @@ from encdec_lightning.composition.adapter.t5gemma import as_t5gemma
 from encdec_lightning.composition.assembly import rebuild
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.composition.foreign import check_values
+from encdec_lightning.composition.lora import merged
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.data.options import Task
@@ -69,12 +70,15 @@ class Seq2SeqModule(TaskModule):
     def export(self, folder: Path, as_a_t5gemma: bool = False) -> None:
         """Write the model and its tokenizers so that stock transformers opens them, and generates as it was tested.
 
+        What LoRA has learnt is in its weights.
+
         Raises `UserError` for a model that cannot be written as a T5Gemma.
         """
         own = self.model.generation_config
         self.model.generation_config = stock_config(self.model, self.generation, self.task.max_target_length)
         try:
-            (as_t5gemma(self.model) if as_a_t5gemma else self.model).save_pretrained(folder)
+            model = merged(self.model)
+            (as_t5gemma(model) if as_a_t5gemma else model).save_pretrained(folder)
         finally:
             self.model.generation_config = own
         self.tokenizers.save_pretrained(folder)
@@ -115,7 +119,7 @@ class Seq2SeqModule(TaskModule):
         with taken_from(checkpoint_path, "tokenizers"):
             tokenizers = unpack_folder(kept["tokenizers"], Tokenizers.load)
         with taken_from(checkpoint_path, "options"):
-            task, training = task or Task(**kept["task"]), Training(**kept["training"])
+            task, training = task or Task(**kept["task"]), Training.of(kept["training"])
             generation = generation or Generation(**kept["generation"])
         module = cls(model, tokenizers, task, training, generation)
         check_fit(checkpoint_path, module, checkpoint["state_dict"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from encdec_lightning.errors import require
 
 Freeze = Literal["pretrained", "all_but_cross_attention", "encoder", "decoder"]
+Sides = Literal["both", "encoder", "decoder"]
 Schedule = Literal["constant", "linear", "inverse_sqrt", "noam"]
 NEED_WARMUP: tuple[Schedule, ...] = ("inverse_sqrt", "noam")
 """Schedules that are only defined with a warm-up."""
@@ -23,13 +25,47 @@ NO_SCALER_OF_SHARDS = "Lightning has no gradient scaler for sharded weights; use
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Low-rank adaptation (Hu et al., 2021): pretrained weights stay, and what is added to those of attention learns.
+
+    Beside each projection of attention that a checkpoint has (queries, keys, values, output) two narrow matrices are
+    trained; what started at random is trained as a whole. Texts are generated with, and the export holds, plain weights
+    that both make together.
+    """
+
+    rank: int | None = None
+    """Train this many dimensions beside each projection of attention, instead of pretrained weights; null: no LoRA."""
+    alpha: float = 16.0
+    """What is added is multiplied with alpha / rank."""
+    dropout: float = 0.0
+    """Dropout probability of what the added matrices read."""
+    sides: Sides = "both"
+    """Which side's pretrained weights stay and are added to: all there are, or one; the other side is then trained as
+    without LoRA."""
+
+    def __post_init__(self) -> None:
+        require(
+            ("rank", self.rank, self.rank is None or self.rank >= 1, "it must be at least 1, or null for no LoRA"),
+            ("alpha", self.alpha, self.alpha > 0, "it must be above 0"),
+            ("dropout", self.dropout, 0 <= self.dropout < 1, "it must lie in [0, 1)"),
+            ("sides", self.sides, self.sides in get_args(Sides), f"it must be one of {', '.join(get_args(Sides))}"),
+            *(
+                (name, getattr(self, name), False, "without training.lora.rank there is no LoRA that it could change")
+                for name in ("alpha", "dropout", "sides")
+                if self.rank is None and getattr(self, name) != self.__dataclass_fields__[name].default
+            ),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """What one optimizer step does, and how large it is."""
 
     learning_rate: float = 5e-5
     """Peak learning rate; with `noam` the factor in front of the paper's formula (0.05)."""
     fresh_learning_rate: float | None = None
-    """Peak learning rate of the parameters that started at random; null: `learning_rate`."""
+    """Peak learning rate of the parameters that started at random, LoRA's among them; null:
+    `learning_rate`."""
     schedule: Schedule = "linear"
     """After the warm-up: constant, linear to zero at the last step, or falling with the square root of the step;
     `noam` is the last with the paper's scaling by the model's width."""
@@ -44,13 +80,20 @@ class Training:
     `all_but_cross_attention`: all but cross-attention, its gates and the projection between sides of different widths,
     whatever they started from (the first stage of a language model that is given cross-attention). `encoder` or
     `decoder`: that side, with what it shares. null: everything is trained."""
+    lora: Lora = Lora()
+    """Train what is added to the weights of attention, instead of pretrained weights."""
     gradient_checkpointing: bool = False
     """Compute each layer's activations again in the backward pass instead of keeping them: less memory, more time."""
     compile: bool = False
     """Compile the layers with torch.compile: minutes at the start, and then faster on a GPU."""
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Training:
+        """The options of plain values, as `asdict` gives them; those of an older checkpoint lack `lora`."""
+        return cls(**{**values, "lora": Lora(**values.get("lora", {}))})
+
     def __post_init__(self) -> None:
-        fresh = self.fresh_learning_rate
+        fresh, lora = self.fresh_learning_rate, self.lora
         require(
             ("learning_rate", self.learning_rate, self.learning_rate > 0, "it must be above 0"),
             ("fresh_learning_rate", fresh, fresh is None or fresh > 0, "it must be above 0"),
@@ -62,5 +105,13 @@ class Training:
                 self.schedule,
                 self.warmup_steps > 0 or self.schedule not in NEED_WARMUP,
                 "it needs training.warmup_steps of at least 1",
+            ),
+            (
+                "freeze",
+                self.freeze,
+                lora.rank is None
+                or self.freeze in (None, "pretrained")
+                or (self.freeze in ("encoder", "decoder") and lora.sides not in ("both", self.freeze)),
+                "training.lora trains that side, so that training.lora.sides must be the other one",
             ),
         )

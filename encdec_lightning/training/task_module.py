@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, distributed
 
 from encdec_lightning.composition.composed_model import ComposedModel, check_composed
+from encdec_lightning.composition.lora import factors
 from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.data.options import Task
 from encdec_lightning.errors import UserError
@@ -22,6 +23,7 @@ from encdec_lightning.training.arrange import arrange
 from encdec_lightning.training.callbacks.finite import FiniteSteps, say_missing
 from encdec_lightning.training.callbacks.progress import is_for_bar, watched
 from encdec_lightning.training.freezing import freeze
+from encdec_lightning.training.lora import add_lora
 from encdec_lightning.training.optimizers import OptimizerFactory, clip, default_optimizer, parameter_groups
 from encdec_lightning.training.options import Training
 from encdec_lightning.training.schedules import SCHEDULES, schedule
@@ -39,6 +41,7 @@ class TaskModule(lightning.LightningModule, ABC):
         check_composed(model)
         super().__init__()
         self.model: ComposedModel = model.train()  # from_pretrained gives evaluation mode, and Lightning keeps that
+        add_lora(model, training.lora)
         freeze(model, training.freeze)
         self.task, self.training_options = task, training
         self._optimizer_factory = optimizer
@@ -160,7 +163,8 @@ class TaskModule(lightning.LightningModule, ABC):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over groups by learning rate and decay, and the schedule, stepped every optimizer step."""
-        groups = parameter_groups(self.model, self.training_options, self.model.config.fresh_parameters)
+        fresh = [*self.model.config.fresh_parameters, *factors(self.model)]
+        groups = parameter_groups(self.model, self.training_options, fresh)
         optimizer = self._optimizer_factory(groups)
         factor = schedule(self.training_options, self.total_steps(), self.model.config.decoder.hidden_size)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

@@ -22,6 +22,7 @@ from encdec_lightning.training import arrange
 from encdec_lightning.training.callbacks.random_state import RandomState
 from encdec_lightning.training.checkpoint_io import DurableCheckpointIO
 from encdec_lightning.training.fsdp import whole_tensor
+from encdec_lightning.training.options import Lora
 
 WEIGHTS = ("tied", "tied_embeddings", "untied")
 ADAPTED: dict[str, dict[str, Any]] = {
@@ -54,6 +55,8 @@ class Case:
     freeze: str | None = None
     pair: str = ""
     """One of `ADAPTED`; none: two of the family."""
+    rank: int | None = None
+    """Of LoRA."""
 
     @property
     def name(self) -> str:
@@ -88,11 +91,8 @@ class FirstStep(lightning.Callback):
 
     def on_before_optimizer_step(self, trainer, module, optimizer) -> None:
         if not self.gradients:
-            self.gradients = {
-                name: whole_tensor(each.grad).clone()
-                for name, each in module.model.named_parameters()
-                if each.requires_grad
-            }
+            trained = [(name, each) for name, each in module.model.named_parameters() if each.requires_grad]
+            self.gradients = {name: whole_tensor(each.grad).clone() for name, each in trained}
 
 
 def make_adapted(folder: Path) -> None:
@@ -121,7 +121,8 @@ def fit(files: tiny.Files, case: Case, folder: Path, devices: int = 1) -> dict[s
     torch.manual_seed(0)
     model = compose(**pair, dropout=0.0, tokenizers=tokenizers)
     training = Training(learning_rate=case.rate, warmup_steps=1, schedule="constant", weight_decay=0.01,
-                        gradient_checkpointing=case.checkpointed, compile=case.compiled, freeze=case.freeze)  # fmt: skip
+                        gradient_checkpointing=case.checkpointed, compile=case.compiled, freeze=case.freeze,
+                        lora=Lora(rank=case.rank))  # fmt: skip
     module = Seq2SeqModule(model, tokenizers, task, training, Generation(max_length=8, num_beams=2))
     data = Seq2SeqDataModule(task, tokenizers, Loading(batch_tokens=400, update_examples=64))
     first = FirstStep()

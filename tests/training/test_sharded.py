@@ -19,6 +19,7 @@ from encdec_lightning.training.checkpoint import checkpoint_damage
 
 STRATEGIES = ("ddp", "fsdp2")
 EXACT = [Case(strategy, weights) for strategy in STRATEGIES for weights in WEIGHTS]
+EXACT += [Case(strategy, rank=4) for strategy in STRATEGIES]  # LoRA
 IN_FP32 = [Case(strategy, weights, "32-true", steps=1) for strategy in STRATEGIES for weights in WEIGHTS]
 LEARNED = [Case(strategy, steps=24, rate=2e-2) for strategy in STRATEGIES]
 REARRANGED = [
@@ -81,7 +82,7 @@ def ranks(files: Files, folder: Path, alone) -> dict[Case, dict[str, Any]]:
     return dict(zip(cases, on_ranks(files, cases, folder), strict=True))
 
 
-@pytest.mark.parametrize("case", EXACT, ids=lambda case: f"{case.strategy}-{case.weights}")
+@pytest.mark.parametrize("case", EXACT, ids=lambda case: f"{case.strategy}-{case.weights}-{case.rank}")
 def test_in_float64_two_ranks_end_with_the_weights_of_one(case, ranks, alone):
     found, expected = ranks[case], alone(replace(case, strategy="auto"))
     assert found["weights"].keys() == expected["weights"].keys()

@@ -34,12 +34,12 @@ def check_model(config: Config, doubtful: set[str]) -> Iterator[UserError]:
     task, generated = config.task, config.generation.max_length
     sides = [side_config(side) for side in config.model.sides]
     yield from _check_tokenizers(config, model)
-    if not concerned(["training.freeze"], doubtful):
-        yield from _check_freeze(config, model)
     if not concerned(["training.gradient_checkpointing"], doubtful):
         yield from _check_checkpointing(config, model)
     if config.export == "t5gemma" and (why := why_no_t5gemma(model)) is not None:
         yield UserError("export", config.export, why)
+    if not concerned(["training.freeze", "training.lora"], doubtful):
+        yield from _check_trained(config, model)
     lengths = ["task.max_source_length", "task.max_target_length"]
     if not concerned(lengths, doubtful):
         longer = length_problems(config.model, sides, task.max_source_length, task.max_target_length)
@@ -64,10 +64,12 @@ def _check_tokenizers(config: Config, model: ComposedModel) -> list[UserError]:
     return [problem.inside("model") for problem in found]
 
 
-def _check_freeze(config: Config, model: ComposedModel) -> list[UserError]:
+def _check_trained(config: Config, model: ComposedModel) -> list[UserError]:
     from encdec_lightning.training.freezing import freeze
+    from encdec_lightning.training.lora import add_lora
 
     try:
+        add_lora(model, config.training.lora)
         freeze(model, config.training.freeze)
     except UserError as problem:
         return [problem]

@@ -10,7 +10,7 @@ import lightning
 from lightning.pytorch.callbacks import LambdaCallback
 
 from encdec_lightning.composition.compose import compose
-from encdec_lightning.composition.parameters import count_parameters
+from encdec_lightning.composition.parameters import count_parameters, count_trained
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.config import Config
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
@@ -90,7 +90,7 @@ def _opened(
     counts = parameters.as_built
     if trainer.global_step == 0:
         show_parameters(trainer, parameters)
-    trained = sum(each.numel() for each in module.parameters() if each.requires_grad)
+    trained = count_trained(module.model)
     pairs = {split: int(data.examples(split).meta["examples"]) for split in ("train", "validation", "test")}
     steps = module.total_steps()
     length = f"{steps:,} steps" if steps else "steps without a number"

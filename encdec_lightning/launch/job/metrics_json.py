@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning
 
+from encdec_lightning.composition.lora import is_factor
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.training.callbacks.checkpoints import best_keeper
 from encdec_lightning.training.callbacks.throughput import Throughput
@@ -23,7 +24,7 @@ def training_metrics(trainer: lightning.Trainer, module: Seq2SeqModule, data: Se
         "train/steps": trainer.global_step,
         "train/precision": str(trainer.precision),
         "train/devices": trainer.world_size,
-        "parameters": sum(parameter.numel() for parameter in module.parameters()),
+        "parameters": sum(each.numel() for name, each in module.named_parameters() if not is_factor(name)),
         **{
             f"data/{split}_{name}": data.examples(split).meta[name]
             for split in ("train", "validation")

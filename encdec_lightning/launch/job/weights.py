@@ -7,7 +7,9 @@ from pathlib import Path
 
 import lightning
 import torch
+from torch import Tensor
 
+from encdec_lightning.composition.lora import is_factor, merged
 from encdec_lightning.config import Config
 from encdec_lightning.errors import UserError
 from encdec_lightning.files import damage, kind_of
@@ -18,16 +20,29 @@ from encdec_lightning.training.module import Seq2SeqModule
 
 
 def start_from(module: Seq2SeqModule, folder: str) -> None:
-    """Take the weights of another run's best checkpoint, or of its last where it has no best one."""
-    path = Run.open(folder, "init_from").best_or_last()
-    state = load_checkpoint(path, "cpu")["state_dict"]
+    """Take the weights of another run's best checkpoint, or of its last where it has no best one.
+
+    What LoRA has learnt there is a part of these weights; what it learns here starts anew.
+    """
+    state = _plain_state(Run.open(folder, "init_from").best_or_last())
+    own = {name: value for name, value in module.state_dict().items() if is_factor(name)}
     try:
-        module.load_state_dict(state)
+        module.load_state_dict({**own, **state})
     except RuntimeError as error:
         raise UserError("init_from", folder, "its model has other parameters than this run's") from error
     loaded = module.state_dict()
     if not all(torch.equal(value, loaded[name]) for name, value in state.items()):
         raise UserError("init_from", folder, "its model shares fewer parameters than this run's (model.weights)")
+
+
+def _plain_state(path: Path) -> dict[str, Tensor]:
+    """The values of a checkpoint's module, LoRA's factors merged into the weights."""
+    state: dict[str, Tensor] = load_checkpoint(path, "cpu")["state_dict"]
+    if not any(map(is_factor, state)):
+        return state
+    module = Seq2SeqModule.load_from_checkpoint(path)
+    module.model = merged(module.model)
+    return module.state_dict()
 
 
 def chosen_checkpoint(run: Run, config: Config, trainer: lightning.Trainer) -> Path:
