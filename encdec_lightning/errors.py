@@ -105,8 +105,10 @@ def require(*rules: tuple[str, object, bool, str]) -> None:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that was probably meant, or None when no one is close."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    """The known word that was probably meant, by its initials (lr) or its letters; None when no one is close."""
+    words = list(known)
+    of_initials = [each for each in words if "_" in each and "".join(part[:1] for part in each.split("_")) == word]
+    close = of_initials or difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     return close[0] if close else None
 
 

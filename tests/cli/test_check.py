@@ -125,7 +125,7 @@ def test_reasons_come_with_exit_code_2(files, capsys):
         ("generation.max_length=65", "generation.max_length is 65: {bert} has positions for 64 tokens."),
         ("model.encoder_layers=3", "model.encoder_layers is 3: {bert} has 2 layers."),
         ("model.weigths=tied", "model.weigths is 'tied': there is no such option in model (did you mean 'weights'?)."),
-        ("encoder=bart", "encoder is 'bart': it must be one of bert, none, roberta (did you mean 'bert'?); "
+        ("encoder=bart", "encoder is 'bart': it must be one of bert, language_model, none, pair, roberta (did you mean 'bert'?); "
                          "any other checkpoint is set with model.encoder=bart."),
     ],
 )  # fmt: skip

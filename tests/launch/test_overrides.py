@@ -25,7 +25,7 @@ def said(capsys, *argv: str) -> list[str]:
         ("sed=1", "sed is 1: there is no such option or group (did you mean 'seed'?)."),
         ("encodr=bert", "encodr is 'bert': there is no such option or group (did you mean 'encoder'?)."),
         ("rnu=folder", "rnu is 'folder': there is no such option or group (did you mean 'run'?)."),
-        ("training.lr=1", "training.lr is 1: there is no such option in training."),
+        ("training.lr=1", "training.lr is 1: there is no such option in training (did you mean 'learning_rate'?)."),
         (
             "generation.num_beam=4",
             "generation.num_beam is 4: there is no such option in generation (did you mean 'num_",
@@ -140,7 +140,7 @@ def test_several_values_are_for_sweeps():
     )
     mistakes, usable = check_overrides(["encoder=bert,robrta", "sed=range(1,3)"], multirun=True)
     assert [str(each) for each in mistakes] == [
-        "encoder is 'robrta': it must be one of bert, none, roberta (did you mean 'roberta'?); "
+        "encoder is 'robrta': it must be one of bert, language_model, none, pair, roberta (did you mean 'roberta'?); "
         "any other checkpoint is set with model.encoder=robrta.",
         "sed is 'range(1,3)': there is no such option or group (did you mean 'seed'?).",
     ]

@@ -109,7 +109,7 @@ def expected(options, in_tmp) -> dict[int, dict[str, Any]]:
     rows = in_file(file)
     assert [*rows] == [*range(9)]
     assert {"val/loss", "val/rouge1", "val/predictions"} <= rows[2].keys() & rows[5].keys()
-    assert {"test/rouge1", "test/predictions"} <= rows[8].keys() and rows[0]["parameters"] == 7
+    assert {"test/rouge1", "test/predictions"} <= rows[8].keys() and rows[0]["parameters"] == 8
     return rows
 
 
