@@ -69,12 +69,13 @@ def main() -> None:
     parser.add_argument("--debsum", type=Path, required=True)
     parser.add_argument("--updates", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--arms", nargs="+", choices=arms(), default=list(arms()), metavar="ARM")
     given = parser.parse_args()
     done = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
     finished = {(each["task"], each["arm"], each["seed"], each["updates"]) for each in done}
     for seed in range(1, given.seeds + 1):
         for task, of_task in tasks(given.debsum.resolve()).items():
-            for arm, of_arm in arms().items():
+            for arm, of_arm in ((arm, arms()[arm]) for arm in given.arms):
                 key = task, arm, seed, given.updates
                 if key in finished or (task != "debsum" and arm not in EVERYWHERE):
                     continue
