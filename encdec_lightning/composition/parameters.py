@@ -9,12 +9,9 @@ from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.composition.lora import is_factor
 from encdec_lightning.composition.options import Role, Side
 from encdec_lightning.composition.sides.config import checkpoint_config, stored_config
-from encdec_lightning.composition.sides.cross_attention import is_cross_attention, self_attention_of
+from encdec_lightning.composition.sides.cross_attention import is_cross_attention, joins_sides, self_attention_of
 from encdec_lightning.composition.sides.names import base_prefix, computed
 from encdec_lightning.composition.sides.origins import origins
-
-PROJECTION = "enc_to_dec_proj."
-"""What an encoder-decoder's projection of the encoder's states is called."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +116,7 @@ def _counts(model: ComposedModel, sizes: dict[int, int], sides: dict[Role, Side]
         shared=number(shared),
         encoder=number(of_side.get("encoder", set())),
         decoder=number(of_side["decoder"]),
-        cross_attention=number(
-            {id(each) for name, each in model.named_parameters() if is_cross_attention(name) or PROJECTION in name}
-        ),
+        cross_attention=number({id(each) for name, each in model.named_parameters() if joins_sides(name)}),
     )
 
 

@@ -68,7 +68,7 @@ def packs_examples(model: PreTrainedModel, device: torch.device) -> bool:
     return (
         dtype in varlen.DTYPES
         and not (model.training and any(_number(config, DROPOUTS) for config in _sides(model)))
-        and all(_head_size(config) in varlen.HEAD_SIZES for config in _sides(model))
+        and all(head_size(config) in varlen.HEAD_SIZES for config in _sides(model))
         and varlen.torch_varlen() is not None
         and varlen.runs_flash_attention(device)
     )
@@ -85,7 +85,8 @@ def _number(config: Any, names: Sequence[str]) -> float:
     return next((getattr(config, name) or 0 for name in names if hasattr(config, name)), 0)
 
 
-def _head_size(config: Any) -> int:
+def head_size(config: Any) -> int:
+    """How many numbers a head's queries and keys have."""
     return int(_number(config, ("head_dim",))) or config.hidden_size // config.num_attention_heads
 
 

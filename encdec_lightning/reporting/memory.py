@@ -149,9 +149,8 @@ def _attention(
     return (functional.dropout(scores, 0.1) @ value).transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(
-    COUNTED, _attention
-)  # without masks of its own, for which transformers looks into positions
+# Without masks of its own, for which transformers would look into positions.
+AttentionInterface.register(COUNTED, _attention)
 
 
 def _logits(model: ComposedModel, setting: Setting, dtype: torch.dtype) -> int:

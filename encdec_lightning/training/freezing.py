@@ -6,13 +6,10 @@ from collections.abc import Callable
 
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.composition.lora import factors, is_factor
-from encdec_lightning.composition.sides.cross_attention import is_cross_attention
+from encdec_lightning.composition.sides.cross_attention import joins_sides
 from encdec_lightning.composition.sides.names import untrainable
 from encdec_lightning.errors import UserError
 from encdec_lightning.training.options import Freeze
-
-PROJECTION = "enc_to_dec_proj."
-"""The start of the names of what makes the encoder's states as wide as the decoder's."""
 
 
 def freeze(model: ComposedModel, part: Freeze | None) -> None:
@@ -48,6 +45,6 @@ def _chosen(model: ComposedModel, part: Freeze | None, fresh: set[int]) -> Calla
     if part == "pretrained":
         return lambda name: id(model.get_parameter(name)) in fresh
     if part == "all_but_cross_attention":  # a gate is a part of it
-        return lambda name: is_cross_attention(name) or name.startswith(PROJECTION)
+        return joins_sides
     frozen = {id(each) for each in model.sides[part].parameters()}
     return lambda name: id(model.get_parameter(name)) not in frozen

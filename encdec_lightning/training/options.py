@@ -112,6 +112,8 @@ class Training:
                 lora.rank is None
                 or self.freeze in (None, "pretrained")
                 or (self.freeze in ("encoder", "decoder") and lora.sides not in ("both", self.freeze)),
-                "training.lora trains that side, so that training.lora.sides must be the other one",
+                "training.lora trains beside pretrained weights, which it leaves as they are; leave freeze away"
+                if self.freeze == "all_but_cross_attention"
+                else "training.lora trains that side, so that training.lora.sides must be the other one",
             ),
         )

@@ -16,7 +16,7 @@ from transformers import PretrainedConfig
 
 from encdec_lightning.composition.adapter.source import Source
 from encdec_lightning.composition.layout import Layout
-from encdec_lightning.kernels.attention_interface import attention_of
+from encdec_lightning.kernels.attention_interface import attention_of, head_size
 
 
 class CrossAttention(nn.Module):
@@ -32,7 +32,7 @@ class CrossAttention(nn.Module):
         bias = projections[0].bias is not None
         self.config, self.layer_idx = config, number
         self.heads = int(config.num_attention_heads)
-        self.head_dim = int(getattr(config, "head_dim", None) or config.hidden_size // self.heads)
+        self.head_dim = head_size(config)
         self.groups = _groups(own, projections, self.heads, self.head_dim)
         self.num_key_value_groups = self.heads // self.groups
         self.scaling = float(getattr(own, "scaling", None) or self.head_dim**-0.5)

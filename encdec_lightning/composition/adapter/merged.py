@@ -15,6 +15,7 @@ from transformers import PretrainedConfig
 
 from encdec_lightning.composition.adapter.cross_attention import in_heads
 from encdec_lightning.composition.layout import Layout
+from encdec_lightning.kernels.attention_interface import head_size
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Merged:
     def maker(self, layer: nn.Module) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """From states (B, S, H) to keys and values (B, G, S, D), by the layer's own self-attention."""
         own, (keys, values) = getattr(layer, self.layout.attention), self.projections(layer)
-        size = int(getattr(self.config, "head_dim", None) or self.config.hidden_size // self.config.num_attention_heads)
+        size = head_size(self.config)
         norm = getattr(own, self.layout.norms[1], None)
         return lambda states: (in_heads(keys(states), size, norm), in_heads(values(states), size))
 

@@ -9,10 +9,18 @@ from encdec_lightning.composition.adapter.copying import Part, self_attention_pa
 from encdec_lightning.composition.adapter.decoder import CrossAttendingLM
 from encdec_lightning.composition.architectures import CROSS_ATTENTION, FROM_THE_SOURCE, OWN_ATTENTION
 
+PROJECTION = "enc_to_dec_proj."
+"""The start of the names of what makes the encoder's states as wide as the decoder's."""
+
 
 def is_cross_attention(name: str) -> bool:
     """Whether a parameter is a part of cross-attention."""
     return any(part in name for part in CROSS_ATTENTION)
+
+
+def joins_sides(name: str) -> bool:
+    """Whether a composed model's parameter is a part of cross-attention, or of the projection to its width before."""
+    return is_cross_attention(name) or name.startswith(PROJECTION)
 
 
 def reads_source(name: str) -> bool:
