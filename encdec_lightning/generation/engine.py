@@ -47,7 +47,7 @@ class Engine(Generic[Key]):
         beams = generation.targets_per_source
         self.places = max(1, targets // beams)
         special = Tokens.of(model)
-        self.runner = ModelRunner(model, self.places, beams, max_length, special.start, dtype)
+        self.runner = ModelRunner(model, self.places, beams, max_length, special.start, dtype, generation.quantize)
         device = self.runner.device
         self.search = _search(generation, self.places, max_length, special, device, generator, scores)
         self._tokens = torch.zeros(self.places, beams, dtype=torch.long, device=device)  # written last

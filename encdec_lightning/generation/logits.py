@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from encdec_lightning.kernels.int8_linear import Int8Linear, Quantizer, runs_in_int8
 from encdec_lightning.kernels.onednn_linear import onednn_linear, runs_in_onednn
 
 PIECE = 2048  # tokens of the vocabulary at a time: their logits for some hundred targets stay in the processor's cache
@@ -21,14 +23,19 @@ Pieces = Sequence[Callable[[], Tensor]]
 class Head:
     """The LM head's product for R targets at a time, in pieces of the vocabulary that are reduced while in cache."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Weight (V, H) and bias (V,) or none."""
+    def __init__(self, weight: Tensor, bias: Tensor | None, quantizer: Quantizer | None = None) -> None:
+        """Weight (V, H) and bias (V,) or none; in int8 if there is what quantizes hidden states."""
         self.weight, self.bias = weight, bias
-        self._room = weight.new_empty(0)
-        self._in_onednn: list[Callable[[Tensor], Tensor]] = []
-        if runs_in_onednn(weight):
-            parts = [slice(start, start + PIECE) for start in range(0, len(weight), PIECE)]
-            self._in_onednn = [onednn_linear(weight[part], None if bias is None else bias[part]) for part in parts]
+        self._products: list[Callable[[Tensor, Tensor], Tensor]] = []
+        """What writes each piece of the product, where torch's own is not the fastest."""
+        for start in range(0, len(weight), PIECE):
+            rows, offset = weight[start : start + PIECE], None if bias is None else bias[start : start + PIECE]
+            if quantizer is not None and runs_in_int8(weight):
+                self._products.append(Int8Linear(rows, offset, quantizer))
+            elif runs_in_onednn(weight):
+                self._products.append(partial(_written, onednn_linear(rows, offset)))
+        # in fp32 what is computed from a piece needs no copy of it
+        self._room = weight.new_empty(0, dtype=torch.float32 if self._products else weight.dtype)
 
     @property
     def vocabulary(self) -> int:
@@ -39,19 +46,23 @@ class Head:
         """What computes each piece (R, C) of the logits of hidden states (R, H), into memory that is used again."""
         targets = len(hidden)
         if self._room.numel() < targets * self.vocabulary:
-            self._room = hidden.new_empty(targets * self.vocabulary)
+            self._room = self._room.new_empty(targets * self.vocabulary)
 
         def piece(start: int) -> Callable[[], Tensor]:
             weight = self.weight[start : start + PIECE]
             room = self._room[targets * start : targets * (start + len(weight))].view(targets, len(weight))
-            if self._in_onednn:
-                return lambda: room.copy_(self._in_onednn[start // PIECE](hidden))
+            if self._products:
+                return lambda: self._products[start // PIECE](hidden, room)
             if self.bias is None:
                 return lambda: torch.mm(hidden, weight.t(), out=room)
             bias = self.bias[start : start + PIECE]
             return lambda: torch.addmm(bias, hidden, weight.t(), out=room)
 
         return [piece(start) for start in range(0, self.vocabulary, PIECE)]
+
+
+def _written(product: Callable[[Tensor], Tensor], hidden: Tensor, into: Tensor) -> Tensor:
+    return into.copy_(product(hidden))
 
 
 def pieces_of(logits: Tensor) -> Pieces:
@@ -66,8 +77,9 @@ class CapturedHead:
     are the logits that the model computes.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        """The model is this package's own copy: it keeps the hook."""
+    def __init__(self, model: PreTrainedModel, quantizer: Quantizer | None = None) -> None:
+        """The model is this package's own copy: it keeps the hook. With what quantizes, the product is in int8."""
+        self._quantizer = quantizer
         self._module = model.get_output_embeddings()
         self._head: Head | None = None
         self._looks = LOOKS
@@ -89,7 +101,7 @@ class CapturedHead:
                 self._looks -= 1
                 expected = functional.linear(hidden, self._module.weight, self._module.bias)
                 if torch.equal(logits.reshape(targets, -1), expected):  # nothing scaled, capped or added after
-                    self._head = Head(self._module.weight, self._module.bias)
+                    self._head = Head(self._module.weight, self._module.bias, self._quantizer)
         return pieces_of(logits.reshape(targets, -1))
 
     def _keep(self, module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

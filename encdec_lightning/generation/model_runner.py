@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from encdec_lightning.generation.logits import CapturedHead, Pieces
 from encdec_lightning.generation.positions import Positions
 from encdec_lightning.generation.visibility import Visibility
 from encdec_lightning.kernels.attention_interface import all_use_attention, use_attention
+from encdec_lightning.kernels.int8_linear import use_int8
 from encdec_lightning.kernels.onednn_linear import use_onednn
 from encdec_lightning.kernels.packing import Packing, packed
 from encdec_lightning.kernels.spans import Reading, Span, reading, spans
@@ -30,11 +31,14 @@ class ModelRunner:
 
     def __init__(
         self, model: ComposedModel, sources: int, beams: int, max_length: int, start: int,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | None = None, quantize: Literal["int8"] | None = None,
     ) -> None:  # fmt: skip
         self.model = copy_in(dtype, model).eval()
         use_attention(self.model)
-        use_onednn(self.model, leave=self.model.get_output_embeddings())
+        head = self.model.get_output_embeddings()
+        self._quantizer = None if quantize is None else use_int8(self.model, leave=head)
+        if quantize is None:
+            use_onednn(self.model, leave=head)
         self.device, self.beams = self.model.device, beams
         config = self.model.config.decoder
         self._positions = Positions(self.model.decoder, config)
@@ -45,7 +49,7 @@ class ModelRunner:
         """Whether sources are read in one row, without padding."""
         self._start = start
         self._source_pad = model.source_pad_id
-        self._head = CapturedHead(self.model)
+        self._head = CapturedHead(self.model, self._quantizer)
         self._shape = depth(config), sources, beams, max_length
         self.reset()
 

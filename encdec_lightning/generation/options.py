@@ -38,6 +38,9 @@ class Generation:
     """Draw from so many likeliest tokens; 0: from all."""
     top_p: float = 1.0
     """Draw from the fewest likeliest tokens that hold this probability, after `top_k`; 1: from all."""
+    quantize: Literal["int8"] | None = None
+    """Compute the linear layers and the LM head in int8 on the CPU, their weights quantized per output and what they are
+    given per token; null: with the weights as they are."""
 
     def __post_init__(self) -> None:
         longest, returned = self.max_length, self.num_return_sequences
@@ -127,6 +130,13 @@ LACKING: dict[str, Lacking] = {
         expected="transformers' generate knows length only",
         remark="The scores were made with the length normalization of Wu et al. (2016), `length_normalization=wu`, "
         "which transformers does not know: it divides by the length, so some texts of this code differ.",
+    ),
+    "quantize": Lacking(
+        neutral=None,
+        acts=lambda options: True,
+        expected="transformers' generate computes with the weights as they are; leave it out",
+        remark="The scores were made in int8, `generation.quantize=int8`, which is no part of the weights: some texts of "
+        "this code differ.",
     ),
 }
 """{option: what must be known of it}, for every one that transformers' generate does not have."""

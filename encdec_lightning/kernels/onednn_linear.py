@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
 
 from encdec_lightning.kernels.self_check import self_check
 
@@ -60,12 +60,19 @@ def onednn_linear(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Ten
 def use_onednn(model: nn.Module, leave: nn.Module | None = None) -> None:
     """Let the linear layers of `model` work so, for good: later changes of their weights are not seen."""
     for module in model.modules():
-        if type(module) is nn.Linear and module is not leave and runs_in_onednn(module.weight):
-            made = onednn_linear(module.weight, module.bias)
-            module.forward = partial(_forward, module, made)  # type: ignore[method-assign]
+        found = None if module is leave else weight_and_bias(module)
+        if found is not None and runs_in_onednn(found[0]):
+            module.forward = partial(_forward, module, onednn_linear(*found))  # type: ignore[method-assign]
 
 
-def _forward(module: nn.Linear, linear: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+def weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor | None] | None:
+    """A linear layer's weight (O, I) and bias (O,) or none; none for other modules. GPT-2's `Conv1D` is one, turned."""
+    if type(module) is nn.Linear:
+        return module.weight, module.bias
+    return (module.weight.data.t(), module.bias) if type(module) is Conv1D else None
+
+
+def _forward(module: nn.Module, linear: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
     if given.dtype != torch.bfloat16 or given.numel() == 0:
-        return functional.linear(given, module.weight, module.bias)
+        return type(module).forward(module, given)  # type: ignore[operator, no-any-return]
     return linear(given)

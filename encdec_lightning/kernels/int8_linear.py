@@ -1,0 +1,115 @@
+"""Linear layers in int8 on CPU: a weight quantized once per output, an input at each call per vector.
+
+Both are symmetric with 255 levels. Sums are exact in 32 bits; they are scaled in fp32. A vector is quantized by itself, so
+that a text does not depend on those that are written beside it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from encdec_lightning.kernels.onednn_linear import weight_and_bias
+from encdec_lightning.kernels.self_check import self_check
+
+LEVELS, ZERO = 127, 128  # as many above zero as below; what is zero in a byte
+ROUNDS = 1.5 * 2**23 + ZERO  # added to a small number in fp32, it leaves the number rounded, and ZERO more, in the last byte
+AT_ONCE = 1024  # vectors of an input, so that what is between its quantization and the result stays in the cache
+
+
+def runs_in_int8(weight: Tensor) -> bool:
+    """Whether a layer with this weight can run so here."""
+    return weight.device.type == "cpu" and weight.is_floating_point() and type(weight) in (Tensor, nn.Parameter)
+
+
+@self_check("the product of int8 weights", "generation.quantize=int8 is refused")
+def products_are_exact() -> bool:
+    """Whether oneDNN's private operators are here, and their sums exact: processors before VNNI saturate them."""
+    given = torch.tensor([[127.0, 127.0, 127.0, 127.0], [-127.0, 5.0, -3.0, 0.0], [0.0] * 4])
+    weight = torch.tensor([[127.0, 127.0, 127.0, 127.0], [127.0, -2.0, -9.0, 1.0]])
+    bias = torch.tensor([1.0, -2.0])
+    expected = (given[:, None] * weight).sum(-1)
+    quantizer = Quantizer()
+    found, plain = (Int8Linear(weight, added, quantizer)(given) for added in (bias, None))
+    return torch.equal(found, expected + bias) and torch.equal(plain, expected)
+
+
+class Quantizer:
+    """Vectors in, bytes and scales out; layers that are given the same tensor one after another share the work."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Tensor, int, list[tuple[Tensor, Tensor]]] | None = None
+
+    def __call__(self, given: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Of vectors (R, I), by `AT_ONCE` of them: uint8 (r, I), 128 at zero, and fp32 scales (r, 1)."""
+        last = self._last
+        if last is not None and last[0] is given and last[1] == given._version:
+            return last[2]
+        vectors = given.reshape(-1, given.shape[-1])
+        made = [quantized(part) for part in vectors.split(AT_ONCE)]
+        if not given.is_inference():  # whose changes are not counted
+            self._last = given, given._version, made
+        return made
+
+    def forget(self) -> None:
+        """Let go of the last tensor."""
+        self._last = None
+
+
+def quantized(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Of vectors (R, I): uint8 (R, I), of which 128 means zero, and the value of a level in fp32, (R, 1)."""
+    vectors = vectors.float()
+    largest = torch.maximum(vectors.amax(1, keepdim=True), vectors.amin(1, keepdim=True).neg_())
+    scale = largest.div_(LEVELS).clamp_(min=torch.finfo(torch.float32).tiny)
+    return (vectors / scale).add_(ROUNDS).view(torch.int32).to(torch.uint8), scale
+
+
+class Int8Linear:
+    """`functional.linear` with a weight (O, I), quantized as it was when this was made, without gradients."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, quantizer: Quantizer) -> None:
+        values = weight.detach().float()
+        self._scale = values.abs().amax(1).div_(LEVELS).clamp_(min=torch.finfo(torch.float32).tiny)
+        levels = (values / self._scale[:, None]).round_().to(torch.int8)
+        self._packed = torch.ops.onednn.qlinear_prepack(levels, [AT_ONCE, weight.shape[1]])
+        self._zeros = torch.zeros(len(weight), dtype=torch.int32)
+        self._bias = None if bias is None else bias.detach().float()
+        self._quantizer = quantizer
+
+    def __call__(self, given: Tensor, into: Tensor | None = None) -> Tensor:
+        """Of vectors (..., I), in their dtype; or in fp32 written into (R, O), where there is such a tensor."""
+        vectors = self._quantizer(given)
+        if len(vectors) == 1:
+            whole = self._product(*vectors[0], into)
+        else:
+            whole = given.new_empty(given.numel() // given.shape[-1], len(self._scale)) if into is None else into
+            first = 0
+            for levels, scales in vectors:
+                self._product(levels, scales, whole[first : first + len(levels)])
+                first += len(levels)
+        return whole if into is not None else whole.to(given.dtype).view(*given.shape[:-1], len(self._scale))
+
+    def _product(self, vectors: Tensor, of_vectors: Tensor, into: Tensor | None) -> Tensor:
+        product: Tensor = torch.ops.onednn.qlinear_pointwise(
+            vectors, 1.0, ZERO, self._packed, self._scale, self._zeros, None, 1.0, 0, torch.float32, "none", [], "",
+        )  # fmt: skip
+        if self._bias is None:
+            return product.mul_(of_vectors) if into is None else torch.mul(product, of_vectors, out=into)
+        product.mul_(of_vectors)
+        return product.add_(self._bias) if into is None else torch.add(product, self._bias, out=into)
+
+
+def use_int8(model: nn.Module, leave: nn.Module | None = None) -> Quantizer:
+    """Let the linear layers of `model` work so, for good: later changes of their weights are not seen."""
+    quantizer = Quantizer()
+    for module in model.modules():
+        found = None if module is leave else weight_and_bias(module)
+        if found is not None and runs_in_int8(found[0]):
+            module.forward = partial(_forward, module, Int8Linear(*found, quantizer))  # type: ignore[method-assign]
+    return quantizer
+
+
+def _forward(module: nn.Module, linear: Int8Linear, given: Tensor) -> Tensor:
+    return linear(given) if given.numel() else type(module).forward(module, given)  # type: ignore[operator, no-any-return]
