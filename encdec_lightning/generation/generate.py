@@ -16,11 +16,12 @@ from encdec_lightning.composition.composed_model import ComposedModel, check_com
 from encdec_lightning.composition.cross_attending import family
 from encdec_lightning.composition.lora import merged
 from encdec_lightning.data.batches.batch import Batch
+from encdec_lightning.errors import UserError
 from encdec_lightning.generation.engine import Engine
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.search import Hypothesis
 from encdec_lightning.generation.special_tokens import Tokens
-from encdec_lightning.generation.support import checked, obstacle, source_limit, target_limit
+from encdec_lightning.generation.support import checked, obstacle, source_limit, target_limit, why_not_quantized
 
 _announced: set[str] = set()
 """Warnings that this process has seen."""
@@ -96,6 +97,9 @@ def streamer(
     check_composed(model)
     model = merged(model)
     longest = target_limit(model, generation, max_target_length)
+    unfit = None if generation.quantize is None else why_not_quantized(model.device.type)
+    if unfit is not None:
+        raise UserError("quantize", generation.quantize, unfit)
     limit = source_limit(model, longest)
     why = obstacle(model, longest + (limit or 0) if model.reads_prefix else longest)
     if why is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from encdec_lightning.composition.architectures import depth, key_width
 from encdec_lightning.composition.composed_model import ComposedModel
@@ -18,7 +18,7 @@ from encdec_lightning.generation.generate import Streamer, streamer, working_dty
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.search import Hypothesis
 from encdec_lightning.generation.support import obstacle, target_limit
-from encdec_lightning.kernels.onednn_linear import runs_in_onednn
+from encdec_lightning.kernels.onednn_linear import runs_in_onednn, weight_and_bias
 
 MOST = {"cpu": 256, "cuda": 1024}  # targets under way, where the memory holds so many
 
@@ -115,14 +115,17 @@ def targets_that_fit(
     columns = slots + source * (copies if ours else beams)
     numbers = 2 * depth(config) * key_width(config) * columns + beams * slots
     place = dtype.itemsize * numbers + 2 * 4 * beams * int(config.vocab_size)
-    free -= copied_weights(model, dtype) if ours else 0
+    free -= copied_weights(model, dtype, generation.quantize is not None) if ours else 0
     return beams * max(1, min(most // beams, free // 2 // place))
 
 
-def copied_weights(model: ComposedModel, dtype: torch.dtype) -> int:
+def copied_weights(model: ComposedModel, dtype: torch.dtype, quantized: bool = False) -> int:
     """Bytes of the weights that an engine in this dtype holds beside the model's: those it casts, or lays out anew."""
     numbers: int = sum(each.numel() for each in model.parameters() if each.dtype != dtype)
-    if runs_in_onednn(torch.empty(1, dtype=dtype, device=model.device)):
-        linear = {module.weight for module in model.modules() if type(module) is nn.Linear}  # the LM head's among them
-        numbers += sum(weight.numel() for weight in linear)
-    return numbers * dtype.itemsize
+    # the LM head's weight is among those that are laid out
+    linear = {id(each.weight): each for each in model.modules() if weight_and_bias(each) is not None}
+    laid_out: int = sum(each.weight.numel() for each in linear.values())
+    if quantized:
+        return numbers * dtype.itemsize + laid_out
+    in_onednn = runs_in_onednn(torch.empty(1, dtype=dtype, device=model.device))
+    return (numbers + (laid_out if in_onednn else 0)) * dtype.itemsize

@@ -39,7 +39,7 @@ class Generation:
     top_p: float = 1.0
     """Draw from the fewest likeliest tokens that hold this probability, after `top_k`; 1: from all."""
     quantize: Literal["int8"] | None = None
-    """Compute the linear layers and the LM head in int8 on the CPU, their weights quantized per output and what they are
+    """Compute the linear layers and the LM head in int8 on the CPU, their weights quantized per output, what they are
     given per token; null: with the weights as they are."""
 
     def __post_init__(self) -> None:
@@ -135,8 +135,8 @@ LACKING: dict[str, Lacking] = {
         neutral=None,
         acts=lambda options: True,
         expected="transformers' generate computes with the weights as they are; leave it out",
-        remark="The scores were made in int8, `generation.quantize=int8`, which is no part of the weights: some texts of "
-        "this code differ.",
+        remark="The scores were made in int8, `generation.quantize=int8`, which is no part of the weights: some texts "
+        "of this code differ.",
     ),
 }
 """{option: what must be known of it}, for every one that transformers' generate does not have."""

@@ -12,6 +12,7 @@ from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.errors import UserError
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.special_tokens import unknown_setting
+from encdec_lightning.kernels.int8_linear import products_are_exact
 
 Key = TypeVar("Key")
 
@@ -29,6 +30,13 @@ def obstacle(model: ComposedModel, longest: int) -> str | None:
         return f"its attention sees {window} tokens only, and a sequence may have {longest}"
     setting = unknown_setting(model)
     return None if setting is None else f"its generation config sets {setting}"
+
+
+def why_not_quantized(device: str) -> str | None:
+    """What keeps the products of a model on this kind of device from int8; none: nothing."""
+    if device != "cpu":
+        return f"int8 is for models on the CPU, and this one is on {device}; use null"
+    return None if products_are_exact() else "oneDNN computes no exact int8 products on this processor; use null"
 
 
 def target_limit(model: ComposedModel, generation: Generation, max_target_length: int | None) -> int:

@@ -1,7 +1,7 @@
 """Linear layers in int8 on CPU: a weight quantized once per output, an input at each call per vector.
 
-Both are symmetric with 255 levels. Sums are exact in 32 bits; they are scaled in fp32. A vector is quantized by itself, so
-that a text does not depend on those that are written beside it.
+Both are symmetric with 255 levels. Sums are exact in 32 bits, and scaled in fp32. Each vector is quantized by itself,
+so that a text does not depend on those that are written beside it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from encdec_lightning.kernels.onednn_linear import weight_and_bias
 from encdec_lightning.kernels.self_check import self_check
 
 LEVELS, ZERO = 127, 128  # as many above zero as below; what is zero in a byte
-ROUNDS = 1.5 * 2**23 + ZERO  # added to a small number in fp32, it leaves the number rounded, and ZERO more, in the last byte
+ROUNDS = 1.5 * 2**23 + ZERO  # added to a small number in fp32: the sum's last byte is the number rounded, and ZERO
 AT_ONCE = 1024  # vectors of an input, so that what is between its quantization and the result stays in the cache
 
 
@@ -72,10 +72,10 @@ class Int8Linear:
     def __init__(self, weight: Tensor, bias: Tensor | None, quantizer: Quantizer) -> None:
         values = weight.detach().float()
         self._scale = values.abs().amax(1).div_(LEVELS).clamp_(min=torch.finfo(torch.float32).tiny)
-        levels = (values / self._scale[:, None]).round_().to(torch.int8)
+        levels = (values / self._scale[:, None]).round_().to(torch.int8).contiguous()
         self._packed = torch.ops.onednn.qlinear_prepack(levels, [AT_ONCE, weight.shape[1]])
         self._zeros = torch.zeros(len(weight), dtype=torch.int32)
-        self._bias = None if bias is None else bias.detach().float()
+        self._bias = None if bias is None else bias.detach().float().clone()
         self._quantizer = quantizer
 
     def __call__(self, given: Tensor, into: Tensor | None = None) -> Tensor:
@@ -103,13 +103,15 @@ class Int8Linear:
 
 def use_int8(model: nn.Module, leave: nn.Module | None = None) -> Quantizer:
     """Let the linear layers of `model` work so, for good: later changes of their weights are not seen."""
-    quantizer = Quantizer()
+    quantizer, made = Quantizer(), dict[tuple[int, int], Int8Linear]()  # layers with one weight share its levels
     for module in model.modules():
         found = None if module is leave else weight_and_bias(module)
         if found is not None and runs_in_int8(found[0]):
-            module.forward = partial(_forward, module, Int8Linear(*found, quantizer))  # type: ignore[method-assign]
+            key = id(module.weight), id(module.bias)
+            made[key] = made.get(key) or Int8Linear(*found, quantizer)
+            module.forward = partial(_forward, module, made[key])
     return quantizer
 
 
 def _forward(module: nn.Module, linear: Int8Linear, given: Tensor) -> Tensor:
-    return linear(given) if given.numel() else type(module).forward(module, given)  # type: ignore[operator, no-any-return]
+    return linear(given) if given.numel() else type(module).forward(module, given)

@@ -48,7 +48,7 @@ def products_are_exact() -> bool:
 def onednn_linear(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
     """`functional.linear` with this weight (O, I), a copy of it as it is now, for inputs (..., I) without gradients."""
     laid_out = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), TYPICAL)
-    offset = None if bias is None else bias.detach()
+    offset = None if bias is None else bias.detach().clone()
 
     def linear(given: Tensor) -> Tensor:
         product: Tensor = torch.ops.mkldnn._linear_pointwise(given, laid_out, offset, "none", [], "")
@@ -59,20 +59,26 @@ def onednn_linear(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Ten
 
 def use_onednn(model: nn.Module, leave: nn.Module | None = None) -> None:
     """Let the linear layers of `model` work so, for good: later changes of their weights are not seen."""
+    made: dict[tuple[int, int], Callable[[Tensor], Tensor]] = {}  # layers with one weight share its layout
     for module in model.modules():
         found = None if module is leave else weight_and_bias(module)
         if found is not None and runs_in_onednn(found[0]):
-            module.forward = partial(_forward, module, onednn_linear(*found))  # type: ignore[method-assign]
+            key = id(module.weight), id(module.bias)
+            made[key] = made.get(key) or onednn_linear(*found)
+            module.forward = partial(_forward, module, made[key])
 
 
 def weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor | None] | None:
     """A linear layer's weight (O, I) and bias (O,) or none; none for other modules. GPT-2's `Conv1D` is one, turned."""
-    if type(module) is nn.Linear:
-        return module.weight, module.bias
-    return (module.weight.data.t(), module.bias) if type(module) is Conv1D else None
+    if type(module) not in (nn.Linear, Conv1D):
+        return None
+    own = module._parameters
+    weight, bias = own["weight"], own.get("bias")
+    assert weight is not None
+    return (weight if type(module) is nn.Linear else weight.detach().t()), bias
 
 
 def _forward(module: nn.Module, linear: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
     if given.dtype != torch.bfloat16 or given.numel() == 0:
-        return type(module).forward(module, given)  # type: ignore[operator, no-any-return]
+        return type(module).forward(module, given)  # type: ignore[no-any-return]
     return linear(given)

@@ -19,12 +19,13 @@ def with_precision(config: Config) -> Config:
     """
     if config.trainer.get("precision") != AUTO:
         return config
-    chosen, reason = _on_gpu() if _uses_gpu(config) else _on_processor(config)
+    chosen, reason = _on_gpu() if uses_gpu(config) else _on_processor(config)
     print(f"precision=auto is {chosen} here: {reason}.", file=sys.stderr)
     return replace(config, trainer={**config.trainer, "precision": chosen})
 
 
-def _uses_gpu(config: Config) -> bool:
+def uses_gpu(config: Config) -> bool:
+    """Whether the training runs on one, as far as the options tell."""
     import torch
 
     return config.trainer.get("accelerator", AUTO) in (AUTO, "gpu", "cuda") and torch.cuda.is_available()

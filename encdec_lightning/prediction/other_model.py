@@ -21,7 +21,7 @@ from encdec_lightning.data.sources.pairs import PairReader
 from encdec_lightning.data.sources.source import find_source
 from encdec_lightning.errors import UserError
 from encdec_lightning.evaluation.registry import score_all
-from encdec_lightning.generation.options import Generation
+from encdec_lightning.generation.options import LACKING, Generation
 from encdec_lightning.generation.other_model import OtherModel, Reading
 from encdec_lightning.launch.job.quiet import quiet
 from encdec_lightning.launch.job.refusals import refusals_of_the_disk
@@ -91,9 +91,7 @@ def given_options(generation: Generation, given: frozenset[str]) -> dict[str, An
     }
     if found.get("num_return_sequences", 1) > 1:
         raise UserError("generation.num_return_sequences", found["num_return_sequences"], "one text is scored, give 1")
-    return {
-        name: value for name, value in found.items() if name not in ("length_normalization", "num_return_sequences")
-    }
+    return {name: value for name, value in found.items() if name not in (*LACKING, "num_return_sequences")}
 
 
 def score_model(job: Job, folder: str | None) -> Run:

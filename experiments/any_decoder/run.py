@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -70,14 +71,13 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arms", nargs="+", choices=arms(), default=list(arms()), metavar="ARM")
+    parser.add_argument("--tasks", nargs="+", choices=("debsum", "pydoc_names"), default=["debsum", "pydoc_names"])
     given = parser.parse_args()
-    done = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-    finished = {(each["task"], each["arm"], each["seed"], each["updates"]) for each in done}
     for seed in range(1, given.seeds + 1):
         for task, of_task in tasks(given.debsum.resolve()).items():
             for arm, of_arm in ((arm, arms()[arm]) for arm in given.arms):
                 key = task, arm, seed, given.updates
-                if key in finished or (task != "debsum" and arm not in EVERYWHERE):
+                if task not in given.tasks or key in finished() or (task != "debsum" and arm not in EVERYWHERE):
                     continue
                 print(*key, flush=True)
                 name = "-".join(str(each) for each in key).replace(" ", "_").replace(",", "")
@@ -89,14 +89,22 @@ def main() -> None:
                     stream.write(json.dumps(line) + "\n")
 
 
+def finished() -> set[tuple[str, str, int, int]]:
+    """Task, arm, seed and updates of the runs that have a line, those of other starts of this script as well."""
+    lines = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    return {(each["task"], each["arm"], each["seed"], each["updates"]) for each in lines}
+
+
 def trained(folder: Path, options: tuple[str, ...]) -> dict[str, float]:
-    """The figures of a run in a folder, which goes on if it is there."""
+    """The figures of a run in a folder, which goes on if it is there; its weights are removed at its end (5 GB)."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     chosen = (f"run={folder}",) if (folder / "config.yaml").exists() else (f"folder={folder}", *options)
     command = [sys.executable, "-m", "encdec_lightning.cli.train", *chosen]
     with (folder.parent / f"{folder.name}.txt").open("a") as output:
         subprocess.run(command, check=True, stdout=output, stderr=output, env=os.environ)
     metrics = json.loads((folder / "metrics.json").read_text())
+    for weights in ("checkpoints", "model"):
+        shutil.rmtree(folder / weights, ignore_errors=True)
     kept = ("test/rouge1", "test/rouge2", "test/rougeL", "test/rougeL/low", "test/rougeL/high", "best/val/loss")
     more = ("train/seconds", "train/tokens_per_second", "train/precision", "parameters", "test/seconds")
     return {name: metrics[name] for name in (*kept, *more) if name in metrics}

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import json
 import statistics
 import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import setting
 import torch
@@ -23,7 +25,10 @@ import transformers
 from encdec_lightning import Generation
 from encdec_lightning.generation.engine import Engine
 
-RUNNERS = ("ours bf16", "ours fp32", "generate bf16", "generate fp32", "ctranslate2 int8", "ctranslate2 fp32")
+RUNNERS = (
+    *("ours int8, bf16", "ours int8, fp32", "ours bf16", "ours fp32", "generate bf16", "generate fp32"),
+    *("ctranslate2 int8", "ctranslate2 fp32"),
+)
 
 
 class CTranslate2:
@@ -60,10 +65,11 @@ def runners(size: str, beams: int, texts: list[list[int]], other: CTranslate2 | 
     options = Generation(num_beams=beams, min_length=setting.TARGET, max_length=setting.TARGET)
     tensors = [torch.tensor(text) for text in texts]
 
-    def ours(dtype: torch.dtype | None) -> Callable[[], float]:
+    def ours(dtype: torch.dtype | None, quantize: Literal["int8"] | None = None) -> Callable[[], float]:
         engine: Engine[int] = Engine(
-            model, options, setting.TARGET, targets=setting.AT_ONCE * beams, dtype=dtype, scores=False
-        )
+            model, dataclasses.replace(options, quantize=quantize), setting.TARGET,
+            targets=setting.AT_ONCE * beams, dtype=dtype, scores=False,
+        )  # fmt: skip
 
         def run() -> None:
             found = dict(engine.stream(enumerate(tensors)))
@@ -79,6 +85,8 @@ def runners(size: str, beams: int, texts: list[list[int]], other: CTranslate2 | 
             assert found.shape[1] == setting.TARGET + 1
 
     made: dict[str, Callable[[], float]] = {
+        "ours int8, bf16": ours(torch.bfloat16, "int8"),
+        "ours int8, fp32": ours(None, "int8"),
         "ours bf16": ours(torch.bfloat16),
         "ours fp32": ours(None),
         "generate bf16": lambda: setting.timed(lambda: generate(low)),
@@ -109,7 +117,7 @@ def table(results: dict[str, dict[str, float]], count: int) -> str:
              f"|---|{'---:|' * (len(RUNNERS) + 2)}"]  # fmt: skip
     for name, seconds in results.items():
         rates = {each: count / seconds[each] for each in RUNNERS if each in seconds}
-        best = max(rates["ours bf16"], rates["ours fp32"])
+        best = max(rate for each, rate in rates.items() if each.startswith("ours"))
         ratios = []
         for peer in ("generate", "ctranslate2"):
             peers = [rate for each, rate in rates.items() if each.startswith(peer)]

@@ -6,13 +6,14 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from transformers import BartConfig, BertConfig, EncoderDecoderConfig
 
-from encdec_lightning import EncoderDecoder
+if TYPE_CHECKING:
+    from encdec_lightning import EncoderDecoder
 
 LENGTHS = Path(__file__).resolve().parents[1] / "speed" / "lengths.json"
 SIZES: dict[str, dict[str, int]] = {
@@ -39,6 +40,8 @@ def padded(group: list[list[int]]) -> dict[str, Tensor]:
 
 def model(size: str) -> EncoderDecoder:
     """An encoder-decoder of two BERTs with random weights, in fp32."""
+    from encdec_lightning import EncoderDecoder  # CTranslate2's interpreter has none
+
     torch.manual_seed(0)
     shape = {**SIZES[size], "vocab_size": VOCABULARY}
     encoder, decoder = BertConfig(**shape), BertConfig(**shape, is_decoder=True, add_cross_attention=True)

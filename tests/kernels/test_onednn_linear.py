@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from encdec_lightning.kernels.onednn_linear import onednn_linear, runs_in_onednn, use_onednn
 
@@ -38,6 +39,20 @@ def test_layers_of_a_model_run_so_for_good() -> None:
         model[1].weight.zero_()
         model[1].bias.zero_()
     assert model(given).abs().sum() == 0  # as it is
+
+
+@needs_bf16
+def test_gpt2s_layers_run_so_and_layers_with_one_weight_share_it() -> None:
+    torch.manual_seed(0)
+    model = nn.ModuleList([Conv1D(32, 48), Conv1D(32, 48), Conv1D(32, 48)]).bfloat16()
+    nn.init.normal_(model[0].weight)
+    model[1].weight, model[1].bias = model[0].weight, model[0].bias
+    given = torch.randn(2, 5, 48).bfloat16()
+    exact = given.double() @ model[0].weight.double() + model[0].bias.double()
+    use_onednn(model)
+    assert torch.allclose(model[0](given).double(), exact, rtol=2**-7, atol=2e-2)
+    shared = [module.forward.args[1] for module in model]  # type: ignore[union-attr]
+    assert shared[0] is shared[1] and shared[0] is not shared[2]
 
 
 def test_what_does_not_run_so() -> None:

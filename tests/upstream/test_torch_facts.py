@@ -41,6 +41,23 @@ def test_the_arguments_of_onednns_operators(operator, schema):
     assert str(getattr(torch.ops.mkldnn, operator).default._schema) == f"mkldnn::{operator}{schema}"
 
 
+@pytest.mark.parametrize(
+    ("operator", "schema"),
+    [
+        ("qlinear_prepack", "(Tensor weight, int[]? x_shape) -> Tensor"),
+        (
+            "qlinear_pointwise",
+            "(Tensor qx, float x_scale, int x_zero_point, Tensor qw, Tensor w_scale, Tensor w_zero_point, Tensor? bias,"
+            " float output_scale, int output_zero_point, ScalarType? output_dtype, str post_op_name, "
+            "Scalar?[] post_op_args, str post_op_algorithm) -> Tensor",
+        ),
+    ],
+)
+def test_the_arguments_of_onednns_quantized_operators(operator, schema):
+    """kernels/int8_linear.py"""
+    assert str(getattr(torch.ops.onednn, operator).default._schema) == f"onednn::{operator}{schema}"
+
+
 @needs_bf16
 def test_a_weight_laid_out_for_some_vectors_serves_any_number_of_them():
     """kernels/onednn_linear.py, TYPICAL"""

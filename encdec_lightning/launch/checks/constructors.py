@@ -19,6 +19,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 
 from encdec_lightning.config import Config, Node
 from encdec_lightning.errors import UserError, UserErrors, did_you_mean, one_of
+from encdec_lightning.launch.auto_precision import uses_gpu
 from encdec_lightning.launch.slots.build import (
     CALLBACK,
     OPTIMIZER,
@@ -69,6 +70,8 @@ def rehearse(config: Config, doubtful: set[str], here: bool = True) -> Iterator[
     if not concerned(["trainer", "validate_every", "data.accumulate"], doubtful):
         found = [*_hardware(config.trainer, here), *_compiled(config, here)]
         yield from found or _trainer(config, [] if refused else callbacks, here)
+        if here and not concerned(["generation.quantize"], doubtful):
+            yield from _quantized(config)
 
 
 def _loggers(config: Config, doubtful: set[str]) -> Iterator[UserError]:
@@ -161,10 +164,19 @@ def _pickles(strategy: Any) -> bool:
 
 def _compiled(config: Config, here: bool) -> Iterator[UserError]:
     """Whether layers can be compiled on this machine, where they are to be."""
-    gpu = config.trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    why = why_not_compiled("cuda" if gpu else "cpu") if config.training.compile and here else None
+    why = why_not_compiled("cuda" if uses_gpu(config) else "cpu") if config.training.compile and here else None
     if why is not None:
         yield UserError("training.compile", True, why)
+
+
+def _quantized(config: Config) -> Iterator[UserError]:
+    """Whether this machine writes texts in int8, where it is to."""
+    from encdec_lightning.generation.support import why_not_quantized
+
+    quantize = config.generation.quantize
+    why = None if quantize is None else why_not_quantized("cuda" if uses_gpu(config) else "cpu")
+    if why is not None:
+        yield UserError("generation.quantize", quantize, why)
 
 
 def _is_here(accelerator: Any) -> bool:
