@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from transformers import EncoderDecoderConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
 
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.composition.model import EncoderDecoder
@@ -30,11 +31,16 @@ def assemble(models: Sequence[PreTrainedModel], composition: Composition) -> Com
 
 
 def rebuild(config: dict[str, Any]) -> ComposedModel:
-    """The model of a config that `model.config.to_dict()` gave, without its values, in torch's default dtype."""
+    """The model of a config that `model.config.to_dict()` gave, in torch's default dtype.
+
+    Its parameters hold whatever was in memory: drawing values that are read from a checkpoint next takes seconds.
+    """
     model: ComposedModel
-    if config["model_type"] == PrefixDecoderConfig.model_type:
-        model = PrefixDecoder(PrefixDecoderConfig.from_dict(config))
-    else:
-        model = EncoderDecoder(EncoderDecoderConfig.from_dict(config))
+    with no_init_weights():
+        if config["model_type"] == PrefixDecoderConfig.model_type:
+            model = PrefixDecoder(PrefixDecoderConfig.from_dict(config))
+        else:
+            model = EncoderDecoder(EncoderDecoderConfig.from_dict(config))
+    model.tie_weights()  # which is left out there too
     model.config.dtype = model.dtype
     return model

@@ -6,9 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Literal
-
-from nltk.stem.porter import PorterStemmer  # type: ignore[import-untyped]
+from typing import Any, Literal
 
 Tokenizer = Literal["ascii", "unicode"]
 TOKENIZERS: tuple[Tokenizer, ...] = ("ascii", "unicode")
@@ -26,7 +24,6 @@ _WITHOUT_SPACES = (
     (0x20000, 0x3FFFF),
 )
 """Blocks of scripts that write no space between words."""
-_stem = lru_cache(maxsize=1 << 18)(PorterStemmer().stem)
 
 
 class Words:
@@ -47,6 +44,20 @@ class Words:
         if not self._stemmer:
             return found
         return [_stem(word) if len(word) >= STEMMED_FROM and word.isascii() else word for word in found]
+
+
+@lru_cache(maxsize=1 << 18)
+def _stem(word: str) -> str:
+    stemmed: str = _porter().stem(word)
+    return stemmed
+
+
+@lru_cache(maxsize=1)
+def _porter() -> Any:
+    """NLTK's stemmer, whose package takes a third of a second to import."""
+    from nltk.stem.porter import PorterStemmer  # type: ignore[import-untyped]
+
+    return PorterStemmer()
 
 
 def unicode_words(text: str) -> list[str]:

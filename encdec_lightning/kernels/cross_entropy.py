@@ -88,7 +88,7 @@ class LinearCrossEntropy(torch.autograd.Function):
             if out is not None:
                 torch.mm(logits, low_weight, out=out)
             if of_weight is not None:
-                _put(logits.t() @ part, of_weight, add=index > 0)
+                _put(logits.t(), part, of_weight, add=index > 0)
         ctx.save_for_backward(of_hidden, of_weight, of_bias)
         ctx.weight, ctx.bias, ctx.memory = weight, bias, memory
         return total
@@ -132,8 +132,15 @@ def _with_gradient(logits: Tensor, targets: Tensor, label_smoothing: float) -> t
     return losses, probabilities.scatter_(1, column, rest[:, None])
 
 
-def _put(part: Tensor, total: Tensor, add: bool) -> None:
-    """Write (V, H) to `total` or add it, some rows at a time: torch casts what it adds, all of it, in fresh memory."""
+def _put(left: Tensor, right: Tensor, total: Tensor, add: bool) -> None:
+    """Write the product (V, N) x (N, H) to `total`, or add it.
+
+    In another dtype some rows at a time: torch casts what it adds, all of it, in fresh memory.
+    """
+    if total.dtype == left.dtype:
+        torch.addmm(total, left, right, beta=int(add), out=total)
+        return
+    part = left @ right
     if not add:
         total.copy_(part)
     else:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 ANOTHER_GROUP = 16_000  # what a group costs beside its scores, in scores of one head
+AT_ONCE = 1 << 21  # scores of a group, of all heads, which stay in the processor's cache and in memory used before
 LANES = 32  # bf16 numbers of a vector register; torch's softmax of rows that do not fill them takes twice as long
 
 
@@ -126,7 +127,8 @@ def _grouped(queries: Sequence[int], keys: Sequence[int], heads: int) -> Iterato
             width = -(-keys[end] // LANES) * LANES
             widest, deepest = max(widest, queries[end]), max(deepest, width)
             real += queries[end] * width
-            if (end + 1 - begin) * widest * deepest - real > ANOTHER_GROUP:
+            scores = (end + 1 - begin) * widest * deepest
+            if scores - real > ANOTHER_GROUP or (heads * scores > AT_ONCE and end > begin):
                 break
             end += 1
         ragged = _ragged(keys[begin:end], heads, LANES)

@@ -44,6 +44,17 @@ def call_in(
     return stand_in(model, weights, {**rows, **forwards})(**inputs)
 
 
+def call_as_it_is(
+    model: nn.Module, memory: GradientMemory, forwards: Mapping[nn.Module, Callable[..., Any]], **inputs: Any
+) -> Any:
+    """`model(**inputs)`, the gradients of its large tables written where `memory` says; forwards as in `stand_in`."""
+    tables = [module for module in model.modules() if isinstance(module, nn.Embedding) and is_plain_table(module)]
+    rows: dict[nn.Module, Callable[..., Any]] = {
+        table: _rows_in(table.weight.dtype, nn.Embedding, memory) for table in tables
+    }
+    return stand_in(model, {}, {**rows, **forwards})(**inputs)
+
+
 def _cast(weight: nn.Parameter, dtype: torch.dtype, memory: GradientMemory) -> Tensor:
     if weight.numel() < SMALLEST or not weight.requires_grad or weight.dtype == dtype:
         return weight.to(dtype)

@@ -20,7 +20,7 @@ from encdec_lightning.kernels.dropout import FastDropout
 from encdec_lightning.kernels.gradients import GradientMemory
 from encdec_lightning.kernels.packing import Packing, packed
 from encdec_lightning.kernels.stand_in import runs_as_shipped, stand_in
-from encdec_lightning.kernels.working_copy import call_in
+from encdec_lightning.kernels.working_copy import call_as_it_is, call_in
 
 
 def token_losses(model: PreTrainedModel, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
@@ -99,7 +99,7 @@ class TrainingLoss:
     def _forward(self, inputs: Mapping[str, Tensor], head: nn.Linear, caught: _Caught, uncast: Any = None) -> Any:
         device = self._model.device.type
         if device != "cpu" or not torch.is_autocast_enabled(device) or not self._casts_once:
-            return stand_in(self._model, {}, {head: caught.forward})(**inputs, use_cache=False)
+            return call_as_it_is(self._model, self._memory, {head: caught.forward}, **inputs, use_cache=False)
         dtype = torch.get_autocast_dtype(device)
         with torch.autocast(device, enabled=False):
             forwards: dict[nn.Module, Callable[..., Any]] = {head: caught.forward}
