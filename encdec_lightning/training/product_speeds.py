@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -83,6 +84,23 @@ def product_speeds(hidden: int, rows: int, seconds: float = SECONDS) -> ProductS
 def _block(hidden: int, rows: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
     shapes = ((rows, hidden), (4 * hidden, hidden), (hidden, 4 * hidden))
     return tuple(torch.full(shape, 0.5, dtype=dtype, requires_grad=True) for shape in shapes)
+
+
+DECISIVE = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm")
+"""Instruction sets that decide which number format is fast."""
+
+
+def processor() -> str:
+    """The kind of processor in words: name, family and model, what decides its formats, threads."""
+    told: dict[str, str] = {}
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    sets = (told.get("flags") or told.get("Features") or "").split()
+    name = told.get("model name") or told.get("CPU part") or platform.machine()
+    model = "-".join(told[each] for each in ("cpu family", "model") if each in told)
+    known = " ".join(each for each in DECISIVE if each in sets)
+    return f"{name} {model} ({known}), {torch.get_num_threads()} threads"
 
 
 def _machine() -> str:

@@ -1,8 +1,8 @@
 """Sequences a second of this package, of transformers' `generate` and of CTranslate2, in turns in one run.
 
 `python experiments/generation/benchmark.py RESULTS.json --ctranslate2 PYTHON`, where PYTHON is an interpreter that has
-ctranslate2, torch and transformers. Settings that RESULTS.json has already are not run again; the table of all of them
-is written beside it. See README.md.
+ctranslate2, torch and transformers. Settings that RESULTS.json has of this kind of processor are not run again; the
+table of all of its settings is written beside it. See README.md.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import transformers
 
 from encdec_lightning import Generation
 from encdec_lightning.generation.engine import Engine
+from encdec_lightning.training.product_speeds import processor
 
 RUNNERS = (
     *("ours int8, bf16", "ours int8, fp32", "ours bf16", "ours fp32", "generate bf16", "generate fp32"),
@@ -138,17 +139,19 @@ def main() -> None:
     parser.add_argument("--sources", type=int, default=setting.SOURCES)
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()
-    kept = json.loads(options.results.read_text()) if options.results.exists() else {}
+    every = json.loads(options.results.read_text()) if options.results.exists() else {}
+    kept: dict[str, dict[str, float]] = every.setdefault(processor(), {})
     texts = setting.sources(options.sources)
     for size in options.sizes:
         missing = [beams for beams in options.beams if f"{size}, {beams}" not in kept]
         other = CTranslate2(options.ctranslate2, size, texts) if options.ctranslate2 and missing else None
         for beams in missing:
             kept[f"{size}, {beams}"] = measure(size, beams, options.rounds, texts, other)
-            options.results.write_text(json.dumps(kept, indent=1) + "\n")
+            options.results.write_text(json.dumps(every, indent=1) + "\n")
             options.results.with_suffix(".md").write_text(table(kept, options.sources))
         if other is not None:
             other.close()
+    print(processor())
     print(table(kept, options.sources))
 
 

@@ -1,8 +1,9 @@
 """Training speed beside the Hugging Face Trainer, alternating; `python experiments/speed/compare.py --size minilm`.
 
 Every figure comes from a process of its own. Rounds are appended to the results' file as they end, and a further call
-adds more; the table at the end is of all rounds in it. Each program works in bf16 or in fp32, whichever a short trial
-on this machine finds faster for it. The peer needs `pip install accelerate`.
+adds more; the table at the end is of the rounds in it that this kind of processor ran. Each program works in bf16 or in
+fp32, whichever a short trial on this machine finds faster for it, unless `--precision` says so. The peer needs
+`pip install accelerate`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from rich.table import Table
 from encdec_lightning import Tokenizers, compose
 from encdec_lightning.cli.arguments import BEFORE_TORCH
 from encdec_lightning.training.flops import matrix_product_peak, training_flops
+from encdec_lightning.training.product_speeds import processor
 
 PROGRAMS = {"ours": ["ours.py"], "peer, best": ["peer.py", "grouped"], "peer, default": ["peer.py", "default"]}
 UPDATES = {  # {size: {name: (to warm up, measured)}}; the default peer takes minutes at base size
@@ -37,6 +39,7 @@ OURS = BEFORE_TORCH  # the peer runs with what its users have
 STATES = 16  # bytes a parameter: fp32 weights, gradients, two moments
 
 
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 TRIAL = (1, 2)  # updates to warm up, and measured, of the trial that chooses the precision
 
 
@@ -69,6 +72,7 @@ def main() -> None:
     parser.add_argument("--size", choices=("minilm", "base"), default="minilm")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--results", type=Path, help="default: results-<size>.jsonl beside this file")
+    parser.add_argument("--precision", choices=setting.PRECISIONS, help="of all programs; default: each one's faster")
     parser.add_argument("--operators", action="store_true", help="one more run of each, with the time by operator")
     options = parser.parse_args()
     results = options.results or setting.HERE / f"results-{options.size}.jsonl"
@@ -76,11 +80,11 @@ def main() -> None:
         folder = Path(name) / "texts"
         setting.prepare(folder, options.size)
         flops, updates = training_flops(build(folder)), UPDATES[options.size]
-        chosen = {name: faster(name, folder) for name in updates}
+        chosen = {name: options.precision or faster(name, folder) for name in updates}
         for _ in track(range(options.rounds), description="rounds"):
-            peak = max(matrix_product_peak(torch.device("cpu"), each, 1.0) for each in (torch.bfloat16, torch.float32))
+            peaks = {name: matrix_product_peak(torch.device("cpu"), dtype, 1.0) for name, dtype in DTYPES.items()}
             figures = {name: run(name, folder, chosen[name], counts) for name, counts in updates.items()}
-            line = {"peak": peak, "precision": chosen, **figures}
+            line = {"processor": processor(), "peaks": peaks, "precision": chosen, **figures}
             with results.open("a") as file:
                 file.write(json.dumps(line) + "\n")
         if options.operators:
@@ -88,7 +92,9 @@ def main() -> None:
                 file = setting.HERE / f"operators-{options.size}-{name.replace(', ', '-')}.json"
                 run(name, folder, chosen[name], counts, ["--operators", str(file)])
     rounds = [json.loads(line) for line in results.read_text().splitlines()]
-    Console(width=120).print(table(rounds, flops.source_token, flops.target_token))
+    same = [each for each in rounds if (each["processor"], each["precision"]) == (processor(), chosen)]
+    print(f"{processor()}; peaks: {', '.join(f'{each / 1e9:.0f} GFLOP/s in {name}' for name, each in peaks.items())}")
+    Console(width=120).print(table(same, flops.source_token, flops.target_token))
 
 
 def build(folder: Path) -> Any:
@@ -109,12 +115,13 @@ def table(rounds: list[dict[str, Any]], source_token: float, target_token: float
         ratios = [mine / theirs for mine, theirs in zip(ours, speeds, strict=True)]
         # attention's own products, 2-4% at these lengths, are left out: batches are not kept
         work = [each["source"] * source_token + each["target"] * target_token for each in of]
-        shares = [w / each["seconds"] / r["peak"] for w, each, r in zip(work, of, rounds, strict=True)]
+        peaks = [each["peaks"][each["precision"][name]] for each in rounds]
+        shares = [w / each["seconds"] / peak for w, each, peak in zip(work, of, peaks, strict=True)]
         memory = [each["peak_memory"] - each["started"] - STATES * each["parameters"] for each in of]
         mine = [each["ours"] for each in rounds]
         mine_memory = [each["peak_memory"] - each["started"] - STATES * each["parameters"] for each in mine]
         share = statistics.median(a / b for a, b in zip(mine_memory, memory, strict=True))
-        formats = sorted({each.get("precision", {}).get(name, "bf16") for each in rounds})  # once all were in bf16
+        formats = sorted({each["precision"][name] for each in rounds})
         made.add_row(
             name,
             ", ".join(formats),
