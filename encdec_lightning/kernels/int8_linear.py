@@ -53,10 +53,6 @@ class Quantizer:
             self._last = given, given._version, made
         return made
 
-    def forget(self) -> None:
-        """Let go of the last tensor."""
-        self._last = None
-
 
 def quantized(vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Of vectors (R, I): uint8 (R, I), of which 128 means zero, and the value of a level in fp32, (R, 1)."""
