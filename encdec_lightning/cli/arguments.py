@@ -62,8 +62,8 @@ def command(work: Callable[[], object]) -> int:
     for name, value in BEFORE_TORCH.items():
         if name != "GOMP_SPINCOUNT" or "OMP_WAIT_POLICY" not in os.environ:
             os.environ.setdefault(name, value)
-    # half a million objects live to the end: looking for unused ones among them takes a second of the start, and at
-    # the end another, when the memory is the system's again anyhow
+    # what is imported lives to the end: looking for unused objects in it takes a sixth of the start, and at the end,
+    # when the memory is the system's again anyhow, more than a second
     gc.set_threshold(*RARELY)
     atexit.register(gc.freeze)
     if "" not in sys.path and str(Path.cwd()) not in sys.path:

@@ -36,8 +36,8 @@ class ModelRunner:
         self.model = copy_in(dtype, model).eval()
         use_attention(self.model)
         head = self.model.get_output_embeddings()
-        self._quantizer = None if quantize is None else use_int8(self.model, leave=head)
-        if quantize is None:
+        quantizer = None if quantize is None else use_int8(self.model, leave=head)
+        if quantizer is None:
             use_onednn(self.model, leave=head)
         self.device, self.beams = self.model.device, beams
         config = self.model.config.decoder
@@ -49,7 +49,7 @@ class ModelRunner:
         """Whether sources are read in one row, without padding."""
         self._start = start
         self._source_pad = model.source_pad_id
-        self._head = CapturedHead(self.model, self._quantizer)
+        self._head = CapturedHead(self.model, quantizer)
         self._shape = depth(config), sources, beams, max_length
         self.reset()
 

@@ -93,7 +93,7 @@ DECISIVE = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_in
 def processor() -> str:
     """The kind of processor in words: name, family and model, what decides its formats, threads."""
     told: dict[str, str] = {}
-    with suppress(OSError):
+    with suppress(OSError):  # not on every system
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     sets = (told.get("flags") or told.get("Features") or "").split()
@@ -105,9 +105,4 @@ def processor() -> str:
 
 def _machine() -> str:
     """A short hash of what decides the speeds: the kind of processor, the threads, torch's version."""
-    told = []
-    with suppress(OSError):  # not on every system
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        told = sorted({line for line in lines if line.startswith(("model name", "model\t", "flags", "CPU part"))})
-    parts = [*told, torch.get_num_threads(), torch.__version__]
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((processor(), torch.__version__)).encode()).hexdigest()[:16]

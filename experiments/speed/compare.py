@@ -39,7 +39,6 @@ OURS = BEFORE_TORCH  # the peer runs with what its users have
 STATES = 16  # bytes a parameter: fp32 weights, gradients, two moments
 
 
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 TRIAL = (1, 2)  # updates to warm up, and measured, of the trial that chooses the precision
 
 
@@ -82,7 +81,7 @@ def main() -> None:
         flops, updates = training_flops(build(folder)), UPDATES[options.size]
         chosen = {name: options.precision or faster(name, folder) for name in updates}
         for _ in track(range(options.rounds), description="rounds"):
-            peaks = {name: matrix_product_peak(torch.device("cpu"), dtype, 1.0) for name, dtype in DTYPES.items()}
+            peaks = {each: matrix_product_peak(torch.device("cpu"), of, 1.0) for each, of in setting.DTYPES.items()}
             figures = {name: run(name, folder, chosen[name], counts) for name, counts in updates.items()}
             line = {"processor": processor(), "peaks": peaks, "precision": chosen, **figures}
             with results.open("a") as file:

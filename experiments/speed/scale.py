@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import setting
 import torch
 from matplotlib import pyplot
 from rich.progress import track
@@ -28,7 +29,6 @@ from encdec_lightning.training.flops import matrix_product_peak, training_flops
 from encdec_lightning.training.loss import TrainingLoss
 from encdec_lightning.training.product_speeds import processor
 
-HERE = Path(__file__).resolve().parent
 BASE = {"source": 96, "target": 16, "pairs": 32, "layers": 6, "width": 384, "vocabulary": 30522}
 TRAINING = {
     "source": (24, 48, 96, 192, 384),
@@ -46,7 +46,6 @@ GENERATION = {
     "layers": (2, 6, 12),
     "vocabulary": (2000, 30522, 120_000),
 }
-FORMATS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def made(size: dict[str, int]) -> EncoderDecoder:
@@ -110,7 +109,7 @@ def generation(size: dict[str, int], dtype: torch.dtype) -> tuple[float, float]:
     engine: Engine[int] = Engine(model, options, length, targets=min(count, 64) * beams, dtype=low, scores=False)
     sources: list[Tensor] = list(batch_of(size).source_ids)
     costs = training_flops(model)  # forward and backward: three times the forward pass
-    written = length * (1 + (length - 1) * beams) / length  # the start token is one for all beams
+    written = 1 + (length - 1) * beams  # the start token is one for all beams
     seen = beams * length * (length + 1) / 2
     operations = count / 3 * (
         costs.source_token * size["source"] + costs.source_pair * size["source"] ** 2
@@ -139,9 +138,9 @@ def draw(points: dict[str, dict[str, list[float]]], peak: float, file: Path, tit
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--precision", choices=tuple(FORMATS), default="bf16")
+    parser.add_argument("--precision", choices=setting.PRECISIONS, default="bf16")
     options = parser.parse_args()
-    dtype, file = FORMATS[options.precision], HERE / "scale.json"
+    dtype, file = setting.DTYPES[options.precision], setting.HERE / "scale.json"
     every = json.loads(file.read_text()) if file.exists() else {}
     kept = every.setdefault(f"{processor()}, {options.precision}", {"training": {}, "generation": {}})
     kept["peak"] = max(kept.get("peak", 0), matrix_product_peak(torch.device("cpu"), dtype, 1.0))
@@ -152,7 +151,7 @@ def main() -> None:
                 kept[name][f"{axis}={value}"] = measure({**BASE, axis: value}, dtype)
                 file.write_text(json.dumps(every, indent=1) + "\n")
         title = f"{name}, {options.precision}, {processor()}"
-        draw(kept[name], kept["peak"], HERE / f"scale-{name}-{options.precision}.png", title)
+        draw(kept[name], kept["peak"], setting.HERE / f"scale-{name}-{options.precision}.png", title)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from encdec_lightning.composition.local_checkpoints import MINILM, local_or_hub
 HERE = Path(__file__).resolve().parent
 PAIRS, SOURCE, TARGET = 32, 192, 24  # of the peer's update; at most so many tokens
 RATE, CLIP = 1e-4, 1.0
-PRECISIONS = ("bf16", "fp32")
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+PRECISIONS = tuple(DTYPES)
 BASE = dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072)
 
 

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import transformers
 
 from encdec_lightning.cli.check import main
 from encdec_lightning.composition.compose import compose
+from encdec_lightning.composition.foreign import open_tokenizer
 from encdec_lightning.composition.paper import ROWS
 
 PAPER = ["experiment=rothe"]
@@ -242,3 +244,26 @@ def test_memory_per_device_is_counted_without_values(files, capsys):
     assert half["memory"]["1 device"]["weights"] == size // 2 and half["memory"]["1 device"]["optimizer"] == 0
     assert half["memory"]["1 device"]["activations"] < 0.75 * one["activations"]
     assert "activations" in answer(capsys, *options)[1]
+
+
+@pytest.mark.parametrize(
+    ("option", "why"),
+    [
+        (
+            "generation.quantize=int8",
+            "generation.quantize is 'int8': transformers' generate computes with the weights as",
+        ),
+        ("generation.length_normalization=wu", "generation.length_normalization is 'wu': transformers' generate knows"),
+    ],
+)
+def test_what_the_engine_alone_does_is_refused_for_a_model_that_it_cannot_run(files, tmp_path, capsys, option, why):
+    tokenizer = open_tokenizer("decoder", str(files.gpt2))
+    config = transformers.BloomConfig(vocab_size=len(tokenizer), hidden_size=32, n_layer=2, n_head=2)
+    transformers.BloomForCausalLM(config).save_pretrained(tmp_path / "bloom")
+    tokenizer.save_pretrained(tmp_path / "bloom")
+    options = files.overrides(f"model.encoder={files.bert}", f"model.decoder={tmp_path / 'bloom'}")
+    assert answer(capsys, *options)[0] == 0
+    code, _, err = answer(capsys, *options, "generation.num_beams=2", option)
+    assert code == 2 and why in err and "(it runs this model: " in err
+    code, _, err = answer(capsys, *files.overrides("variant=bert2bert", "generation.num_beams=2", option))
+    assert (code, err) == (0, "")

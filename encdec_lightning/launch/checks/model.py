@@ -49,6 +49,22 @@ def check_model(config: Config, doubtful: set[str]) -> Iterator[UserError]:
         why = generation_problem(config.model, sides, task.max_source_length, generated)
         if why is not None:
             yield UserError("generation.max_length", generated, why)
+    if not concerned(["generation", *lengths], doubtful):
+        yield from _check_engine(config, model)
+
+
+def _check_engine(config: Config, model: ComposedModel) -> Iterator[UserError]:
+    """Options that only the engine has, for a model that transformers' own generate must run."""
+    from encdec_lightning.generation.options import LACKING
+    from encdec_lightning.generation.support import obstacle
+
+    beyond = config.generation.beyond_transformers()
+    target = config.generation.max_length or config.task.max_target_length
+    why = obstacle(model, target + (config.task.max_source_length if model.reads_prefix else 0)) if beyond else None
+    if why is not None:
+        for field in beyond:
+            expected = f"{LACKING[field].expected} (it runs this model: {why})"
+            yield UserError(f"generation.{field}", getattr(config.generation, field), expected)
 
 
 def _check_tokenizers(config: Config, model: ComposedModel) -> list[UserError]:
