@@ -3,7 +3,8 @@
 `flock` tells processes of one machine apart. Between machines the file system decides: NFS asks its server, unless it
 is mounted with `nolock` or `local_lock`; Lustre does with its mount option `flock` alone; some systems refuse it. On
 all of them a file gets a second name (link) once. Its process rewrites it every few seconds; one that stays
-as it is for `STILL` seconds, on the clock of whoever waits, is that of a process that is gone.
+as it is for `STILL` seconds, on the clock of whoever waits, is that of a process that is gone. No two files ever say
+the same, so that short works that follow each other are not taken for one that stands still.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
+import secrets
 import socket
 import sys
 import threading
@@ -39,9 +42,10 @@ def owned(file: Path, flocked: bool) -> Iterator[None]:
     Then what a killed process of this machine has left is taken over at once; what one of another machine has left,
     when it has been still for `STILL` seconds.
     """
-    descriptor = _made(file, flocked)
+    work = secrets.token_hex(8)
+    descriptor = _made(file, flocked, work)
     over = threading.Event()
-    keeper = threading.Thread(target=_beat, args=(file, descriptor, over), name="owner", daemon=True)
+    keeper = threading.Thread(target=_beat, args=(file, descriptor, work, over), name="owner", daemon=True)
     keeper.start()
     try:
         yield
@@ -54,12 +58,12 @@ def owned(file: Path, flocked: bool) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _made(file: Path, flocked: bool) -> int:
+def _made(file: Path, flocked: bool, work: str) -> int:
     """The descriptor of the file, new."""
-    own = file.with_name(f"{file.name}.{os.getpid()}{threading.get_ident()}")
+    own = file.with_name(f"{file.name}.{work}")
     descriptor = os.open(own, os.O_CREAT | os.O_WRONLY, 0o644)
     try:
-        _write(descriptor, 0)
+        _write(descriptor, work, 0)
         while not _named(own, file, descriptor):
             left = _left(file, flocked)
             if left is not None and _taken_over(own, file, left):
@@ -94,15 +98,14 @@ def _left(file: Path, flocked: bool) -> bytes | None:
     if told.get("machine") == machine() and (flocked or not _is_alive(told.get("process"))):
         return first
     whose = f"process {told.get('process')} on {told.get('host')}"
-    until, said = time.monotonic() + STILL, False
-    while time.monotonic() < until:
-        time.sleep(min(1.0, STILL / 10))
+    said = False
+    for waited in _waits(min(1.0, STILL / 10)):
         now = _content(file)
         if now is None:
             return None
         if now != first:
             raise Taken(f"process {_read(now).get('process')} on {_read(now).get('host')}")
-        if not said and time.monotonic() > until - STILL + 2 * BEAT:
+        if not said and waited > 2 * BEAT:
             said = True
             print(f"{file.parent} was left by {whose}: waiting {STILL:.0f} s for a sign of life.", file=sys.stderr)
     return first
@@ -113,7 +116,7 @@ def _taken_over(own: Path, file: Path, left: bytes) -> bool:
 
     Whoever makes the claim to this content may do it: a file that one process alone can make, so that of several that
     have seen the same one replaces it, and none replaces what that one has put there. A claim whose process is gone
-    too is passed over for the next.
+    too is passed over for the next; a process that was held up for so long that this may have happened to it gives up.
     """
     number, name = 0, hashlib.sha256(left).hexdigest()[:16]
     while True:
@@ -125,9 +128,12 @@ def _taken_over(own: Path, file: Path, left: bytes) -> bool:
                 return False
             number += 1
             continue
+        began = time.monotonic()
         try:
-            _write(descriptor, 0)
+            os.pwrite(descriptor, _told(), 0)
             if _content(file) != left:  # somebody had the claim before, and is done
+                return False
+            if time.monotonic() - began > STILL / 2:
                 return False
             own.replace(file)
             return True
@@ -139,36 +145,47 @@ def _taken_over(own: Path, file: Path, left: bytes) -> bool:
 
 def _is_abandoned(claim: Path, file: Path, left: bytes) -> bool:
     """Whether the process that has made a claim is gone; false as soon as the claim or what it is for is."""
-    until = time.monotonic() + STILL
-    while time.monotonic() < until:
+    for _ in _waits(STILL / 600):
         content = _content(claim)
         if content is None or _content(file) != left:
             return False
         told = _read(content)
         if told.get("machine") == machine() and not _is_alive(told.get("process")):
             return True
-        time.sleep(STILL / 600)
     return True
 
 
-def _beat(file: Path, descriptor: int, over: threading.Event) -> None:
+def _waits(step: float) -> Iterator[float]:
+    """Sleep `step` seconds at a time for `STILL` seconds, with those that are over.
+
+    A machine that stands still stops whoever waits as well, so sleeps are counted, and not what a clock says after.
+    """
+    for number in range(1, math.ceil(STILL / step) + 1):
+        time.sleep(step)
+        yield number * step
+
+
+def _beat(file: Path, descriptor: int, work: str, over: threading.Event) -> None:
     """Signs of life until it is over. A process that was still for so long that it has lost the file ends at once."""
     number = 0
     while not over.wait(BEAT):
         number += 1
         with suppress(OSError):
-            _write(descriptor, number)
+            _write(descriptor, work, number)
             if not _is_at(file, descriptor) and not over.wait(min(BEAT, 1.0)) and not _is_at(file, descriptor):
                 text = "this process was still for so long that another one works there now; it ends"
                 print(f"{file.parent}: {text}.", file=sys.stderr, flush=True)
                 os._exit(LOST)
 
 
-def _write(descriptor: int, number: int) -> None:
-    told = {"process": os.getpid(), "host": socket.gethostname(), "machine": machine(), "beat": f"{number:09}"}
-    os.pwrite(descriptor, json.dumps(told).encode(), 0)
+def _write(descriptor: int, work: str, number: int) -> None:
+    os.pwrite(descriptor, _told(work=work, beat=f"{number:09}"), 0)
     with suppress(OSError):
         os.fsync(descriptor)  # a network file system would keep it for itself
+
+
+def _told(**more: str) -> bytes:
+    return json.dumps({"process": os.getpid(), "host": socket.gethostname(), "machine": machine(), **more}).encode()
 
 
 def _is_at(file: Path, descriptor: int) -> bool:

@@ -171,6 +171,28 @@ def test_of_many_that_take_over_one_does(tmp_path: Path, monkeypatch, rounds):
         assert list(tmp_path.iterdir()) == []
 
 
+def test_a_process_that_was_held_up_over_its_claim_gives_up(tmp_path: Path, monkeypatch):
+    """Before, two took over where a busy disk held one up for so long that its claim was passed over."""
+    file, write = tmp_path / "owner", os.pwrite
+    file.write_bytes(b"left")
+    (tmp_path / "own").write_bytes(b"own")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", lambda *given: (time.sleep(0.6), write(*given)))
+        assert not owner._taken_over(tmp_path / "own", file, b"left")
+    assert file.read_bytes() == b"left"
+    assert owner._taken_over(tmp_path / "own", file, b"left")
+    assert [each.name for each in tmp_path.iterdir()] == ["owner"] and file.read_bytes() == b"own"
+
+
+def test_works_that_follow_each_other_never_say_the_same(tmp_path: Path):
+    """Before, several short ones of one process looked like one that stands still, and were taken over."""
+    seen = set()
+    for _ in range(5):
+        with owned(tmp_path / "owner", flocked=False):
+            seen.add((tmp_path / "owner").read_bytes())
+    assert len(seen) == 5
+
+
 def test_who_saw_what_was_left_too_late_does_not_remove_what_came_after(tmp_path: Path):
     """Two have read the same file; the second comes to the taking over when the first one works already."""
     file = tmp_path / "owner"
