@@ -12,3 +12,8 @@ def cache_folder(chosen: str | None = None) -> Path:
     if given:
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "encdec_lightning"
+
+
+def kept_checkpoints() -> Path:
+    """Where checkpoints lie that were fetched or made, each in a folder `<owner>--<name>`."""
+    return cache_folder() / "checkpoints"

@@ -25,11 +25,13 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING, get_tokenizer_config
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, DummyObject
 
+from encdec_lightning.cache.folder import kept_checkpoints
 from encdec_lightning.errors import UserError
 from encdec_lightning.files import kind_of
 
 BRINGS_CODE = "it brings code of its own, which is never run"
 NO_SUCH_NAME = "it is neither a folder with a config.json nor a checkpoint of the Hub, whose names are <owner>/<name>"
+NOT_KEPT = "it is not in the cache folder yet; the preset that names it says which command puts it there"
 CONFIG, TOKENIZER_CONFIG, ADAPTER = "config.json", "tokenizer_config.json", "adapter_config.json"
 MAPPINGS = {
     CONFIG: 16 << 20,
@@ -113,6 +115,8 @@ def check_files(field: str, checkpoint: str, *mappings: str) -> None:
     """
     kind = kind_of(checkpoint)
     if kind is None:
+        if Path(checkpoint).parent == kept_checkpoints():
+            raise UserError(field, checkpoint, NOT_KEPT)
         if not re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", checkpoint) or checkpoint in (".", ".."):
             raise UserError(field, checkpoint, NO_SUCH_NAME)
         return

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from encdec_lightning.cache.folder import cache_folder
+from encdec_lightning.cache.folder import kept_checkpoints
 from encdec_lightning.errors import UserError, did_you_mean, exit_code, one_of
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -58,13 +58,18 @@ def local_or_hub(checkpoint: str) -> str:
     return str(folder) if (folder / "config.json").is_file() else checkpoint
 
 
+def kept(checkpoint: str) -> str:
+    """The folder in the cache folder of a checkpoint that is on no Hub, whether it is there or not."""
+    return str(_folder(checkpoint))
+
+
 def hub_id(checkpoint: str) -> str | None:
     """A checkpoint's id on the Hub; none for a folder, unless it is a copy in the cache folder."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     folder = Path(checkpoint)
-    if folder.parent == cache_folder() / "checkpoints":
+    if folder.parent == kept_checkpoints():
         return folder.name.replace("--", "/", 1)
     try:
         validate_repo_id(checkpoint)
@@ -115,7 +120,7 @@ def fetch_smollm2() -> Path:
 
 
 def _folder(checkpoint: str) -> Path:
-    return cache_folder() / "checkpoints" / checkpoint.replace("/", "--")
+    return kept_checkpoints() / checkpoint.replace("/", "--")
 
 
 @contextmanager

@@ -42,6 +42,7 @@ NOT_RUN_HERE = {
     ("checkpoints", "published_large"): "needs the Hub",
     ("checkpoints", "multilingual"): "needs the Hub",
     ("checkpoints", "minilm"): "needs the Hub; the experiment replaces its checkpoint",
+    ("checkpoints", "miniature"): "test_checkpoints_that_a_recipe_makes below",
     **{("checkpoints", name): "needs the Hub" for name in ("smollm2", "qwen3")},
     **{("checkpoints", f"ettin_{size}"): "needs the Hub" for size in ("17m", "32m", "68m", "150m")},
 }
@@ -157,6 +158,18 @@ def test_sets_of_a_pair_fill_the_roles_encoder_and_decoder(name, files, in_tmp, 
         assert model.encoder == model.decoder.replace("-decoder-", "-encoder-") != model.decoder
     else:
         assert (model.encoder, model.decoder) == ("answerdotai/ModernBERT-large", "Qwen/Qwen3-0.6B")
+
+
+def test_checkpoints_that_a_recipe_makes_are_looked_for_in_the_cache_folder(files, in_tmp, monkeypatch, capsys):
+    monkeypatch.setenv("ENCDEC_LIGHTNING_CACHE", str(in_tmp / "cache"))
+    options = [each for each in files.overrides("checkpoints=miniature") if not each.startswith("checkpoints.")]
+    folder = in_tmp / "cache" / "checkpoints" / "miniature--bert"
+    assert main([*options, "variant=bertshare", "folder=run"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"model.encoder is '{folder}': it is not in the cache folder yet; the preset that names it")
+    tiny.checkpoint(folder, "bert")
+    config = compose_config([*options, "variant=bertshare"])
+    assert config.model.encoder == config.model.decoder == str(folder)
 
 
 @pytest.mark.parametrize("chosen", ["minilm", "ettin_17m", "mine"])

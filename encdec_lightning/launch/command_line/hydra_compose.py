@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from encdec_lightning.composition.local_checkpoints import local_or_hub
+from encdec_lightning.composition.local_checkpoints import kept, local_or_hub
 from encdec_lightning.config import defaults
 from encdec_lightning.errors import UserError, UserErrors
 from encdec_lightning.launch.command_line.hydra_errors import restated
@@ -16,12 +16,13 @@ from encdec_lightning.launch.command_line.reading import quoted
 
 def register_defaults() -> None:
     """Let Hydra know `Config`'s own defaults, as plain values, so that every option can be overridden, and the
-    resolver by which presets prefer a checkpoint's copy in the cache folder.
+    resolvers by which presets name a checkpoint in the cache folder, or prefer its copy there.
     """
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("local_or_hub", local_or_hub, replace=True)
+    OmegaConf.register_new_resolver("kept", kept, replace=True)
     ConfigStore.instance().store(name="defaults", node=defaults())
 
 
