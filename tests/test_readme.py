@@ -139,7 +139,7 @@ def test_the_table_of_groups_names_every_group_and_the_presets_of_a_row_that_lis
     text = text_of("conf", "README.md").partition("## The groups")[2].partition("\n## ")[0]
 
     def words(text: str) -> set[str]:
-        return set(re.findall(r"`(?:[a-z_]+=)?([a-z_0-9]+)`", text))
+        return set(re.findall(r"`(?:[a-z_]+=)?([a-z_0-9]+(?:/[a-z_0-9]+)?)`", text))
 
     named: set[str] = set()
     for row in re.findall(r"^\| (`.*) \|$", text, re.M):

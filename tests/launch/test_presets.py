@@ -15,7 +15,9 @@ import yaml
 from tiny import Files
 
 from encdec_lightning.cli.train import main
+from encdec_lightning.composition.checks.skeleton import skeleton
 from encdec_lightning.composition.local_checkpoints import MINILM, SMOLLM2
+from encdec_lightning.composition.paper import ROWS
 from encdec_lightning.config import Config
 from encdec_lightning.errors import UserErrors
 from encdec_lightning.launch.command_line.overrides import compose_config
@@ -158,6 +160,40 @@ def test_sets_of_a_pair_fill_the_roles_encoder_and_decoder(name, files, in_tmp, 
         assert model.encoder == model.decoder.replace("-decoder-", "-encoder-") != model.decoder
     else:
         assert (model.encoder, model.decoder) == ("answerdotai/ModernBERT-large", "Qwen/Qwen3-0.6B")
+
+
+ROTHE = {  # updates, examples of each, beams: section 4 of the paper
+    "discofuse": (300_000, 256, 1), "wikisplit": (300_000, 256, 1), "gigaword": (500_000, 256, 1),
+    "cnn_dailymail": (300_000, 128, 1), "xsum": (200_000, 128, 1), "wmt14_en_de": (None, 256, 4),
+    "wmt14_de_en": (None, 256, 4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", ROTHE)
+def test_a_cell_of_the_paper_is_a_task_and_a_row(task):
+    for variant in ROWS:
+        if task.startswith("wmt14") and variant.startswith("roberta"):
+            with pytest.raises(UserErrors, match=r"checkpoints\.roberta"):
+                compose_config([f"experiment=rothe2020/{task}", f"variant={variant}"])
+            continue
+        config = compose_config([f"experiment=rothe2020/{task}", f"variant={variant}"])
+        steps, examples, beams = ROTHE[task]
+        assert config.trainer["max_steps"] == steps and config.data.update_examples == examples
+        assert config.trainer.get("max_epochs") == (None if steps else 30)
+        assert (config.generation.num_beams, config.training.schedule) == (beams, "noam")
+        assert config.optimizer["_target_"] == "torch.optim.Adam"
+        bert = "bert-base-multilingual-cased" if task.startswith("wmt14") else "bert-base-cased"
+        assert {config.model.encoder, config.model.decoder} <= {bert, "gpt2", "roberta-base", None}
+        built = skeleton(config.model)
+        assert {parameter.device.type for parameter in built.parameters()} == {"meta"}
+
+
+def test_a_preset_in_a_folder_of_its_group(files, in_tmp):
+    (in_tmp / "presets" / "task" / "mine").mkdir(parents=True)
+    (in_tmp / "presets" / "task" / "mine" / "short.yaml").write_text("max_source_length: 17\n")
+    given = [each for each in options(files) if each.startswith(("task.", "checkpoints."))]
+    chosen = ["task=mine/short", "training.schedule=constant", "task.source=a", "task.target=b", *given]
+    assert compose_config(chosen, [in_tmp / "presets"]).task.max_source_length == 17
 
 
 def test_checkpoints_that_a_recipe_makes_are_looked_for_in_the_cache_folder(files, in_tmp, monkeypatch, capsys):

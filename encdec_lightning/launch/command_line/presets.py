@@ -28,13 +28,16 @@ def conf_folder() -> Path:
 
 
 def choices(config_dirs: Sequence[Path] = ()) -> dict[str, list[str]]:
-    """{group: names of its presets}, those in the users' own folders included; Hydra's own groups are left out."""
+    """{group: names of its presets}, those in the users' own folders included; Hydra's own groups are left out.
+
+    A preset in a folder below the group's has that folder in its name, as in `experiment=rothe2020/xsum`.
+    """
     found: dict[str, set[str]] = {}
     for folder in (conf_folder(), *config_dirs):
         for file in _files(folder):
-            group = file.parent.relative_to(folder).as_posix()
-            if group != "." and not group.startswith("hydra/"):
-                found.setdefault(group, set()).add(file.stem)
+            group, _, name = file.relative_to(folder).with_suffix("").as_posix().partition("/")
+            if name and group != "hydra":
+                found.setdefault(group, set()).add(name)
     return {group: sorted(names) for group, names in sorted(found.items())}
 
 
