@@ -34,10 +34,10 @@ class Slurm:
     """Processes of a run on each node; null: as `trainer.devices`, which it must equal."""
     cpus_per_task: int | None = None
     """Processor cores of each process; `data.workers` need some too."""
-    gpus_per_node: str | None = None
+    gpus_per_node: int | str | None = None
     """GPUs of a run on each node, such as 4 or a100:4."""
-    mem: str | None = None
-    """Memory on each node, such as 64G."""
+    mem: int | str | None = None
+    """Memory on each node, such as 64G; a number alone is MiB."""
     constraint: str | None = None
     """Features of the nodes."""
     array_throttle: int | None = None
@@ -68,6 +68,8 @@ class Slurm:
         """Rules for what stands in the script as a text."""
         for name in ("partition", "account", "qos", "gpus_per_node", "mem", "constraint"):
             value = getattr(self, name)
+            if isinstance(value, int) and not isinstance(value, bool):
+                yield name, value, value > 0, "it must be at least 1"
             if isinstance(value, str):
                 fits = re.fullmatch(r"""[^\s"'\\]+""", value) is not None
                 yield name, value, fits, "it must be a text without spaces and quotes, as in sbatch"

@@ -30,6 +30,17 @@ def printed(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     return out
 
 
+def test_the_shipped_preset_and_numbers_of_a_preset_of_ones_own(files: Files, in_tmp, capsys):
+    """Before, `gpus_per_node: 1` was refused in a preset, since it is no text there."""
+    out = printed(capsys, *files.overrides("slurm=one_gpu", "folder=run"))
+    asked = ("--gpus-per-node=1", "--cpus-per-task=8", "--mem=64G", "--time=24:00:00")
+    assert all(f"#SBATCH {each}\n" in out for each in asked)
+    (in_tmp / "presets" / "slurm").mkdir(parents=True)
+    (in_tmp / "presets" / "slurm" / "mine.yaml").write_text("gpus_per_node: 2\nmem: 4096\n")
+    out = printed(capsys, "--config-dir", "presets", *files.overrides("slurm=mine", "folder=mine"))
+    assert "#SBATCH --gpus-per-node=2\n" in out and "#SBATCH --mem=4096\n" in out
+
+
 def test_the_script_of_a_run(files: Files, in_tmp, capsys, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "hunter2hunter2")
     monkeypatch.setenv("HF_HOME", "/some/cache")

@@ -44,6 +44,7 @@ NOT_RUN_HERE = {
     ("checkpoints", "published_large"): "needs the Hub",
     ("checkpoints", "multilingual"): "needs the Hub",
     ("checkpoints", "minilm"): "needs the Hub; the experiment replaces its checkpoint",
+    ("slurm", "one_gpu"): "acts with a launcher alone; test_submission.py prints its script",
     ("checkpoints", "miniature"): "test_checkpoints_that_a_recipe_makes below",
     **{("checkpoints", name): "needs the Hub" for name in ("smollm2", "qwen3")},
     **{("checkpoints", f"ettin_{size}"): "needs the Hub" for size in ("17m", "32m", "68m", "150m")},
