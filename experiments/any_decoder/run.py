@@ -26,7 +26,7 @@ COMMON = (
     *("data.evaluation_batch_tokens=2000", "generation=greedy", "task.validation_examples=200"),
     *("task.test_examples=300", "trainer.log_every_n_steps=20"),
 )
-EVERYWHERE = ("random", "language model at random", "language model alone", "MiniLM2MiniLM")
+EVERYWHERE = ("random", "random, gate", "language model at random", "language model alone", "MiniLM2MiniLM")
 """The arms that are tried on each task; the others on debsum alone."""
 
 
