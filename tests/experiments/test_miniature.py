@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from encdec_lightning.launch.command_line.overrides import compose_config
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "miniature"
 TEXTS = [
@@ -109,3 +113,19 @@ def test_ngram_probabilities_sum_to_one():
         assert sum(one) / first == pytest.approx(1, abs=0.01)
     found = ngram_perplexities(training, [[0, 1, 2, 1, 2, 3, 0]], ends=True)
     assert found["3gram"] < found["unigram"]
+
+
+def test_every_block_composes_at_its_first_and_last_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from run import BLOCKS, PRESETS, command
+
+    monkeypatch.setenv("ENCDEC_LIGHTNING_CACHE", str(tmp_path))
+    for name in BLOCKS:
+        options = command(name, tmp_path)[6:]
+        axes = [key for key in options if re.search(r",(?![^\[]*\])", key)]
+        points = [re.split(r",(?![^\[]*\])", axis.partition("=")[2]) for axis in axes]
+        every = list(itertools.product(*points))
+        for point in (every[0], every[-1]):
+            chosen = {axis: f"{axis.partition('=')[0]}={value}" for axis, value in zip(axes, point, strict=True)}
+            config = compose_config([chosen.get(each, each) for each in options], [PRESETS])
+            assert config.task.train == str(tmp_path / config.task.train.split("/")[-2] / "train.jsonl.gz")
+            assert config.model.decoder and (config.trainer["max_steps"], config.generation.num_beams) == (600, 4)
