@@ -30,7 +30,13 @@ NOT_GIVEN = "???"  # OmegaConf's sign for a value that must be given
 OPEN_SLOTS = ("trainer", "optimizer", "callbacks", "logger")
 NO_TEXT = "it must be a text in UTF-8 without zero bytes"
 GIVE = "a value must be given"
-KINDS = {int: "a whole number", list[int]: "a list of whole numbers", bool: "true or false", str: "a text", NoneType: "null"}
+KINDS = {
+    int: "a whole number",
+    list[int]: "a list of whole numbers",
+    bool: "true or false",
+    str: "a text",
+    NoneType: "null",
+}
 WORDS = {
     "dataclass_type": "it must be a mapping of options",
     "dict_type": "it must be a mapping of options",
