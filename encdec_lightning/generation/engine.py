@@ -24,9 +24,6 @@ Key = TypeVar("Key")
 
 READ_AT_ONCE = 2048
 """Source tokens, padding included where there is any, in one pass of the encoder."""
-ENOUGH, SIMILAR = 1024, 0.8
-"""With so many tokens a pass is efficient, and takes no source shorter than this share of its longest, which would be
-padded."""
 REFILL = 4
 """New sources enter when a part of 1 / REFILL of the places is free, so that they are read together."""
 
@@ -165,13 +162,12 @@ def _search(
 
 
 def _by_length(sources: Sequence[tuple[Key, Tensor]], padded: bool) -> Iterator[list[tuple[Key, Tensor]]]:
-    """Longest first, as many at a time as `READ_AT_ONCE` allows, and of about one length if they are padded."""
+    """Longest first, as many at a time as `READ_AT_ONCE` allows."""
     group: list[tuple[Key, Tensor]] = []
     tokens = 0
     for source in sorted(sources, key=lambda source: -len(source[1])):
         tokens += len(group[0][1]) if group and padded else len(source[1])
-        differs = padded and tokens > ENOUGH and len(source[1]) < SIMILAR * len(group[0][1] if group else source[1])
-        if group and (tokens > READ_AT_ONCE or differs):
+        if group and tokens > READ_AT_ONCE:
             yield group
             group, tokens = [], len(source[1])
         group.append(source)

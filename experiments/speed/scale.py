@@ -16,7 +16,7 @@ from pathlib import Path
 
 import setting
 import torch
-from matplotlib import pyplot
+from matplotlib import pyplot, ticker
 from rich.progress import track
 from torch import Tensor
 from transformers import BertConfig, EncoderDecoderConfig
@@ -129,6 +129,7 @@ def draw(points: dict[str, dict[str, list[float]]], peak: float, file: Path, tit
         panel.plot(at, [found[each][1] / peak for each in at], "--", label="arithmetic at the peak")
         panel.set(xscale="log", yscale="log", xlabel=axis, ylabel="seconds", xticks=at, xticklabels=at)
         panel.minorticks_off()
+        panel.yaxis.set(major_locator=ticker.LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}")
         panel.grid(alpha=0.3)
     panels.flat[0].legend()
     figure.suptitle(title)
