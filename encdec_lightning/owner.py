@@ -60,7 +60,7 @@ def owned(file: Path, flocked: bool) -> Iterator[None]:
 
 def _made(file: Path, flocked: bool, work: str) -> int:
     """The descriptor of the file, new."""
-    own = file.with_name(f"{file.name}.{work}")
+    own = file.with_name(f"{file.name}.{os.getpid()}{threading.get_ident()}")
     descriptor = os.open(own, os.O_CREAT | os.O_WRONLY, 0o644)
     try:
         _write(descriptor, work, 0)

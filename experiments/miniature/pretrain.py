@@ -19,8 +19,8 @@ from typing import Any
 
 import lightning
 import torch
-from families import FAMILIES, Family, new_model
 from ngrams import ngram_perplexities
+from small_models import FAMILIES, Family, new_model
 from text import Text, collect
 from torch import Tensor
 from vocabularies import tokenizer_of

@@ -61,8 +61,8 @@ def test_the_other_families_have_one_vocabulary():
 
 
 def test_masks_are_the_same_in_each_pass_or_new_ones():
-    from families import FAMILIES
     from pretrain import masked
+    from small_models import FAMILIES
     from vocabularies import tokenizer_of
 
     for name, dynamic in (("bert", False), ("roberta", True)):

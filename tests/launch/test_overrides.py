@@ -44,7 +44,7 @@ def said(capsys, *argv: str) -> list[str]:
         ("+debug=stp", "debug is 'stp': it must be one of profiler, step (did you mean 'step'?)."),
         (
             "checkpoints=publishd",
-            "checkpoints is 'publishd': it must be one of ettin_150m, ettin_17m, ettin_32m, ettin_68m, minilm,",
+            "checkpoints is 'publishd': it must be one of ettin_150m, ettin_17m, ettin_32m, ettin_68m, miniature,",
         ),
         (
             "checkpoints.brt=x",
