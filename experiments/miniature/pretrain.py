@@ -3,6 +3,7 @@
 `python experiments/miniature/pretrain.py bert --data FOLDER` makes the checkpoint `miniature/bert`, an ordinary folder
 of transformers in the cache folder, which `checkpoints=miniature` names. FOLDER holds the tasks' folders, such as
 debsum/train.jsonl.gz. Without a family it makes all that are not there yet. A start that was interrupted goes on.
+`miniature/debsum_vocabulary` is a tokenizer of the task's own words, for the rows with a new vocabulary.
 What was learnt is measured on texts that were held out, and written to pretraining.json beside this file.
 """
 
@@ -21,9 +22,9 @@ import lightning
 import torch
 from ngrams import ngram_perplexities
 from small_models import FAMILIES, Family, new_model
-from text import Text, collect
+from text import Text, collect, task_texts
 from torch import Tensor
-from vocabularies import tokenizer_of
+from vocabularies import tokenizer_of, wordpiece
 
 from encdec_lightning.cache.folder import cache_folder
 from encdec_lightning.progress import Progress
@@ -195,6 +196,9 @@ def main() -> None:
     if unknown := set(given.families) - set(FAMILIES):
         parser.error(f"no such family: {', '.join(sorted(unknown))}; there are {', '.join(FAMILIES)}")
     text = collect(given.data)
+    vocabulary = cache_folder() / "checkpoints" / "miniature--debsum_vocabulary"
+    if not (vocabulary / "tokenizer_config.json").exists():
+        wordpiece(task_texts(given.data, "debsum")).save_pretrained(vocabulary)
     for name in given.families or FAMILIES:
         if not given.families and (cache_folder() / "checkpoints" / f"miniature--{name}" / "config.json").exists():
             continue

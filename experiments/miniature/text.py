@@ -55,6 +55,11 @@ def collect(data: Path) -> Text:
     return Text(training, held_out, len(distinct) - len(training) - len(held_out))
 
 
+def task_texts(data: Path, task: str) -> list[str]:
+    """Sources and targets of a task's training rows."""
+    return [text for row in _rows(data / task / "train.jsonl.gz") for text in row.values()]
+
+
 def without(texts: Iterable[str], evaluation: Iterable[str]) -> Iterator[str]:
     """The texts that are none of the evaluation texts and share no `RUN` words in a row with one, whatever the case."""
     seen = {run for text in evaluation for run in _runs(text)}

@@ -1,0 +1,108 @@
+"""What the runs of a block have found, small enough to be kept: scores, costs, and the statistics of each test example.
+
+`results/<block>.jsonl` has a line a run, `results/<block>.npz` an array (examples, values) for each run and metric, in
+the order of the examples' ids. With these, tests of differences need neither the runs nor anybody's text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encdec_lightning.errors import UserError
+from encdec_lightning.evaluation.metric import statistics_of
+from encdec_lightning.evaluation.registry import load_metric
+from encdec_lightning.reporting.overview import find_runs
+from encdec_lightning.run import Run
+from encdec_lightning.training.product_speeds import processor
+
+RESULTS = Path(__file__).with_name("results")
+COSTS = ("parameters", "train/steps", "train/seconds", "train/tokens_per_second", "train/flops", "test/seconds")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run that has ended."""
+
+    point: dict[str, str]
+    """The options that set it apart in its sweep, its seed among them."""
+    identity: str
+    scores: dict[str, float]
+    """Of the test set, and `loss`, the best of the validations, in nats a token."""
+    costs: dict[str, float]
+    metrics: list[str]
+    test: str
+    """The fingerprint of the test set."""
+    precision: str
+    processor: str
+
+
+def keep(block: str, runs: Path, folder: Path = RESULTS, drop_weights: bool = False) -> list[Result]:
+    """Write down all runs of a block that have finished, beside those of earlier calls; returns them all."""
+    known = {each.identity: each for each in read(block, folder)}
+    arrays = dict(np.load(folder / f"{block}.npz")) if known else {}
+    try:
+        finished = [each for each in find_runs(runs) if each.status().get("state") == "finished"]
+    except UserError:  # none has begun
+        finished = []
+    for run in finished:
+        if run.identity() not in known:
+            known[run.identity()] = _result(run)
+            arrays |= {f"{run.identity()}/{spec}": values for spec, values in _statistics(run).items()}
+        if drop_weights:
+            shutil.rmtree(run.checkpoints, ignore_errors=True)
+    if finished:
+        folder.mkdir(exist_ok=True)
+        np.savez_compressed(folder / f"{block}.npz", **arrays)
+        lines = [
+            json.dumps(asdict(each)) for each in sorted(known.values(), key=lambda each: sorted(each.point.items()))
+        ]
+        (folder / f"{block}.jsonl").write_text("\n".join(lines) + "\n")
+    return [*known.values()]
+
+
+def read(block: str, folder: Path = RESULTS) -> list[Result]:
+    """The runs of a block that were written down."""
+    path = folder / f"{block}.jsonl"
+    return [Result(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def statistics(block: str, result: Result, metric: str, folder: Path = RESULTS) -> NDArray[np.float64]:
+    """What each test example adds to a metric's sum in a run; (examples, values)."""
+    with np.load(folder / f"{block}.npz") as arrays:
+        return np.asarray(arrays[f"{result.identity}/{metric}"], np.float64)
+
+
+def point_of(label: str) -> dict[str, str]:
+    """The options of a run's label, such as `variant=bert2bert, decoder_layers=[2,4], seed=1`."""
+    return dict(part.split("=", 1) for part in re.split(r", (?=\w+=)", label))
+
+
+def _result(run: Run) -> Result:
+    metrics, config = run.metrics(), run.config()
+    names = [key.split("/")[1] for key in metrics if key.startswith("test/") and key.endswith("/signature")]
+    scores = {name: metrics[f"test/{name}"] for name in names} | {"loss": metrics["best/val/loss"]}
+    return Result(
+        point=point_of(run.status()["point"]),
+        identity=run.identity(),
+        scores={name: round(value, 4) for name, value in scores.items()},
+        costs={name: round(metrics[name], 1) for name in COSTS if name in metrics},
+        metrics=config["task"]["metrics"],
+        test=metrics["data/test_fingerprint"],
+        precision=metrics["train/precision"],
+        processor=processor(),
+    )
+
+
+def _statistics(run: Run) -> dict[str, NDArray[np.float32]]:
+    predictions = sorted(run.predictions(), key=lambda each: each.id)
+    return {
+        spec: statistics_of(predictions, load_metric(spec)).astype(np.float32)
+        for spec in run.config()["task"]["metrics"]
+    }
