@@ -203,6 +203,7 @@ class Files:
     roberta: str
     gpt2: str
     llama: str
+    presumm: str
     train: str
     validation: str
     test: str
@@ -231,6 +232,7 @@ class Files:
             f"checkpoints.gpt2={self.gpt2}",
             f"checkpoints.encoder={self.bert}",
             f"checkpoints.decoder={self.llama}",
+            f"checkpoints.presumm={self.presumm}",
             *more,
         ]
 
@@ -239,6 +241,8 @@ def write_all(folder: Path) -> Files:
     """Everything a test of the whole path needs."""
     families = {family: checkpoint(folder / family, family) for family in ("bert", "roberta", "gpt2")}
     families["llama"] = family_checkpoint(folder / "llama", "llama")
+    families["presumm"] = str(folder / "presumm")
+    family_config("xglm", 300).save_pretrained(folder / "presumm")  # a decoder without weights
     splits = {"train": (64, 1), "validation": (16, 2), "test": (12, 3)}
     rows = {name: str(write_rows(folder / f"{name}.jsonl", pairs(*size))) for name, size in splits.items()}
     return Files(**families, **rows)

@@ -56,6 +56,8 @@ def compose(given: Callable[[], ComposeArguments]) -> ComposedModel:
         cross_attention_from_self_attention(model.decoder)  # once it is shared, so that it is the self-attention in use
     if count_ties(model) != len(model.shared):
         raise RuntimeError(f"{count_ties(model)} of {len(model.shared)} shared tensors are one Parameter")
+    if composition.decoder_embeddings_init == "encoder":
+        _copy_embeddings(model)
     _blank_padding(model)
     names = {f"{side.role}.{name}" for side, own in zip(composition.sides, fresh, strict=True) for name in own}
     model.config.fresh_parameters = _fresh(model, names)
@@ -78,6 +80,12 @@ def _share_pretrained(
         own, other = target.removeprefix("decoder."), source.removeprefix("encoder.")
         if other in fresh_encoder and own not in fresh_decoder:
             encoder.get_parameter(other).copy_(decoder.get_parameter(own))
+
+
+@torch.no_grad()
+def _copy_embeddings(model: ComposedModel) -> None:
+    """Start the decoder's word embeddings, and a head that is tied to them, as the encoder's."""
+    model.decoder.get_input_embeddings().weight.copy_(model.get_input_embeddings().weight)
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from encdec_lightning.errors import require
 
 Weights = Literal["untied", "tied_embeddings", "tied"]
 Init = Literal["pretrained", "random", "embeddings", "layers"]
+EmbeddingsInit = Literal["own", "encoder"]
 CrossAttentionInit = Literal["pretrained", "random", "self_attention"]
 CrossAttentionPlace = Literal["between", "after"]
 CrossAttentionKind = Literal["separate", "merged"]
@@ -75,6 +76,9 @@ class Composition:
     """A Hub id or folder whose tokenizer replaces the encoder's; the words' embeddings then start anew."""
     decoder_vocabulary: str | None = None
     """A Hub id or folder whose tokenizer replaces the decoder's; the words' embeddings then start anew."""
+    decoder_embeddings_init: EmbeddingsInit = "own"
+    """Start the decoder's word embeddings as `decoder_init` says, or as a copy of the encoder's, which learn apart from
+    these (Liu & Lapata's decoder); both sides then have one vocabulary."""
     encoder_bidirectional: bool = False
     """Take the causal mask off an encoder whose family reads left to right only, such as gpt2 or llama."""
     cross_attention_init: CrossAttentionInit = "pretrained"
@@ -110,9 +114,11 @@ class Composition:
             ),
             ("dropout", self.dropout, self.dropout is None or 0 <= self.dropout < 1, "it must lie in [0, 1)"),
         )
+        if self.decoder_embeddings_init == "encoder" and not self.reads_prefix:
+            require(*self._copied_embeddings())
         if self.reads_prefix:
             names = ("weights", "encoder_init", "encoder_layers", "encoder_vocabulary", "encoder_bidirectional")
-            require(*(self._unset(name) for name in (*names, *ADDED)))
+            require(*(self._unset(name) for name in (*names, "decoder_embeddings_init", *ADDED)))
         if self.cross_attention_kind == "merged":
             require(*(self._not_merged(name) for name in ("cross_attention_init", *ADDED) if name not in MERGED))
 
@@ -154,6 +160,14 @@ class Composition:
             kind=self.cross_attention_kind,
             gate=self.cross_attention_gate,
         )
+
+    def _copied_embeddings(self) -> tuple[tuple[str, object, bool, str], ...]:
+        shared = f"with weights {self.weights} the sides share their word embeddings already; leave it away"
+        own = f"with decoder_init {self.decoder_init} the decoder has its checkpoint's; use random or layers"
+        name, value = "decoder_embeddings_init", self.decoder_embeddings_init
+        return (name, value, self.weights == "untied", shared), (
+            name, value, self.decoder_init in ("random", "layers"), own
+        )  # fmt: skip
 
     def _unset(self, name: str) -> tuple[str, object, bool, str]:
         value, default = getattr(self, name), self.__dataclass_fields__[name].default

@@ -79,10 +79,15 @@ def count_parameters(model: ComposedModel) -> ParameterTable:
 
 def copies(model: ComposedModel) -> dict[str, str]:
     """Parameters that start as a copy of another: each name -> the other's, a shared one under its source's name."""
-    if model.composition.cross_attention_init != "self_attention":
-        return {}
-    pairs = (self_attention_of(model.decoder) or {}).items()
-    return {f"decoder.{name}": model.shared.get(f"decoder.{own}", f"decoder.{own}") for name, own in pairs}
+    found: dict[str, str] = {}
+    if model.composition.decoder_embeddings_init == "encoder":
+        words = [side.get_input_embeddings().weight for side in (model, model.decoder)]
+        names = {id(each): name for name, each in model.named_parameters()}
+        found[names[id(words[1])]] = names[id(words[0])]
+    if model.composition.cross_attention_init == "self_attention":
+        pairs = (self_attention_of(model.decoder) or {}).items()
+        found |= {f"decoder.{name}": model.shared.get(f"decoder.{own}", f"decoder.{own}") for name, own in pairs}
+    return found
 
 
 def expected_fresh(model: ComposedModel) -> list[str]:

@@ -68,8 +68,10 @@ class Tokenizers:
                 expected = f"its last token is {last}, but the {role}'s vocabulary has {sizes[role]} words"
                 found.append(UserError(f"tokenizer of the {role}", tokenizer.name_or_path, expected))
         words = model.get_input_embeddings().weight, model.decoder.get_input_embeddings().weight
-        if words[0] is words[1] and self.source.get_vocab() != self.target.get_vocab():
-            expected = f"the sides share their word embeddings, but {self.source.name_or_path} has other words"
+        copied = model.composition.decoder_embeddings_init == "encoder"
+        if (words[0] is words[1] or copied) and self.source.get_vocab() != self.target.get_vocab():
+            same = "start with the same" if copied else "share their"
+            expected = f"the sides {same} word embeddings, but {self.source.name_or_path} has other words"
             found.append(UserError("tokenizer of the decoder", self.target.name_or_path, expected))
         return found
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_
 from transformers import PreTrainedModel
 
+from encdec_lightning.errors import UserError
 from encdec_lightning.training.fsdp import FullyShardedStrategy
 from encdec_lightning.training.options import Training
 
@@ -25,19 +26,33 @@ default_optimizer: OptimizerFactory = functools.partial(torch.optim.AdamW, fused
 
 
 def parameter_groups(model: PreTrainedModel, training: Training, fresh: Iterable[str]) -> list[Group]:
-    """Groups by learning rate and weight decay; a shared tensor is in one group only, once.
+    """Groups by learning rate, weight decay and steps of warm-up; a shared tensor is in one group only, once.
 
-    `fresh` names the parameters that started at random.
+    `fresh` names the parameters that started at random. Where the sides share a tensor it is the encoder's. One
+    optimizer over groups does what Liu & Lapata's two do (section 3.2), for its state is each parameter's own. Raises
+    `UserError` where an option of the encoder is given and no encoder is trained.
     """
     started_at_random = set(fresh)
-    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():  # each Parameter object once
+    groups: dict[tuple[float, float, int], list[torch.nn.Parameter]] = {}
+    of_encoder = 0
+    for name, parameter in model.named_parameters():  # each Parameter object once, the encoder's first
         if not parameter.requires_grad:
             continue
         rate = training.fresh_learning_rate if name in started_at_random else None
+        warmup = None
+        if name.startswith("encoder."):
+            of_encoder += 1
+            rate, warmup = rate or training.encoder_learning_rate, training.encoder_warmup_steps
         decay = training.weight_decay if parameter.ndim > 1 else 0.0
-        groups.setdefault((rate or training.learning_rate, decay), []).append(parameter)
-    return [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]
+        kind = rate or training.learning_rate, decay, training.warmup_steps if warmup is None else warmup
+        groups.setdefault(kind, []).append(parameter)
+    for option in ("encoder_learning_rate", "encoder_warmup_steps"):
+        if getattr(training, option) is not None and not of_encoder:
+            raise UserError(f"training.{option}", getattr(training, option), "no encoder is trained; leave it away")
+    return [
+        {"params": members, "lr": rate, "weight_decay": decay, "warmup_steps": warmup}
+        for (rate, decay, warmup), members in groups.items()
+    ]
 
 
 def clip(

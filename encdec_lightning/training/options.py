@@ -66,11 +66,17 @@ class Training:
     fresh_learning_rate: float | None = None
     """Peak learning rate of the parameters that started at random, LoRA's among them; null:
     `learning_rate`."""
+    encoder_learning_rate: float | None = None
+    """Peak learning rate of the encoder's parameters, of those that it shares too, unless they started at random and
+    `fresh_learning_rate` is given; null: `learning_rate`. Liu & Lapata train a pretrained encoder more slowly than a
+    decoder that starts at random."""
     schedule: Schedule = "linear"
     """After the warm-up: constant, linear to zero at the last step, or falling with the square root of the step;
     `noam` is the last with the paper's scaling by the model's width."""
     warmup_steps: int = 0
     """Optimizer steps of linear warm-up."""
+    encoder_warmup_steps: int | None = None
+    """The same for the encoder's parameters, of those that it shares too; null: `warmup_steps`."""
     weight_decay: float = 0.0
     """Decoupled weight decay of matrices; biases and layer norms have none."""
     label_smoothing: float = 0.0
@@ -94,10 +100,20 @@ class Training:
 
     def __post_init__(self) -> None:
         fresh, lora = self.fresh_learning_rate, self.lora
+        encoder, encoder_warmup = self.encoder_learning_rate, self.encoder_warmup_steps
         require(
             ("learning_rate", self.learning_rate, self.learning_rate > 0, "it must be above 0"),
             ("fresh_learning_rate", fresh, fresh is None or fresh > 0, "it must be above 0"),
+            ("encoder_learning_rate", encoder, encoder is None or encoder > 0, "it must be above 0"),
             ("warmup_steps", self.warmup_steps, self.warmup_steps >= 0, "it must not be negative"),
+            (
+                "encoder_warmup_steps",
+                encoder_warmup,
+                encoder_warmup is None or encoder_warmup >= (self.schedule in NEED_WARMUP),
+                f"it must be at least 1 with {self.schedule}"
+                if self.schedule in NEED_WARMUP
+                else "it must not be negative",
+            ),
             ("weight_decay", self.weight_decay, self.weight_decay >= 0, "it must not be negative"),
             ("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "it must lie in [0, 1)"),
             (

@@ -48,7 +48,13 @@ SCHEDULES: dict[str, Schedule] = {
 }
 
 
-def schedule(training: Training, total_steps: int, width: int) -> Callable[[int], float]:
-    """The factor for torch's `LambdaLR`, which counts steps from 0. `width` is the decoder's hidden size."""
+def schedule(
+    training: Training, total_steps: int, width: int, warmup_steps: int | None = None
+) -> Callable[[int], float]:
+    """The factor for torch's `LambdaLR`, which counts steps from 0. `width` is the decoder's hidden size.
+
+    `warmup_steps` are those of one group of parameters, by default the training's.
+    """
     factor = SCHEDULES[training.schedule].factor
-    return lambda index: factor(index + 1, training.warmup_steps, total_steps, width)
+    warmup = training.warmup_steps if warmup_steps is None else warmup_steps
+    return lambda index: factor(index + 1, warmup, total_steps, width)

@@ -162,12 +162,13 @@ class TaskModule(lightning.LightningModule, ABC):
         clip(self, optimizer, gradient_clip_val, gradient_clip_algorithm, self._finite.norm)
 
     def configure_optimizers(self) -> Any:
-        """The optimizer over groups by learning rate and decay, and the schedule, stepped every optimizer step."""
+        """The optimizer over groups of parameters, and each group's schedule, stepped every optimizer step."""
         fresh = [*self.model.config.fresh_parameters, *factors(self.model)]
         groups = parameter_groups(self.model, self.training_options, fresh)
+        steps, width = self.total_steps(), self.model.config.decoder.hidden_size
+        factors_of = [schedule(self.training_options, steps, width, group.pop("warmup_steps")) for group in groups]
         optimizer = self._optimizer_factory(groups)
-        factor = schedule(self.training_options, self.total_steps(), self.model.config.decoder.hidden_size)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors_of)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def total_steps(self) -> int:

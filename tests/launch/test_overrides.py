@@ -48,7 +48,7 @@ def said(capsys, *argv: str) -> list[str]:
         ),
         (
             "checkpoints.brt=x",
-            "checkpoints.brt is 'x': it must be one of bert, decoder, encoder, gpt2, roberta (did you",
+            "checkpoints.brt is 'x': it must be one of bert, decoder, encoder, gpt2, presumm, roberta (did you",
         ),
         ("hydra.swep.dir=x", "hydra.swep.dir is 'x': Hydra has no such option (did you mean 'sweep'?)."),
         ("+hydra.sweep.dri=x", "hydra.sweep.dri is 'x': Hydra has no such option (did you mean 'dir'?)."),

@@ -79,7 +79,7 @@ def leaves(prefix: str, node: Any) -> dict[str, Any]:
 def test_there_are_presets():
     assert len(PRESETS) >= 36
     assert set(NOT_RUN_HERE) <= set(PRESETS)
-    assert roles() == ["bert", "decoder", "encoder", "gpt2", "roberta"]
+    assert roles() == ["bert", "decoder", "encoder", "gpt2", "presumm", "roberta"]
 
 
 @pytest.mark.parametrize(("group", "name"), PRESETS, ids=lambda value: value)
@@ -127,6 +127,7 @@ def test_every_preset_runs(group, name, files, in_tmp, capsys):
         ("bert2bert", "bert", "bert", "tied_embeddings", ("pretrained", "pretrained")),
         ("bert2gpt", "bert", "gpt2", "untied", ("pretrained", "pretrained")),
         ("bert2rnd", "bert", "bert", "tied_embeddings", ("pretrained", "random")),
+        ("bertsumabs", "bert", "presumm", "untied", ("pretrained", "random")),
         ("bertshare", "bert", "bert", "tied", ("pretrained", "pretrained")),
         ("rnd2bert", "bert", "bert", "tied_embeddings", ("random", "pretrained")),
         ("rnd2rnd", "bert", "bert", "tied_embeddings", ("random", "random")),

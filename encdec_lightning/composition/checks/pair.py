@@ -30,6 +30,11 @@ def refuse_unlike(composition: Composition, encoder: PreTrainedModel, decoder: P
     if composition.cross_attention_init == "self_attention" and self_attention_of(decoder) is None:
         expected = f"the cross-attention of {family(decoder.config)} is laid out unlike its self-attention, use random"
         raise UserError("cross_attention_init", "self_attention", expected)
+    if composition.decoder_embeddings_init == "encoder":
+        words = [tuple(side.get_input_embeddings().weight.shape) for side in (encoder, decoder)]
+        if words[0] != words[1]:
+            expected = f"the word embeddings are {words[0]} in the encoder, {words[1]} in the decoder; use own"
+            raise UserError("decoder_embeddings_init", "encoder", expected)
     scheme = SCHEMES[composition.weights]
     if scheme.needs_one_family:
         _refuse_unlike_families(composition, encoder, decoder)
