@@ -21,7 +21,8 @@ The map, from left to right; each room imports only from rooms to its left:
                                assembly.py, composed_model.py, model.py, prefix.py, labels.py, lora.py,
                                sharing.py, layout.py, architecture.py, architectures.py, cross_attending.py,
                                checkpoints.py, foreign.py, local_checkpoints.py, gguf_checkpoint.py, convert.py,
-                               parameters.py, paper.py, tokenizers.py, bulk_tokenizer.py, bert_score.py
+                               parameters.py, paper.py, tokenizers.py, bulk_tokenizer.py, sentence_tokenizer.py,
+                               bert_score.py
     composition/adapter/       a language model in, one with cross-attention out: registration.py,
                                source.py, cross_attention.py, merged.py, layers.py, decoder.py, copying.py,
                                t5gemma.py

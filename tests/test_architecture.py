@@ -29,7 +29,7 @@ INSIDE = {
         *("options", "signature", "cross_attending", "layout", "architecture", "architectures"),
         *("convert", "foreign", "gguf_checkpoint", "local_checkpoints", "checkpoints", "bert_score", "adapter"),
         *("sides", "labels", "sharing", "composed_model", "lora"),
-        *("bulk_tokenizer", "tokenizers", "model", "prefix", "assembly"),
+        *("bulk_tokenizer", "sentence_tokenizer", "tokenizers", "model", "prefix", "assembly"),
         *("parameters", "paper", "checks", "compatibility", "compose"),
     ],
     "data": ["options", "preprocessing", "sources", "examples", "batches", "inspection", "datamodule"],

@@ -96,6 +96,8 @@ class EncoderDecoder(ComposedModel, EncoderDecoderModel):  # type: ignore[misc]
         """
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+        if encoder_outputs is None and input_ids is not None:
+            kwargs = self._segments(input_ids, kwargs)
         output = super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -112,6 +114,25 @@ class EncoderDecoder(ComposedModel, EncoderDecoderModel):  # type: ignore[misc]
         if labels is None:
             return output
         return Seq2SeqLMOutput(**{**output, "loss": labels_loss(output.logits, labels, num_items_in_batch)})
+
+    def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As transformers', with the source's segments where the model has them."""
+        ids = kwargs.get("input_ids") if inputs is None else inputs
+        if ids is not None and kwargs.get("encoder_outputs") is None:
+            kwargs = self._segments(ids, kwargs)
+        return super().generate(inputs, *args, **kwargs)
+
+    def _segments(self, ids: Tensor, given: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of a call, with the segments of its source (B, S) if the model has them and none are given."""
+        if self.config.composition.get("encoder_segments", "first") == "first" or "token_type_ids" in given:
+            return given
+        end = getattr(self.config, "sentence_end_id", None)
+        if end is None and not ids.is_meta:  # ids of the meta device have sizes alone
+            raise ValueError("the model does not know which token ends a sentence: call tokenizers.configure(model)")
+        return {
+            **given,
+            "token_type_ids": interval_segments(ids, -1 if end is None else end, given.get("position_ids")),
+        }
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str], **kwargs: Any) -> Any:
@@ -215,6 +236,20 @@ def _ties_everything(config: EncoderDecoderConfig, folder: str) -> bool:
         return True
     names = [name for name in stored_names(folder) if not is_cross_attention(name) and LAYER.search(name)]
     return bool(names) and len({name.partition(".")[0] for name in names}) == 1
+
+
+def interval_segments(ids: Tensor, end: int, positions: Tensor | None = None) -> Tensor:
+    """Segments 0 and 1 in turn (B, S), sentence by sentence; `end` is the token that ends one (Liu & Lapata, 3.1).
+
+    With `positions` (B, S) examples may lie side by side in a row: each begins at position 0, with segment 0.
+    """
+    ended = (ids == end).long()
+    before = ended.cumsum(1) - ended
+    if positions is not None:
+        first = (positions == 0).long().cumsum(1) - 1  # the number of a token's example in its row
+        starts = torch.zeros_like(before).scatter_reduce_(1, first.clamp(min=0), before, "amin", include_self=False)
+        before = before - starts.gather(1, first.clamp(min=0))
+    return before % 2
 
 
 def count_ties(model: ComposedModel) -> int:

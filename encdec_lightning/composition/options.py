@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -10,6 +11,7 @@ from encdec_lightning.errors import require
 Weights = Literal["untied", "tied_embeddings", "tied"]
 Init = Literal["pretrained", "random", "embeddings", "layers"]
 EmbeddingsInit = Literal["own", "encoder"]
+Segments = Literal["first", "interval"]
 CrossAttentionInit = Literal["pretrained", "random", "self_attention"]
 CrossAttentionPlace = Literal["between", "after"]
 CrossAttentionKind = Literal["separate", "merged"]
@@ -81,6 +83,13 @@ class Composition:
     these (Liu & Lapata's decoder); both sides then have one vocabulary."""
     encoder_bidirectional: bool = False
     """Take the causal mask off an encoder whose family reads left to right only, such as gpt2 or llama."""
+    encoder_sentences: str | None = None
+    """Mark the sentences of a source: the tokenizer's start token before each, its end token after each (Liu & Lapata,
+    section 3.1). `lines`: each line of the text is a sentence. A language's code (en, de, ...): texts are split by its
+    rules. null: the two tokens stand around the whole text."""
+    encoder_segments: Segments = "first"
+    """The encoder's segment embeddings: the first for every token; or interval, the first and the second in turn from
+    sentence to sentence, which needs `encoder_sentences`."""
     cross_attention_init: CrossAttentionInit = "pretrained"
     """Start cross-attention as the decoder's checkpoint has it (bart's family), or else at random, as in the paper;
     always at random; or as a copy of each decoder layer's self-attention, which learns to use the source several times
@@ -114,11 +123,18 @@ class Composition:
             ),
             ("dropout", self.dropout, self.dropout is None or 0 <= self.dropout < 1, "it must lie in [0, 1)"),
         )
+        rule, interval = self.encoder_sentences, self.encoder_segments == "interval"
+        is_rule = rule is None or rule == LINES or re.fullmatch("[a-z]{2,3}", rule) is not None
+        marks = "it needs encoder_sentences, which says where a sentence ends"
+        require(
+            ("encoder_sentences", rule, is_rule, f"it must be {LINES}, a language's code such as en, or null"),
+            ("encoder_segments", self.encoder_segments, rule is not None or not interval, marks),
+        )
         if self.decoder_embeddings_init == "encoder" and not self.reads_prefix:
             require(*self._copied_embeddings())
         if self.reads_prefix:
             names = ("weights", "encoder_init", "encoder_layers", "encoder_vocabulary", "encoder_bidirectional")
-            require(*(self._unset(name) for name in (*names, "decoder_embeddings_init", *ADDED)))
+            require(*(self._unset(name) for name in (*names, *OF_BOTH, *ADDED)))
         if self.cross_attention_kind == "merged":
             require(*(self._not_merged(name) for name in ("cross_attention_init", *ADDED) if name not in MERGED))
 
@@ -190,6 +206,10 @@ class Composition:
         return name, value, value is None or value >= 1, expected
 
 
+LINES = "lines"
+"""The value of `encoder_sentences` for texts with a sentence on each line."""
+OF_BOTH = ("decoder_embeddings_init", "encoder_sentences", "encoder_segments")
+"""Further options that need an encoder."""
 ADDED = ("cross_attention_place", "cross_attention_every", "cross_attention_kind", "cross_attention_gate")
 """The options of cross-attention that a language model is given."""
 MERGED = ("cross_attention_every", "cross_attention_kind")

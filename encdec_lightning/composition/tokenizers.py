@@ -15,22 +15,31 @@ from encdec_lightning.composition.bulk_tokenizer import BulkTokenizer
 from encdec_lightning.composition.checkpoints import load_tokenizer
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.composition.options import Composition
+from encdec_lightning.composition.sentence_tokenizer import SentenceTokenizer
 from encdec_lightning.errors import UserError, UserErrors
 
 DECODER_FOLDER = "decoder_tokenizer"
+SENTENCES_FILE = "source_sentences.txt"
+"""Holds `Composition.encoder_sentences`, where it is given."""
 
 
 class Tokenizers:
     """The tokenizer of the sources and that of the targets, the same object when one checkpoint serves both.
 
-    The contract: a source is what its tokenizer makes of it, special tokens included. A target is `tokens + [end_id]`,
+    The contract: a source is what its tokenizer makes of it, special tokens included, or of each of its sentences where
+    `sentences` says how they end (`Composition.encoder_sentences`). A target is `tokens + [end_id]`,
     read by the decoder as `[start_id] + tokens`. `start_id` is the target tokenizer's [CLS], else its beginning of
     sequence, else (Qwen's) its padding, else its end of sequence; `end_id` its [SEP], else its end of sequence; a
     tokenizer without padding pads with `end_id`, which is safe because masks come from lengths, never from ids.
     """
 
-    def __init__(self, source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase | None = None) -> None:
-        self.source = source
+    def __init__(
+        self,
+        source: PreTrainedTokenizerBase,
+        target: PreTrainedTokenizerBase | None = None,
+        sentences: str | None = None,
+    ) -> None:
+        self.source, self.sentences = source, sentences
         self.target = source if target is None else target
         self.start_id = _first(self.target, "cls_token_id", "bos_token_id", "pad_token_id", "eos_token_id")
         self.end_id = _first(self.target, "sep_token_id", "eos_token_id")
@@ -38,25 +47,38 @@ class Tokenizers:
         self.source_pad_id = _first(self.source, "pad_token_id", "sep_token_id", "eos_token_id")
 
     @classmethod
-    def from_pretrained(cls, source: str, target: str | None = None, local_files_only: bool = False) -> Tokenizers:
+    def from_pretrained(
+        cls, source: str, target: str | None = None, local_files_only: bool = False, sentences: str | None = None
+    ) -> Tokenizers:
         """Load from Hub ids or folders; `target` defaults to `source`. Raises `UserError` if there is none."""
         first = load_tokenizer("encoder", source, local_files_only)
-        same = target is None or target == source
-        return cls(first) if same else cls(first, load_tokenizer("decoder", target or source, local_files_only))
+        if target is None or target == source:
+            return cls(first, sentences=sentences)
+        return cls(first, load_tokenizer("decoder", target, local_files_only), sentences)
+
+    @classmethod
+    def of(cls, composition: Composition, local_files_only: bool = False) -> Tokenizers:
+        """Those of a composition; raises `UserError` as `from_pretrained`."""
+        return cls.from_pretrained(*composition.vocabularies, local_files_only, composition.encoder_sentences)
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizers:
         """What `save_pretrained` wrote."""
         second = folder / DECODER_FOLDER
         own = load_tokenizer("folder", str(folder))
-        return cls(own, load_tokenizer("folder", str(second)) if second.is_dir() else None)
+        rule = folder / SENTENCES_FILE
+        sentences = rule.read_text(encoding="utf-8").strip() if rule.is_file() else None
+        return cls(own, load_tokenizer("folder", str(second)) if second.is_dir() else None, sentences)
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write the source tokenizer into `folder` and a second one into `folder/decoder_tokenizer`."""
+        """Write the source tokenizer into `folder`, a second one into `folder/decoder_tokenizer`, and `sentences`."""
         self.source.save_pretrained(folder)
         shutil.rmtree(folder / DECODER_FOLDER, ignore_errors=True)  # `load` would take an earlier one for a second
         if self.target is not self.source:
             self.target.save_pretrained(folder / DECODER_FOLDER)
+        (folder / SENTENCES_FILE).unlink(missing_ok=True)
+        if self.sentences is not None:
+            (folder / SENTENCES_FILE).write_text(f"{self.sentences}\n", encoding="utf-8")
 
     def problems(self, model: ComposedModel) -> list[UserError]:
         """Where these tokenizers and the model's vocabularies disagree."""
@@ -81,6 +103,10 @@ class Tokenizers:
         Raises `UserErrors` if these tokenizers do not fit the model's vocabularies.
         """
         found = self.problems(model)
+        rule = model.composition.encoder_sentences
+        if self.sentences != rule:
+            expected = f"the model reads sentences as {rule!r} says: give that as sentences"
+            found.append(UserError("tokenizers.sentences", self.sentences, expected))
         if found:
             raise UserErrors(found)
         for config in (model.config, model.generation_config):
@@ -88,10 +114,13 @@ class Tokenizers:
             config.eos_token_id = self.end_id
             config.pad_token_id = self.pad_id
         model.generation_config.bos_token_id = self.start_id
+        model.config.sentence_end_id = None if self.sentences is None else int(self.source_in_bulk.suffix[0])
 
     @functools.cached_property
-    def source_in_bulk(self) -> BulkTokenizer:
+    def source_in_bulk(self) -> BulkTokenizer | SentenceTokenizer:
         """What the source tokenizer makes of a text, special tokens included."""
+        if self.sentences is not None:
+            return SentenceTokenizer(self.source, self.sentences)
         return BulkTokenizer.with_special_tokens(self.source)
 
     @functools.cached_property
@@ -127,7 +156,7 @@ class Tokenizers:
 def special_tokens(composition: Composition) -> dict[str, tuple[str, int]] | None:
     """{use of a special token: (its text, its id)} by the contract; None where a tokenizer is not on this machine."""
     try:
-        tokenizers = Tokenizers.from_pretrained(*composition.vocabularies, local_files_only=True)
+        tokenizers = Tokenizers.of(composition, local_files_only=True)
     except UserError:
         return None
     ids = {"start": tokenizers.start_id, "end": tokenizers.end_id, "pad": tokenizers.pad_id}

@@ -22,7 +22,8 @@ class Task:
     test: str | None = None
     """Test pairs, as `train`; null: `validation` is tested."""
     source: str = "source"
-    """Column of the text that is read; `a.b` is the field b of column a, `a+b` two columns joined by a space."""
+    """Column of the text that is read; `a.b` is the field b of column a, `a+b` two columns joined by a space. A list of
+    sentences there is a text with a line for each."""
     target: str = "target"
     """Column of the text to be written, as `source`; it may hold a list of texts that are equally right."""
     references: list[str] | None = None

@@ -18,7 +18,7 @@ def prepare(config: Config, with_model: bool = True) -> tuple[Tokenizers, dict[s
 
     The config has been checked; raises `UserError` for what is wrong with the texts.
     """
-    tokenizers = Tokenizers.from_pretrained(*config.model.vocabularies)
+    tokenizers = Tokenizers.of(config.model)
     if with_model:
         compose(**asdict(config.model), tokenizers=tokenizers)
     data = Seq2SeqDataModule(config.task, tokenizers, config.loading)

@@ -12,7 +12,7 @@ from encdec_lightning.data.examples.building import LONGEST_TEXT
 from encdec_lightning.data.options import Task
 from encdec_lightning.data.preprocessing import Preprocess
 from encdec_lightning.data.sources.locations import FORMATS, File, Location, locate
-from encdec_lightning.data.sources.pairs import applied, functions, identity_of, targets_of, text_of
+from encdec_lightning.data.sources.pairs import applied, functions, identity_of, source_of, targets_of
 from encdec_lightning.data.sources.pydoc import DATA_SETS
 from encdec_lightning.data.sources.readers import Row, stream_rows
 from encdec_lightning.data.sources.source import Rows, source_at
@@ -118,7 +118,7 @@ class InputReader:
             return self._preprocessed(row[1])
         if row.problem is not None:
             raise row.problem
-        source = text_of("task.source", row, self._task.source)
+        source = source_of(row, self._task.source)
         return self._preprocessed(Pair(self._identity(row), source, self._target(row)), row.place)
 
     def _identity(self, row: Row) -> str:

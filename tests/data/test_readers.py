@@ -132,8 +132,8 @@ def test_an_empty_file_holds_no_example(refused):
 @pytest.mark.parametrize("column", ["source", "target"])
 @pytest.mark.parametrize("value", [None, 3, 1.5, True, ["a"], {"a": "b"}, "", "  \n\t", ["sentence"] * 500])
 def test_values_that_are_no_text(refused, column, value):
-    if column == "target" and isinstance(value, list):
-        value = [*value, ""]  # a list of texts would be several targets
+    if isinstance(value, list):
+        value = [*value, 3]  # a list of texts would be several targets, or the sentences of a source
     sentence = refused(lines(*GOOD, GOOD[0] | {column: value}))
     assert sentence.startswith(f"task.train line 3 column {column} is ")
     assert sentence.endswith("it must be a text that is not empty.")

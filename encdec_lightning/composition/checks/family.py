@@ -24,6 +24,10 @@ def family_problems(side: Side, composition: Composition) -> list[UserError]:
     family, known = family_of(config), known_architecture(stored_config(side))
     problems = []
     if side.role == "encoder":
+        segments = getattr(config, "type_vocab_size", None) or 0
+        if composition.encoder_segments == "interval" and segments < 2:
+            expected = f"{family} has {segments} segment embeddings, and two take turns; use first"
+            problems.append(UserError("encoder_segments", "interval", expected))
         if known is not None and known.encodes == "yes" and side.bidirectional:
             problems.append(UserError("encoder_bidirectional", True, f"{family} has no causal mask to take off"))
         elif known is not None and known.encodes == "unmasked" and getattr(config, "is_causal", True):

@@ -126,7 +126,16 @@ def pair_of(row: Row, task: Task) -> Pair:
         raise row.problem
     identity = str(row.number) if task.id is None else identity_of(row, task.id)
     target, *others = targets_of(row, task)
-    return Pair(identity, text_of("task.source", row, task.source), target, tuple(others))
+    return Pair(identity, source_of(row, task.source), target, tuple(others))
+
+
+def source_of(row: Row, path: str) -> str:
+    """The text of the source's column; a list of sentences is a text with a line for each that is not blank."""
+    value = column("task.source", row.place, row.values, path) if path in row.values or "+" not in path else None
+    if not isinstance(value, list):
+        return text_of("task.source", row, path)
+    lines = [" ".join(_checked(row, path, each).split()) for each in value if not _is_blank(each)]
+    return "\n".join(lines) if lines else _checked(row, path, "")
 
 
 def identity_of(row: Row, path: str) -> str:
@@ -171,6 +180,10 @@ def _checked(row: Row, path: str, value: object) -> str:
     if _SURROGATE.search(value):
         raise UserError(place, _shortened(value), "it must be text: half a surrogate pair is none")
     return value
+
+
+def _is_blank(value: object) -> bool:
+    return isinstance(value, str) and not value.strip()
 
 
 def _shortened(value: object) -> object:

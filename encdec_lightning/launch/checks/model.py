@@ -74,7 +74,7 @@ def _check_tokenizers(config: Config, model: ComposedModel) -> list[UserError]:
     if not all(Path(each).is_dir() for each in config.model.vocabularies):
         return []
     try:
-        found = Tokenizers.from_pretrained(*config.model.vocabularies).problems(model)
+        found = Tokenizers.of(config.model).problems(model)
     except UserError as problem:
         found = [problem]
     return [problem.inside("model") for problem in found]

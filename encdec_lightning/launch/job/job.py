@@ -38,7 +38,7 @@ def train(run: Run) -> None:
     config = convert(run.config())
     quiet()
     lightning.seed_everything(config.seed, verbose=False)
-    tokenizers = Tokenizers.from_pretrained(*config.model.vocabularies)
+    tokenizers = Tokenizers.of(config.model)
     data = Seq2SeqDataModule(config.task, tokenizers, config.loading)
     module = Seq2SeqModule(
         compose(**asdict(config.model), tokenizers=tokenizers),
