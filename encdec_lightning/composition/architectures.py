@@ -78,7 +78,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "distilbert": _ENCODER,
     "esmc": replace(_ENCODER, embeddings=("embed_tokens.",)),
     "eurobert": replace(_ENCODER, embeddings=("embed_tokens.",)),
-    "esm": replace(_POOLED, unused=("contact_head.",)),
+    "esm": replace(_POOLED, positions_before_first=2, unused=("contact_head.",)),
     "flaubert": _XLM,
     "gte": _POOLED,
     "ibert": replace(_POOLED, positions_before_first=2),

@@ -12,6 +12,7 @@ Weights = Literal["untied", "tied_embeddings", "tied"]
 Init = Literal["pretrained", "random", "embeddings", "layers"]
 EmbeddingsInit = Literal["own", "encoder"]
 Segments = Literal["first", "interval"]
+PositionsInit = Literal["random", "last"]
 CrossAttentionInit = Literal["pretrained", "random", "self_attention"]
 CrossAttentionPlace = Literal["between", "after"]
 CrossAttentionKind = Literal["separate", "merged"]
@@ -45,6 +46,9 @@ class Side:
     init: Init
     layers: int | list[int] | None
     vocabulary: str | None
+    positions: int | None
+    """None: as many as its checkpoint has."""
+    positions_init: PositionsInit
     dropout: float | None
     cross_attention: CrossAttentionInit | None
     """None for a side without cross-attention: an encoder, or a decoder alone."""
@@ -90,6 +94,11 @@ class Composition:
     encoder_segments: Segments = "first"
     """The encoder's segment embeddings: the first for every token; or interval, the first and the second in turn from
     sentence to sentence, which needs `encoder_sentences`."""
+    encoder_positions: int | None = None
+    """Give the encoder's table of positions so many rows, for sources longer than its checkpoint can read; null: as
+    many as the checkpoint has."""
+    encoder_positions_init: PositionsInit = "random"
+    """Start the further rows at random (Liu & Lapata, section 3.1), or as the table's last row (their code)."""
     cross_attention_init: CrossAttentionInit = "pretrained"
     """Start cross-attention as the decoder's checkpoint has it (bart's family), or else at random, as in the paper;
     always at random; or as a copy of each decoder layer's self-attention, which learns to use the source several times
@@ -129,6 +138,12 @@ class Composition:
         require(
             ("encoder_sentences", rule, is_rule, f"it must be {LINES}, a language's code such as en, or null"),
             ("encoder_segments", self.encoder_segments, rule is not None or not interval, marks),
+            (
+                "encoder_positions_init",
+                self.encoder_positions_init,
+                self.encoder_positions is not None or self.encoder_positions_init == "random",
+                "without encoder_positions there are no further rows; leave it away",
+            ),
         )
         if self.decoder_embeddings_init == "encoder" and not self.reads_prefix:
             require(*self._copied_embeddings())
@@ -162,6 +177,8 @@ class Composition:
             init=getattr(self, f"{role}_init"),
             layers=getattr(self, f"{role}_layers"),
             vocabulary=getattr(self, f"{role}_vocabulary"),
+            positions=self.encoder_positions if role == "encoder" else None,
+            positions_init=self.encoder_positions_init,
             dropout=self.dropout,
             cross_attention=self.cross_attention_init if reads else None,
             bidirectional=role == "encoder" and self.encoder_bidirectional,
@@ -208,7 +225,10 @@ class Composition:
 
 LINES = "lines"
 """The value of `encoder_sentences` for texts with a sentence on each line."""
-OF_BOTH = ("decoder_embeddings_init", "encoder_sentences", "encoder_segments")
+OF_BOTH = (
+    *("decoder_embeddings_init", "encoder_sentences", "encoder_segments"),
+    *("encoder_positions", "encoder_positions_init"),
+)
 """Further options that need an encoder."""
 ADDED = ("cross_attention_place", "cross_attention_every", "cross_attention_kind", "cross_attention_gate")
 """The options of cross-attention that a language model is given."""

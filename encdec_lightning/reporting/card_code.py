@@ -23,14 +23,23 @@ ids = model.generate(
     inputs_embeds=model.get_input_embeddings()(torch.cat([inputs.input_ids, start], dim=1)),
     attention_mask=torch.cat([inputs.attention_mask, torch.ones_like(start)], dim=1),
 )"""
+MARKED = """\
+rows = [torch.tensor(ids) for ids in tokenizers.encode_sources(texts, {longest})]
+ids = pad_sequence(rows, batch_first=True, padding_value=tokenizers.source_pad_id)
+mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+for text in tokenizers.decode(model.generate(ids, attention_mask=mask)):
+    print(text)"""
+"""For sources whose sentences are marked, which the tokenizer alone does not do."""
 PAIR = "ids = model.generate(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask)"
 
 
 def code(folder: Path, task: Task, generation: Generation) -> str:
     """A block of Python and what must be said about it; `folder` holds the exported model and its tokenizers."""
     config = load_config("model", str(folder))
-    kind, source = _class(config)
     tokenizers = Tokenizers.load(folder)
+    if tokenizers.sentences is not None:
+        return _with_remarks(_marked(task), "encdec_lightning", generation)
+    kind, source = _class(config)
     two = tokenizers.target is not tokenizers.source
     writer = "writer" if two else "reader"
     lines = [
@@ -55,6 +64,28 @@ def code(folder: Path, task: Task, generation: Generation) -> str:
         f"for text in {writer}.batch_decode(ids, skip_special_tokens=True):",
         "    print(text.strip())",
     ]
+    return _with_remarks(lines, source, generation)
+
+
+def _marked(task: Task) -> list[str]:
+    return [
+        "from pathlib import Path",
+        "",
+        "import torch",
+        "from torch.nn.utils.rnn import pad_sequence",
+        "",
+        "from encdec_lightning import EncoderDecoder, Tokenizers",
+        "",
+        FOLDER,
+        "model = EncoderDecoder.from_pretrained(folder).eval()",
+        "tokenizers = Tokenizers.load(Path(folder))",
+        "",
+        TEXTS,
+        MARKED.format(longest=task.max_source_length),
+    ]
+
+
+def _with_remarks(lines: list[str], source: str, generation: Generation) -> str:
     return "\n\n".join(["```python\n" + "\n".join(lines) + "\n```", *_remarks(source, generation)])
 
 
@@ -83,7 +114,7 @@ def _padding(tokenizer: PreTrainedTokenizerBase, side: str) -> list[str]:
 def _remarks(source: str, generation: Generation) -> list[str]:
     remarks = ["`generation_config.json` holds the lengths and the search with which the scores were made."]
     if source != "transformers":
-        remarks.append(f"Stock transformers cannot load this model by itself, so `{source}` must be installed.")
+        remarks.append(f"Stock transformers cannot run this model by itself, so `{source}` must be installed.")
     remarks += [LACKING[field].remark for field in generation.beyond_transformers()]
     if generation.do_sample:
         remarks.append("Texts are drawn at random, so those of this code are others each time.")

@@ -190,6 +190,26 @@ def test_a_cell_of_the_paper_is_a_task_and_a_row(task):
         assert {parameter.device.type for parameter in built.parameters()} == {"meta"}
 
 
+@pytest.mark.parametrize(("task", "longest"), [("cnn_dailymail", 200), ("xsum", 100), ("nyt", 200)])
+def test_bertsumabs_is_trained_with_two_rates(task, longest):
+    """Liu & Lapata, section 4.2: peaks of 2e-3 / sqrt(20,000) and 0.1 / sqrt(10,000)."""
+    files = ["task.train=a.jsonl", "task.validation=b.jsonl"] if task == "nyt" else []
+    config = compose_config([f"experiment=liu2019/{task}_abs", *files])
+    training = config.training
+    assert (
+        training.encoder_learning_rate == pytest.approx(2e-3 / 20_000**0.5) and training.encoder_warmup_steps == 20_000
+    )
+    assert training.learning_rate == pytest.approx(0.1 / 10_000**0.5) and training.warmup_steps == 10_000
+    assert (config.trainer["max_steps"], config.generation.num_beams, config.generation.max_length) == (
+        200_000,
+        5,
+        longest,
+    )
+    built = skeleton(config.model)
+    further = (800 - 512) * 768 if task == "nyt" else 0
+    assert sum(each.numel() for each in built.parameters()) == 179_601_408 + further
+
+
 def test_a_preset_in_a_folder_of_its_group(files, in_tmp):
     (in_tmp / "presets" / "task" / "mine").mkdir(parents=True)
     (in_tmp / "presets" / "task" / "mine" / "short.yaml").write_text("max_source_length: 17\n")

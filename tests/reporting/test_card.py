@@ -111,6 +111,14 @@ def test_an_encoder_that_stock_transformers_cannot_load_is_loaded_by_this_packag
     assert "from encdec_lightning import EncoderDecoder" in text and "`encdec_lightning` must be installed" in text
 
 
+def test_the_code_of_a_model_that_reads_marked_sentences(files, tmp_path, monkeypatch, capsys):
+    marked = ("model.encoder_sentences=en", "model.encoder_segments=interval")
+    run = trained(files, tmp_path / "run", "variant=bertsumabs", *marked)
+    assert "from encdec_lightning import EncoderDecoder, Tokenizers" in (run.model / "README.md").read_text()
+    found, expected = printed(run, monkeypatch, capsys)
+    assert found == expected and any(expected)
+
+
 def test_what_stock_transformers_cannot_do_is_said(files, tmp_path):
     run = trained(files, tmp_path / "run", "variant=bert2bert", "generation.length_normalization=wu")
     assert "`length_normalization=wu`" in (run.model / "README.md").read_text()

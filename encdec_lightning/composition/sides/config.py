@@ -5,7 +5,14 @@ from __future__ import annotations
 from transformers import PretrainedConfig
 
 from encdec_lightning.composition.adapter.t5gemma import t5gemma_side
-from encdec_lightning.composition.architectures import ARCHITECTURES, DROPOUTS, PER_LAYER, architecture_of, depth
+from encdec_lightning.composition.architectures import (
+    ARCHITECTURES,
+    DROPOUTS,
+    PER_LAYER,
+    architecture_of,
+    depth,
+    length_limit,
+)
 from encdec_lightning.composition.checkpoints import load_config, vocabulary
 from encdec_lightning.composition.cross_attending import MODEL_TYPE, with_cross_attention
 from encdec_lightning.composition.layout import Layout
@@ -71,6 +78,8 @@ def side_config(side: Side) -> PretrainedConfig:
         setattr(config, architecture.depth, len(chosen))
     if config.model_type == MODEL_TYPE and side.added is not None and side.added.every > len(chosen):
         raise UserError("cross_attention_every", side.added.every, f"the decoder has {len(chosen)} layers")
+    if side.positions is not None:
+        _extend_positions(side.positions, config)
     if side.vocabulary is not None:
         size, pad = vocabulary(f"{side.role}_vocabulary", side.vocabulary)
         if architecture.positions_before_first and pad != config.pad_token_id:
@@ -81,6 +90,16 @@ def side_config(side: Side) -> PretrainedConfig:
             raise UserError(f"{side.role}_vocabulary", side.vocabulary, expected)
         config.vocab_size, config.pad_token_id = size, pad
     return config
+
+
+def _extend_positions(wanted: int, config: PretrainedConfig) -> None:
+    """Give a config so many positions; raises `UserError` where there is no table, or one that is as long."""
+    architecture, limit = architecture_of(config), length_limit(config)
+    if limit is None or architecture.positions is None:
+        raise UserError("encoder_positions", wanted, f"{config.model_type} has no table of positions; leave it away")
+    if wanted <= limit:
+        raise UserError("encoder_positions", wanted, f"the checkpoint has {limit} already; give more or leave it away")
+    setattr(config, architecture.positions, wanted + architecture.positions_before_first)
 
 
 def layer_numbers(side: Side, config: PretrainedConfig) -> list[int]:

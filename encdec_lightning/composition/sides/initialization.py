@@ -26,12 +26,14 @@ def initialized(side: Side) -> tuple[PreTrainedModel, set[str]]:
         model = random_side(side, config)
         return model, set(parameter_names(side, model)) - computed(side, model)
     model, missing = _load(side)
-    resized = side.layers is not None or side.vocabulary is not None
+    resized = any(each is not None for each in (side.layers, side.vocabulary, side.positions))
     taken = {} if resized else origins(side, model)
     if not all(taken.get(name) == name or name in missing for name in parameter_names(side, model)):
         checkpoint, model = model, random_side(side, config)
         taken = origins(side, model)
         _copy({name: checkpoint.get_parameter(own) for name, own in taken.items()}, model)
+        if side.positions is not None and side.positions_init == "last":
+            _repeat_last_position(side, checkpoint, model)
     fresh = {name for name in parameter_names(side, model) if name not in taken or taken[name] in missing}
     return model, fresh - computed(side, model)
 
@@ -83,5 +85,16 @@ def _refuse_missing(side: Side, missing: list[str]) -> None:
 
 @torch.no_grad()
 def _copy(values: dict[str, torch.Tensor], model: PreTrainedModel) -> None:
+    """Give parameters their values; a table of positions with fewer rows gives the first ones."""
     for name, value in values.items():
-        model.get_parameter(name).copy_(value)
+        own = model.get_parameter(name)
+        (own if own.shape == value.shape else own[: len(value)]).copy_(value)
+
+
+@torch.no_grad()
+def _repeat_last_position(side: Side, checkpoint: PreTrainedModel, model: PreTrainedModel) -> None:
+    """Start the rows of positions that the checkpoint lacks as its last one, unless they are computed."""
+    for name, own in origins(side, model).items():
+        table, shorter = model.get_parameter(name), checkpoint.get_parameter(own)
+        if table.shape != shorter.shape and name not in computed(side, model):
+            table[len(shorter) :].copy_(shorter[-1])

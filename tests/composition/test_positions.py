@@ -1,0 +1,67 @@
+"""Encoders with more positions than their checkpoints: short sources are read as before, long ones at all."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from encdec_lightning import Composition, UserErrors, check, compose
+from encdec_lightning.composition.architectures import ARCHITECTURES, length_limit
+
+MORE = 20
+ENCODERS = [family for family, each in ARCHITECTURES.items() if each.encodes != "no"]
+
+
+def states(model, length: int) -> torch.Tensor:
+    ids = torch.randint(5, 100, (2, length), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return model.encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+
+
+@pytest.mark.parametrize("family", ENCODERS)
+def test_every_encoder_reads_further_than_its_checkpoint(files, probe, family):
+    options = dict(dropout=0.0, encoder_bidirectional=ARCHITECTURES[family].encodes == "unmasked")
+    pair = probe.folder(family), files.gpt2
+    plain = compose(*pair, **options).eval()
+    limit = length_limit(plain.config.encoder)
+    if limit is None:
+        (problem,) = check(*pair, **options, encoder_positions=100).problems
+        assert "has no table of positions" in str(problem)
+        return
+    for start in ("random", "last"):
+        torch.manual_seed(0)
+        model = compose(*pair, **options, encoder_positions=limit + MORE, encoder_positions_init=start).eval()
+        assert length_limit(model.config.encoder) == limit + MORE
+        torch.testing.assert_close(states(model, limit), states(plain, limit))
+        assert states(model, limit + MORE).isfinite().all()
+        assert model.config.fresh_parameters == plain.config.fresh_parameters
+
+
+def test_further_rows_start_at_random_or_as_the_last(files, tmp_path):
+    plain = compose(files.bert, files.bert).encoder.embeddings.position_embeddings.weight
+    for start in ("random", "last"):
+        model = compose(files.bert, files.gpt2, encoder_positions=len(plain) + 3, encoder_positions_init=start)
+        table = model.encoder.embeddings.position_embeddings.weight
+        assert torch.equal(table[: len(plain)], plain)
+        assert all(torch.equal(row, plain[-1]) == (start == "last") for row in table[len(plain) :])
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
+    assert torch.equal(again.encoder.embeddings.position_embeddings.weight, table)
+
+
+def test_sinusoids_go_on(files, probe):
+    """What is computed is no value to repeat."""
+    model = compose(probe.folder("roformer"), files.gpt2, encoder_positions=200, encoder_positions_init="last")
+    table = model.encoder.encoder.embed_positions.weight
+    assert len(torch.unique(table, dim=0)) == 200
+
+
+def test_numbers_that_make_no_sense(files):
+    (problem,) = check(files.bert, files.gpt2, encoder_positions=30).problems
+    assert str(problem).startswith("encoder_positions is 30: the checkpoint has ")
+    with pytest.raises(UserErrors, match="without encoder_positions there are no further rows"):
+        Composition(encoder="a", decoder="b", encoder_positions_init="last")
+    with pytest.raises(UserErrors, match="without an encoder it stays None"):
+        Composition(encoder=None, decoder="b", encoder_positions=600)
+    (problem,) = check(files.bert, files.bert, "tied", encoder_positions=600).problems
+    assert problem.field == "weights" and "use untied" in str(problem)
