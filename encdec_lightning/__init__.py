@@ -12,7 +12,8 @@ The map, from left to right; each room imports only from rooms to its left:
     hparams_search/            ranges of options in, values to try out: options.py, space.py, study.py
     evaluation/                texts in, scores out: metric.py, registry.py, rouge.py, bleu.py, chrf.py, ter.py,
                                sari.py, exact_match.py, descriptive.py, words.py, sentences.py, subsequence.py,
-                               references.py, significance.py, comparison.py, baselines.py, prediction_files.py
+                               references.py, significance.py, comparison.py, extraction.py, baselines.py,
+                               prediction_files.py
     kernels/                   what torch and transformers compute slowly: attention.py, attention_interface.py,
                                packing.py, dropout.py, noise.py, cross_entropy.py, working_copy.py, stand_in.py,
                                gradients.py, onednn_linear.py, int8_linear.py, short_attention.py, spans.py,

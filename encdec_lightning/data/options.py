@@ -60,7 +60,8 @@ class Task:
     repetition, bertscore, or the dotted path of a class of your own; {name: rouge, tokenizer: unicode} gives arguments;
     null: rouge."""
     baselines: list[str] | None = None
-    """Baselines in the final table, such as lead_sentence, lead_8_words, copy; null: no baseline."""
+    """Baselines in the final table: lead_sentence, lead_2_sentences, lead_3_sentences, lead_8_words, lead_12_words,
+    copy, and oracle_1_sentence, oracle_3_sentences, which know the target; null: no baseline."""
     monitor: str = "val/loss"
     """What chooses the best checkpoint and stops early."""
     monitor_mode: Literal["min", "max"] | None = None

@@ -8,7 +8,9 @@ from dataclasses import replace
 from functools import partial
 
 from encdec_lightning.errors import UserError, did_you_mean, one_of
-from encdec_lightning.evaluation.sentences import sentence_ends
+from encdec_lightning.evaluation.extraction import greedy_oracle
+from encdec_lightning.evaluation.sentences import lines_or_sentences, sentence_ends
+from encdec_lightning.evaluation.words import Words
 from encdec_lightning.records import Prediction
 
 
@@ -27,16 +29,41 @@ def copy(source: str) -> str:
     return source
 
 
-BASELINES: dict[str, Callable[[str], str]] = {
-    "lead_sentence": lead_sentence,
-    "lead_8_words": partial(lead_words, count=8),
-    "lead_12_words": partial(lead_words, count=12),
-    "copy": copy,
+def lead_sentences(source: str, count: int) -> str:
+    """The first sentences of the source, a line each; the lines of a source of several are its sentences."""
+    return "\n".join(lines_or_sentences(source)[:count])
+
+
+def oracle_sentences(prediction: Prediction, count: int) -> str:
+    """The sentences of the source that are most like a reference, a line each: what no extract of so many can surpass.
+
+    They are chosen one by one (`greedy_oracle`), so that a better choice may exist. Where no sentence shares a word
+    with a reference it is the first one.
+    """
+    sentences = lines_or_sentences(prediction.source)
+    found = greedy_oracle(sentences, prediction.references, count, words=Words("unicode", stemmer=False))
+    return "\n".join(sentences[number] for number in found) or lead_sentence(prediction.source)
+
+
+def _of_source(predict: Callable[[str], str]) -> Callable[[Prediction], str]:
+    return lambda prediction: predict(prediction.source)
+
+
+BASELINES: dict[str, Callable[[Prediction], str]] = {
+    "lead_sentence": _of_source(lead_sentence),
+    "lead_2_sentences": _of_source(partial(lead_sentences, count=2)),
+    "lead_3_sentences": _of_source(partial(lead_sentences, count=3)),
+    "lead_8_words": _of_source(partial(lead_words, count=8)),
+    "lead_12_words": _of_source(partial(lead_words, count=12)),
+    "copy": _of_source(copy),
+    "oracle_1_sentence": partial(oracle_sentences, count=1),
+    "oracle_3_sentences": partial(oracle_sentences, count=3),
 }
+"""By name what an example would be given; its prediction is not looked at, its references are by an oracle alone."""
 
 
-def baseline(name: str) -> Callable[[str], str]:
-    """The baseline of that name, a function source -> prediction; raises `UserError` if it is unknown."""
+def baseline(name: str) -> Callable[[Prediction], str]:
+    """The baseline of that name, which gives an example's text; raises `UserError` if it is unknown."""
     if name not in BASELINES:
         expected = f"{one_of(BASELINES)}{did_you_mean(name, BASELINES)}"
         raise UserError("task.baselines", name, expected)
@@ -46,7 +73,7 @@ def baseline(name: str) -> Callable[[str], str]:
 def baseline_predictions(name: str, predictions: Sequence[Prediction]) -> list[Prediction]:
     """The same examples in the same order with the predictions of a baseline. Raises `UserError` if it is unknown."""
     predict = baseline(name)
-    return [replace(one, prediction=predict(one.source)) for one in predictions]
+    return [replace(one, prediction=predict(one)) for one in predictions]
 
 
 def permuted(predictions: Sequence[Prediction], seed: int = 0) -> list[Prediction]:

@@ -16,6 +16,12 @@ from encdec_lightning.evaluation.baselines import (
 from encdec_lightning.records import Prediction
 
 PREFIXES = [name for name in BASELINES if name.startswith("lead_") or name == "copy"]
+
+
+def by(name: str, source: str) -> str:
+    return BASELINES[name](Prediction("1", source, "a reference", "not looked at"))
+
+
 TEXTS = st.one_of(
     st.text(),
     st.lists(st.sampled_from(["Mr.", "e.g.", "Stop.", "Go!", '"Why?"', "next", "Next", "3", " \n"])).map(" ".join),
@@ -77,7 +83,7 @@ def test_lead_sentence_is_a_prefix_and_the_rest_starts_a_word(source: str) -> No
 @settings(deadline=None)
 @given(source=TEXTS)
 def test_leads_and_the_copy_are_prefixes_of_the_source_in_words(name: str, source: str) -> None:
-    words = BASELINES[name](source).split()
+    words = by(name, source).split()
     assert words == source.split()[: len(words)]
     assert words or not source.split()
 
@@ -86,15 +92,33 @@ def test_leads_and_the_copy_are_prefixes_of_the_source_in_words(name: str, sourc
 @pytest.mark.parametrize("available", [0, 1, 7, 8, 9, 12, 13, 40])
 def test_lead_words_counts_words(name: str, count: int, available: int) -> None:
     words = [f"w{i}" for i in range(available)]
-    assert BASELINES[name](" \n ".join(words)) == " ".join(words[:count])
+    assert by(name, " \n ".join(words)) == " ".join(words[:count])
 
 
 def test_copy_is_the_source_to_the_letter() -> None:
-    assert BASELINES["copy"](" a  b\n") == " a  b\n"
+    assert by("copy", " a  b\n") == " a  b\n"
 
 
 def test_baselines_by_name() -> None:
-    assert list(BASELINES) == ["lead_sentence", "lead_8_words", "lead_12_words", "copy"]
+    leads = ["lead_sentence", "lead_2_sentences", "lead_3_sentences", "lead_8_words", "lead_12_words"]
+    assert list(BASELINES) == [*leads, "copy", "oracle_1_sentence", "oracle_3_sentences"]
+
+
+def test_lead_sentences_are_lines_or_follow_the_rule():
+    assert by("lead_2_sentences", "One is. Two are! Three?") == "One is.\nTwo are!"
+    assert by("lead_3_sentences", "One. Two\n\n Three \n") == "One. Two\n\n Three"
+    assert by("lead_3_sentences", "No end") == "No end"
+
+
+def test_an_oracle_knows_the_reference():
+    source = "The sun is hot. A cat sat on it. It rained here."
+    found = [
+        BASELINES[name](Prediction("1", source, "rained; the cat sat", ""))
+        for name in ("oracle_1_sentence", "oracle_3_sentences")
+    ]
+    assert found == ["A cat sat on it.", "A cat sat on it.\nIt rained here."]
+    assert BASELINES["oracle_3_sentences"](Prediction("1", source, "nothing alike", "")) == "The sun is hot."
+    assert BASELINES["oracle_3_sentences"](Prediction("1", " ", "a", "")) == " "
 
 
 def test_baseline_predictions_change_the_prediction_alone() -> None:

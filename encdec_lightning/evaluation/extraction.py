@@ -1,0 +1,89 @@
+"""Sentences in, an extract out: the greedy oracle of Liu & Lapata (2019), and how sentences are chosen by scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from encdec_lightning.errors import require
+from encdec_lightning.evaluation.words import Words, grams
+
+Criterion = Literal["rouge2", "rouge1+rouge2"]
+"""The paper's (section 4.2), and that of its released code."""
+SIZES: dict[Criterion, tuple[int, ...]] = {"rouge2": (2,), "rouge1+rouge2": (1, 2)}
+"""The words of an n-gram, by criterion."""
+
+Grams = list[set[tuple[str, ...]]]
+
+
+def greedy_oracle(
+    sentences: Sequence[str],
+    references: Sequence[str],
+    most: int = 3,
+    criterion: Criterion = "rouge1+rouge2",
+    words: Words | None = None,
+) -> list[int]:
+    """The numbers of the sentences that together are most like a reference, in their order, at most `most`.
+
+    One sentence after another is added, whichever raises the criterion most, until none does: the F1 of n-grams, each
+    of which counts once, and of several references the best one. Of two that are alike it is the first. The result is
+    empty where no sentence shares a word (two, with `rouge2`) with a reference. Raises `UserErrors`.
+    """
+    require(
+        ("most", most, most >= 1, "it must be at least 1"),
+        ("criterion", criterion, criterion in get_args(Criterion), f"it must be one of {', '.join(SIZES)}"),
+    )
+    split = words or Words(stemmer=False)
+    wanted = [_grams(split.tokenize(each), criterion) for each in references]
+    left = {number: _grams(split.tokenize(each), criterion) for number, each in enumerate(sentences)}
+    chosen: list[int] = []
+    held: Grams = [set() for _ in SIZES[criterion]]
+    best = 0.0
+    while left and len(chosen) < most:
+        found, number = max((_likeness(held, own, wanted), -number) for number, own in left.items())
+        if found <= best:
+            break
+        best = found
+        chosen.append(-number)
+        held = [one | other for one, other in zip(held, left.pop(-number), strict=True)]
+    return sorted(chosen)
+
+
+def choose(sentences: Sequence[str], scores: Sequence[float], most: int, block_trigrams: bool = True) -> list[int]:
+    """The numbers of the sentences with the highest scores, at most `most`, in the order of the text.
+
+    With `block_trigrams` a sentence that shares three words in a row with one that has been chosen is passed over (Liu
+    & Lapata, section 3.3). Words are what white space separates, in lower case. Raises `UserErrors`.
+    """
+    require(
+        ("most", most, most >= 1, "it must be at least 1"),
+        ("scores", len(scores), len(scores) == len(sentences), f"there are {len(sentences)} sentences"),
+    )
+    chosen: list[int] = []
+    seen: set[tuple[str, ...]] = set()
+    for number in sorted(range(len(sentences)), key=lambda each: -scores[each]):
+        own = set(grams(sentences[number].lower().split(), 3)) if block_trigrams else set()
+        if seen.isdisjoint(own):
+            chosen.append(number)
+            seen |= own
+            if len(chosen) == most:
+                break
+    return sorted(chosen)
+
+
+def _grams(words: Sequence[str], criterion: Criterion) -> Grams:
+    return [set(grams(words, size)) for size in SIZES[criterion]]
+
+
+def _likeness(held: Grams, own: Grams, references: Sequence[Grams]) -> float:
+    """The criterion's value for what is held and a sentence more: the sum of F1 over sizes, of the best reference."""
+    new = [each - before for before, each in zip(held, own, strict=True)]
+    sizes = [len(before) + len(more) for before, more in zip(held, new, strict=True)]
+    values = []
+    for reference in references:
+        value = 0.0
+        for before, more, size, wanted in zip(held, new, sizes, reference, strict=True):
+            hits = len(wanted & before) + len(wanted & more)
+            value += 2 * hits / (size + len(wanted)) if hits else 0.0
+        values.append(value)
+    return max(values)
