@@ -20,6 +20,7 @@ from typing import Any
 
 import lightning
 import torch
+from filelock import FileLock
 from ngrams import ngram_perplexities
 from small_models import FAMILIES, Family, new_model
 from text import Text, collect, task_texts
@@ -31,7 +32,7 @@ from encdec_lightning.progress import Progress
 from encdec_lightning.training.product_speeds import faster_precision, processor
 
 RESULTS = Path(__file__).with_name("pretraining.json")
-TOKENS, BATCH_TOKENS, LONGEST = 8_000_000, 4096, 256
+TOKENS, BATCH_TOKENS, LONGEST = 3_000_000, 4096, 256
 """Tokens in all and in each update, padding not counted; tokens of a text that are read."""
 LEARNING_RATE, WARMUP, WEIGHT_DECAY, BETAS, CLIP = 1e-3, 0.1, 0.01, (0.9, 0.98), 1.0
 EVERY = 200
@@ -136,7 +137,7 @@ def pretrain(name: str, text: Text, tokens: int) -> dict[str, Any]:
     fabric = lightning.Fabric(accelerator="cpu", devices=1, precision=precision)
     lightning.seed_everything(1, verbose=False)
     model = new_model(name, tokenizer)
-    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, betas=BETAS, weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True)
     warmup = round(WARMUP * len(plan))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warmup, (len(plan) - step) / (len(plan) - warmup))
@@ -203,8 +204,9 @@ def main() -> None:
         if not given.families and (cache_folder() / "checkpoints" / f"miniature--{name}" / "config.json").exists():
             continue
         found = pretrain(name, text, given.tokens)
-        results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        RESULTS.write_text(json.dumps(results | {name: found}, indent=1) + "\n")
+        with FileLock(cache_folder() / "pretraining.lock"):
+            results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+            RESULTS.write_text(json.dumps(results | {name: found}, indent=1) + "\n")
         print(name, found, flush=True)
 
 
