@@ -61,6 +61,8 @@ def folder(files: tiny.Files, in_tmp: Path) -> Path:
         tiny.write_rows(in_tmp / f"{name}.jsonl", tiny.pairs(count))
     AutoTokenizer.from_pretrained(files.bert).save_pretrained(in_tmp / "vocabulary")
     (in_tmp / "sources.txt").write_text("The matrix is given.\nThe path is read.\n", encoding="utf-8")
+    for name in ("cnndm.candidate", "cnndm.gold"):
+        (in_tmp / name).write_text("the matrix is given<q>it is old\nthe path is read\n", encoding="utf-8")
     for block in blocks("yaml", ROOT / "README.md"):
         preset = in_tmp / block.splitlines()[0].removeprefix("# ")
         preset.parent.mkdir(parents=True)

@@ -21,7 +21,7 @@ LEGEND = (
     "Below a score: how far it is above {}, with the 95% interval of the paired bootstrap, and p of approximate"
     " randomization, corrected for the number of comparisons (Holm)."
 )
-FILES = ("references", "sources", "metrics")
+FILES = ("references", "sources", "sentence_mark", "metrics")
 OTHER = ("prompt", "source_language", "target_language", "dtype")
 ACTING = ("task", "data", "generation", "folder")
 """The nodes and options that act where another model is scored."""
@@ -32,6 +32,7 @@ NAMED = {
     "predictions": "instead of run=: files of predictions, with commas; each is compared with the first",
     "references": "the files of plain text's references, with commas",
     "sources": "the file of plain text's sources, which SARI needs",
+    "sentence_mark": "what stands between the sentences in these files, such as <q> in PreSumm's",
     "metrics": "for predictions=, such as [rouge,chrf] (default: rouge)",
     "model": "instead of run=: a Hub id or the folder of any model that writes texts; task= says on what",
     "prompt": "what model= reads, such as 'summarize: {source}' (default: {source} alone)",
@@ -86,7 +87,7 @@ def _score_files(given: dict[str, str], options: dict[str, str], mistakes: list[
     files = {}
     for name in given["predictions"].split(","):
         try:
-            files[name] = read_predictions(Path(name), references, sources)
+            files[name] = read_predictions(Path(name), references, sources, given.get("sentence_mark"))
         except UserError as mistake:
             found.append(mistake)
     if found:

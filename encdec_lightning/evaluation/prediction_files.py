@@ -16,13 +16,34 @@ READ = ("source", "document", "input", "text")
 """Names that a record's fields have in files from elsewhere; the first one that is there is taken."""
 
 
-def read_predictions(path: Path, references: Sequence[Path] = (), sources: Path | None = None) -> list[Prediction]:
-    """The predictions of a file.
+def read_predictions(
+    path: Path, references: Sequence[Path] = (), sources: Path | None = None, sentence_mark: str | None = None
+) -> list[Prediction]:
+    """The predictions of a file; where a sentence mark is given, their sentences are lines.
 
     `.jsonl` has a record a line, `.json` a list of records, or of pairs of target and prediction; any other file a text
     a line, whose references (one file for each) and sources are in files of as many lines. A record without an id has
     its number. Raises `UserError` for an empty file, and naming the line that is no prediction.
     """
+    found = _read(path, references, sources)
+    if sentence_mark is None:
+        return found
+    if not sentence_mark.strip():
+        raise UserError("sentence_mark", sentence_mark, "it must be a text between sentences, such as <q>")
+
+    def lines(text: str) -> str:
+        return "\n".join(each.strip() for each in text.split(sentence_mark))
+
+    return [
+        Prediction(
+            each.id, lines(each.source), lines(each.reference), lines(each.prediction),
+            tuple(map(lines, each.other_references)),
+        )
+        for each in found
+    ]  # fmt: skip
+
+
+def _read(path: Path, references: Sequence[Path], sources: Path | None) -> list[Prediction]:
     option = "predictions"
     if path.suffix == ".jsonl":
         records = [_parsed(option, path, number, line) for number, line in _lines(option, path) if line.strip()]

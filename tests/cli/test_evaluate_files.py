@@ -57,6 +57,28 @@ def test_plain_text_with_several_references_and_sources(in_tmp):
     assert found == [Prediction("1", "x", "1", "a", ("3",)), Prediction("2", "y", "2", "b", ("4",))]
 
 
+def test_files_in_the_layout_of_presumm(in_tmp, capsys):
+    """A line a text, `<q>` between its sentences; the paper's ROUGE-L is that of whole summaries, rougeLsum."""
+    Path("x.candidate").write_text("the cat sat on a mat<q>it rained\na dog ran\n")
+    Path("x.gold").write_text("it rained all day<q>a cat sat on the mat\nthe dog ran<q>it barked\n")
+    arguments = ["predictions=x.candidate", "references=x.gold"]
+    types = "metrics=[{name: rouge, types: [rouge1, rouge2, rougeL, rougeLsum]}]"
+    assert main([*arguments, types, "sentence_mark=<q>"]) == 0
+    marked = capsys.readouterr().out
+    lines = [("the cat sat on a mat\nit rained", "it rained all day\na cat sat on the mat"),
+             ("a dog ran", "the dog ran\nit barked")]  # fmt: skip
+    expected = [Prediction(str(number), "", right, own) for number, (own, right) in enumerate(lines, start=1)]
+    assert read_predictions(Path("x.candidate"), [Path("x.gold")], sentence_mark="<q>") == expected
+    values = score(expected, load_metric({"name": "rouge", "types": ["rougeLsum"]}))
+    assert f"{values['rougeLsum'].value:.2f}" in marked or f"{values['rougeLsum'].value:.1f}" in marked
+    assert main([*arguments, types]) == 0
+    assert capsys.readouterr().out != marked
+    assert main([*arguments, "sentence_mark= "]) == 2
+    assert "sentence_mark is ' '" in capsys.readouterr().err
+    assert main(["run=x", "sentence_mark=<q>"]) == 2
+    assert "it acts with predictions= alone" in capsys.readouterr().err
+
+
 def test_scores_and_differences_are_shown(own, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     (other := Run("other")).write_predictions([replace(each, prediction="nothing") for each in FOUND])
