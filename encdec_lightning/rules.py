@@ -117,14 +117,6 @@ def _schedule_ends(config: Config) -> Iterator[UserError]:
         yield UserError("training.schedule", name, expected)
 
 
-@_reads("model.encoder", "training")
-def _of_the_encoder(config: Config) -> Iterator[UserError]:
-    for option in ("encoder_learning_rate", "encoder_warmup_steps"):
-        value = getattr(config.training, option)
-        if value is not None and (config.model.reads_prefix or config.training.freeze == "encoder"):
-            yield UserError(f"training.{option}", value, "no encoder is trained; leave it away")
-
-
 @_reads("task.monitor", "task.validation_generate")
 def _monitored(config: Config) -> Iterator[UserError]:
     monitor = config.task.monitor

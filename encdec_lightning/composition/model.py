@@ -96,7 +96,7 @@ class EncoderDecoder(ComposedModel, EncoderDecoderModel):  # type: ignore[misc]
         """
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
-        if encoder_outputs is None and input_ids is not None:
+        if encoder_outputs is None:
             kwargs = self._segments(input_ids, kwargs)
         output = super().forward(
             input_ids=input_ids,
@@ -117,15 +117,17 @@ class EncoderDecoder(ComposedModel, EncoderDecoderModel):  # type: ignore[misc]
 
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         """As transformers', with the source's segments where the model has them."""
-        ids = kwargs.get("input_ids") if inputs is None else inputs
-        if ids is not None and kwargs.get("encoder_outputs") is None:
-            kwargs = self._segments(ids, kwargs)
+        if kwargs.get("encoder_outputs") is None:
+            kwargs = self._segments(kwargs.get("input_ids") if inputs is None else inputs, kwargs)
         return super().generate(inputs, *args, **kwargs)
 
-    def _segments(self, ids: Tensor, given: dict[str, Any]) -> dict[str, Any]:
+    def _segments(self, ids: Tensor | None, given: dict[str, Any]) -> dict[str, Any]:
         """The arguments of a call, with the segments of its source (B, S) if the model has them and none are given."""
-        if self.config.composition.get("encoder_segments", "first") == "first" or "token_type_ids" in given:
+        intervals = self.config.composition.get("encoder_segments", "first") == "interval"
+        if not intervals or given.get("token_type_ids") is not None:
             return given
+        if ids is None:
+            raise ValueError("segments follow from input_ids: give these, or token_type_ids beside inputs_embeds")
         end = getattr(self.config, "sentence_end_id", None)
         if end is None and not ids.is_meta:  # ids of the meta device have sizes alone
             raise ValueError("the model does not know which token ends a sentence: call tokenizers.configure(model)")
@@ -241,14 +243,17 @@ def _ties_everything(config: EncoderDecoderConfig, folder: str) -> bool:
 def interval_segments(ids: Tensor, end: int, positions: Tensor | None = None) -> Tensor:
     """Segments 0 and 1 in turn (B, S), sentence by sentence; `end` is the token that ends one (Liu & Lapata, 3.1).
 
-    With `positions` (B, S) examples may lie side by side in a row: each begins at position 0, with segment 0.
+    With `positions` (B, S) examples may lie side by side in a row: one begins, with segment 0, where a position does
+    not follow the one before. Families count from 0 or from a number above their padding token.
     """
     ended = (ids == end).long()
     before = ended.cumsum(1) - ended
     if positions is not None:
-        first = (positions == 0).long().cumsum(1) - 1  # the number of a token's example in its row
-        starts = torch.zeros_like(before).scatter_reduce_(1, first.clamp(min=0), before, "amin", include_self=False)
-        before = before - starts.gather(1, first.clamp(min=0))
+        begins = torch.ones_like(positions)
+        begins[:, 1:] = positions[:, 1:] != positions[:, :-1] + 1
+        first = begins.cumsum(1) - 1  # the number of a token's example in its row
+        starts = torch.zeros_like(before).scatter_reduce_(1, first, before, "amin", include_self=False)
+        before = before - starts.gather(1, first)
     return before % 2
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -89,8 +88,8 @@ class Composition:
     """Take the causal mask off an encoder whose family reads left to right only, such as gpt2 or llama."""
     encoder_sentences: str | None = None
     """Mark the sentences of a source: the tokenizer's start token before each, its end token after each (Liu & Lapata,
-    section 3.1). `lines`: each line of the text is a sentence. A language's code (en, de, ...): texts are split by its
-    rules. null: the two tokens stand around the whole text."""
+    section 3.1). `lines`: each line of the text is a sentence. A language's code (en, de, fr, ...): texts are split by
+    its rules. null: the two tokens stand around the whole text."""
     encoder_segments: Segments = "first"
     """The encoder's segment embeddings: the first for every token; or interval, the first and the second in turn from
     sentence to sentence, which needs `encoder_sentences`."""
@@ -133,16 +132,22 @@ class Composition:
             ("dropout", self.dropout, self.dropout is None or 0 <= self.dropout < 1, "it must lie in [0, 1)"),
         )
         rule, interval = self.encoder_sentences, self.encoder_segments == "interval"
-        is_rule = rule is None or rule == LINES or re.fullmatch("[a-z]{2,3}", rule) is not None
+        known = f"{LINES}, null, or a language that has rules: {', '.join(LANGUAGES)}"
         marks = "it needs encoder_sentences, which says where a sentence ends"
         require(
-            ("encoder_sentences", rule, is_rule, f"it must be {LINES}, a language's code such as en, or null"),
+            ("encoder_sentences", rule, rule in (None, LINES, *LANGUAGES), f"it must be {known}"),
             ("encoder_segments", self.encoder_segments, rule is not None or not interval, marks),
             (
                 "encoder_positions_init",
                 self.encoder_positions_init,
                 self.encoder_positions is not None or self.encoder_positions_init == "random",
                 "without encoder_positions there are no further rows; leave it away",
+            ),
+            (
+                "encoder_positions_init",
+                self.encoder_positions_init,
+                self.encoder_init in ("pretrained", "embeddings") or self.encoder_positions_init == "random",
+                f"with encoder_init {self.encoder_init} all rows start at random; leave it away",
             ),
         )
         if self.decoder_embeddings_init == "encoder" and not self.reads_prefix:
@@ -223,6 +228,11 @@ class Composition:
         return name, value, value is None or value >= 1, expected
 
 
+LANGUAGES = (
+    *("am", "ar", "bg", "bn", "ca", "da", "de", "el", "en", "es", "fi", "fr", "gu", "hi", "hy", "it", "ja", "kk", "kn"),
+    *("ml", "mr", "my", "nl", "pa", "pl", "pt", "ru", "sk", "ta", "te", "uk"),
+)
+"""Those for which sentencex has rules; for others it would take English ones without a word."""
 LINES = "lines"
 """The value of `encoder_sentences` for texts with a sentence on each line."""
 OF_BOTH = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from encdec_lightning.composition.checkpoints import load_config
-from encdec_lightning.composition.options import Composition
+from encdec_lightning.composition.options import OF_BOTH, Composition
 from encdec_lightning.composition.sides.config import side_config
 
 
@@ -55,6 +55,8 @@ _WORDS = {"bert": 28_996, "roberta": 50_265, "gpt2": 50_257}
 def paper_row(composition: Composition) -> PaperRow | None:
     """The row of table 1 that a composition is, at any size; None where the paper has no such row."""
     if composition.encoder_layers is not None or composition.decoder_layers is not None:
+        return None
+    if any(getattr(composition, name) != getattr(Composition, name) for name in OF_BOTH):
         return None
     if not composition.reads_prefix and composition.cross_attention_init == "self_attention":
         return None

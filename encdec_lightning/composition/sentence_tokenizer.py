@@ -40,9 +40,14 @@ class SentenceTokenizer:
         return [self._joined([next(encoded) for _ in sentences]) for sentences in split]
 
     def cut(self, ids: Ids, max_length: int) -> Ids:
-        """The first ids, as many as fit with the end token; a last sentence of which no word fits is left out."""
+        """The first ids, as many as fit with the end token; a last sentence of which no word fits is left out.
+
+        Fewer than three hold no word: then the two tokens alone are left.
+        """
         if len(ids) <= max_length:
             return ids
+        if max_length < 3:
+            return np.concatenate([self.prefix, self.suffix])
         kept = ids[: max_length - 1]
         if kept[-1] == self.prefix[0]:
             kept = kept[:-1]

@@ -35,7 +35,7 @@ def lead_sentences(source: str, count: int) -> str:
 
 
 def oracle_sentences(prediction: Prediction, count: int) -> str:
-    """The sentences of the source that are most like a reference, a line each: what no extract of so many can surpass.
+    """The sentences of the source that are most like a reference, a line each: about what an extract can reach.
 
     They are chosen one by one (`greedy_oracle`), so that a better choice may exist. Where no sentence shares a word
     with a reference it is the first one.

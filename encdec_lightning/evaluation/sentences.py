@@ -25,8 +25,8 @@ def sentences(text: str) -> list[str]:
 
 
 def lines_or_sentences(text: str) -> list[str]:
-    """The lines of a text of several, else its sentences."""
-    lines = text.strip().splitlines()
+    """The lines of a text of several, blank ones left out, else its sentences."""
+    lines = [line for line in text.splitlines() if line.strip()]
     return lines if len(lines) > 1 else sentences(text)
 
 

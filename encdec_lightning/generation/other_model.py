@@ -56,6 +56,11 @@ class OtherModel:
         if causal and _is_for_encoding(config):
             expected = f"its architecture {config.architectures[0]} is an encoder's: it has not learned to write texts"
             raise UserError(FIELD, checkpoint, expected)
+        if getattr(config, "composition", {}).get("encoder_sentences") is not None:
+            expected = (
+                "it reads marked sentences, which its tokenizer does not make: score it with run=, by its run's folder"
+            )
+            raise UserError(FIELD, checkpoint, expected)
         tokenizer = load_tokenizer(FIELD, checkpoint)
         _check_reading(tokenizer, reading)
         _check_length(config, reading)

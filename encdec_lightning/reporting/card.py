@@ -148,6 +148,18 @@ def _scores(task: Task, metrics: dict[str, Any]) -> str:
     return "\n\n".join([f"{tested}{control}.", "\n".join(lines), "\n".join(signatures)])
 
 
+def _other_rates(training: Training) -> list[str]:
+    """What not all parameters have in common, in words."""
+    told = []
+    if training.encoder_learning_rate is not None or training.encoder_warmup_steps is not None:
+        rate = training.encoder_learning_rate or training.learning_rate
+        warmup = training.warmup_steps if training.encoder_warmup_steps is None else training.encoder_warmup_steps
+        told.append(f"the encoder's learning rate {rate:g}, {warmup:,} steps of warm-up")
+    if training.fresh_learning_rate is not None:
+        told.append(f"learning rate {training.fresh_learning_rate:g} of what started at random")
+    return told
+
+
 def _training(config: dict[str, Any], task: Task, metrics: dict[str, Any]) -> str:
     training = Training.of(config["training"])
     lines = []
@@ -164,6 +176,7 @@ def _training(config: dict[str, Any], task: Task, metrics: dict[str, Any]) -> st
         *([f"{metrics['train/examples']:,} examples read"] if "train/examples" in metrics else []),
         f"learning rate {training.learning_rate:g}, schedule {training.schedule}, {training.warmup_steps:,} steps of "
         f"warm-up, weight decay {training.weight_decay:g}, label smoothing {training.label_smoothing:g}",
+        *_other_rates(training),
         f"seed {config['seed']}",
         *([f"precision {metrics['train/precision']}"] if "train/precision" in metrics else []),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from encdec_lightning.composition.architectures import architecture_of
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.composition.lora import factors, is_factor
 from encdec_lightning.composition.sides.cross_attention import joins_sides
@@ -32,10 +33,25 @@ def freeze(model: ComposedModel, part: Freeze | None) -> None:
     chosen = _chosen(model, part, fresh)
     for name, parameter in named.items():
         parameter.requires_grad_(id(parameter) not in untouched and chosen(name))
+    _check_positions(model)
     if not any(parameter.requires_grad for parameter in named.values()):
         merged = part == "all_but_cross_attention" and model.composition.cross_attention_kind == "merged"
         why = "merged attention has no parameter of its own, so " if merged else ""
         raise UserError("training.freeze", part, f"{why}nothing would be left to train")
+
+
+def _check_positions(model: ComposedModel) -> None:
+    """Raise `UserError` where the encoder has further positions at random that would never learn."""
+    composition = model.composition
+    if composition.encoder_positions is None or composition.encoder_positions_init != "random":
+        return
+    encoder = model.sides["encoder"]
+    rows = int(getattr(encoder.config, architecture_of(encoder.config).positions or ""))
+    fixed = untrainable(composition.sides[0], encoder)
+    for name, each in encoder.named_parameters():
+        if "position" in name and len(each) == rows and name not in fixed and not each.requires_grad:
+            expected = "the further rows are not trained, so that they would stay at random; use last"
+            raise UserError("model.encoder_positions_init", "random", expected)
 
 
 def _chosen(model: ComposedModel, part: Freeze | None, fresh: set[int]) -> Callable[[str], bool]:

@@ -32,27 +32,32 @@ def parameter_groups(model: PreTrainedModel, training: Training, fresh: Iterable
     optimizer over groups does what Liu & Lapata's two do (section 3.2), for its state is each parameter's own. Raises
     `UserError` where an option of the encoder is given and no encoder is trained.
     """
+    check_encoder_is_trained(model, training)
     started_at_random = set(fresh)
     groups: dict[tuple[float, float, int], list[torch.nn.Parameter]] = {}
-    of_encoder = 0
     for name, parameter in model.named_parameters():  # each Parameter object once, the encoder's first
         if not parameter.requires_grad:
             continue
         rate = training.fresh_learning_rate if name in started_at_random else None
         warmup = None
         if name.startswith("encoder."):
-            of_encoder += 1
             rate, warmup = rate or training.encoder_learning_rate, training.encoder_warmup_steps
         decay = training.weight_decay if parameter.ndim > 1 else 0.0
         kind = rate or training.learning_rate, decay, training.warmup_steps if warmup is None else warmup
         groups.setdefault(kind, []).append(parameter)
-    for option in ("encoder_learning_rate", "encoder_warmup_steps"):
-        if getattr(training, option) is not None and not of_encoder:
-            raise UserError(f"training.{option}", getattr(training, option), "no encoder is trained; leave it away")
     return [
         {"params": members, "lr": rate, "weight_decay": decay, "warmup_steps": warmup}
         for (rate, decay, warmup), members in groups.items()
     ]
+
+
+def check_encoder_is_trained(model: PreTrainedModel, training: Training) -> None:
+    """Raise `UserError` where an option of the encoder is given and none of its parameters is trained."""
+    for option in ("encoder_learning_rate", "encoder_warmup_steps"):
+        value = getattr(training, option)
+        trained = (each.requires_grad for name, each in model.named_parameters() if name.startswith("encoder."))
+        if value is not None and not any(trained):
+            raise UserError(f"training.{option}", value, "no encoder is trained; leave it away")
 
 
 def clip(

@@ -26,7 +26,7 @@ LEVEL = 0.05
 Point = dict[str, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Claim:
     """That the row `more` scores more than the row `less`."""
 
@@ -34,6 +34,7 @@ class Claim:
     block: str
     more: Point
     less: Point
+    """The options of the block's axes, none where it has seeds alone."""
     other_block: str | None = None
     """Where the row `less` is, if it is not in the same block."""
 
@@ -46,7 +47,8 @@ class Finding:
     seeds: dict[str, float]
     """The difference of each seed."""
     value: float
-    """The difference of the means over seeds, in points of the score."""
+    """The difference, in points of the score, of what both rows' statistics make that are averaged over seeds; of BLEU
+    that is not quite the difference of means."""
     low: float
     high: float
     p: float
@@ -55,6 +57,8 @@ class Finding:
     def verdict(self, corrected: float) -> str:
         """In words, with the p-value that was corrected."""
         signs = {value > 0 for value in self.seeds.values()}
+        if len(self.seeds) < 2:
+            return "one seed alone"
         if corrected >= LEVEL or len(signs) > 1:
             return "too small to tell"
         return "holds" if self.value > 0 else "the contrary holds"
@@ -93,7 +97,7 @@ def claims() -> Iterator[Claim]:
         yield Claim(f"Pretrained {other} help", "summarization", shared, lacking, "parts")
     embedded = shared | {"ablation": "embeddings_only"}
     yield Claim("Pretrained embeddings alone help", "parts", embedded, {"variant": "rnd2rnd"}, "summarization")
-    yield Claim("A new vocabulary hurts", "summarization", shared, shared, "new-vocabulary")
+    yield Claim("A new vocabulary hurts", "summarization", shared, {}, "new-vocabulary")
 
 
 def found(claim: Claim, folder: Path = RESULTS) -> Finding | None:
@@ -120,8 +124,11 @@ def found(claim: Claim, folder: Path = RESULTS) -> Finding | None:
 
 
 def _of(block: str, point: Point, folder: Path) -> dict[str, Result]:
-    """A row's runs by their seeds."""
-    return {each.point["seed"]: each for each in read(block, folder) if _without_seed(each) == point}
+    """A row's runs by their seeds; raises `ValueError` where they have several settings."""
+    found = {each.point["seed"]: each for each in read(block, folder) if _without_seed(each) == point}
+    if len({each.setting for each in found.values()}) > 1:
+        raise ValueError(f"{block} {point}: its runs have several settings; remove the lines of the older one")
+    return found
 
 
 def _without_seed(result: Result) -> Point:
@@ -140,8 +147,12 @@ def table(findings: list[Finding]) -> str:
 
 def main() -> None:
     """Print the table of the claims that have runs."""
-    told = [finding for claim in claims() if (finding := found(claim)) is not None]
+    every = {claim: found(claim) for claim in claims()}
+    told = [finding for finding in every.values() if finding is not None]
     print(table(told) if told else "There are no results yet: run.py makes them.")
+    for claim, finding in every.items():
+        if finding is None:
+            print(f"No runs yet: {claim.text} ({claim.block}).")
 
 
 if __name__ == "__main__":

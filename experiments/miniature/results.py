@@ -6,11 +6,13 @@ the order of the examples' ids. With these, tests of differences need neither th
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +41,11 @@ class Result:
     metrics: list[str]
     test: str
     """The fingerprint of the test set."""
+    setting: str
+    """A hash of the run's options without its seed and name: that of the runs which may stand in one row."""
     precision: str
     processor: str
+    """Of the machine that wrote this down, which is the one that ran where run.py does it."""
 
 
 def keep(block: str, runs: Path, folder: Path = RESULTS, drop_weights: bool = False) -> list[Result]:
@@ -80,7 +85,7 @@ def statistics(block: str, result: Result, metric: str, folder: Path = RESULTS) 
 
 
 def point_of(label: str) -> dict[str, str]:
-    """The options of a run's label, such as `variant=bert2bert, decoder_layers=[2,4], seed=1`."""
+    """The options of a run's label, such as `variant=bert2bert, decoder_layers=[2,4], seed=1`: its sweep's axes."""
     return dict(part.split("=", 1) for part in re.split(r", (?=\w+=)", label))
 
 
@@ -95,9 +100,15 @@ def _result(run: Run) -> Result:
         costs={name: round(metrics[name], 1) for name in COSTS if name in metrics},
         metrics=config["task"]["metrics"],
         test=metrics["data/test_fingerprint"],
+        setting=_setting(config),
         precision=metrics["train/precision"],
         processor=processor(),
     )
+
+
+def _setting(config: dict[str, Any]) -> str:
+    kept = {name: value for name, value in config.items() if name not in ("seed", "name", "folder", "logger", "export")}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _statistics(run: Run) -> dict[str, NDArray[np.float32]]:

@@ -8,6 +8,7 @@ which findings.py tests the paper's claims; `encdec-report runs/miniature-<block
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from results import RESULTS, keep
 
+AXIS = re.compile(r",(?![^\[]*\])")
 PRESETS = Path(__file__).parent / "presets"
 ROWS = ("rnd2rnd", "bert2rnd", "rnd2bert", "bert2bert", "bertshare")
 ROBERTA = ("robertashare", "roberta2gpt")
@@ -24,11 +26,21 @@ GPT = ("gpt", "rnd2gpt", "bert2gpt")
 
 @dataclass(frozen=True)
 class Block:
-    """Options of a sweep; those with commas are its axes."""
+    """Options of a sweep."""
 
     task: str
     options: tuple[str, ...]
     seeds: int = 3
+
+    @property
+    def axes(self) -> list[str]:
+        """Those that have several values, which stand between commas outside brackets."""
+        return [each for each in self.options if AXIS.search(each)]
+
+    @property
+    def fixed(self) -> list[str]:
+        """Those that all points have."""
+        return [each for each in self.options if not AXIS.search(each)]
 
 
 def variants(*rows: str) -> str:

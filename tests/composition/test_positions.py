@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from encdec_lightning import Composition, UserErrors, check, compose
+from encdec_lightning import Composition, UserError, UserErrors, check, compose
 from encdec_lightning.composition.architectures import ARCHITECTURES, length_limit
+from encdec_lightning.training.freezing import freeze
+from encdec_lightning.training.lora import add_lora
+from encdec_lightning.training.options import Lora
 
 MORE = 20
 ENCODERS = [family for family, each in ARCHITECTURES.items() if each.encodes != "no"]
@@ -61,7 +64,25 @@ def test_numbers_that_make_no_sense(files):
     assert str(problem).startswith("encoder_positions is 30: the checkpoint has ")
     with pytest.raises(UserErrors, match="without encoder_positions there are no further rows"):
         Composition(encoder="a", decoder="b", encoder_positions_init="last")
+    with pytest.raises(UserErrors, match="with encoder_init layers all rows start at random"):
+        Composition(encoder="a", decoder="b", encoder_positions=9, encoder_init="layers", encoder_positions_init="last")
     with pytest.raises(UserErrors, match="without an encoder it stays None"):
         Composition(encoder=None, decoder="b", encoder_positions=600)
     (problem,) = check(files.bert, files.bert, "tied", encoder_positions=600).problems
     assert problem.field == "weights" and "use untied" in str(problem)
+
+
+@pytest.mark.parametrize("part", ["pretrained", "encoder", "all_but_cross_attention"])
+def test_rows_at_random_that_would_never_learn_are_refused(files, part):
+    model = compose(files.bert, files.gpt2, encoder_positions=90)
+    with pytest.raises(UserError, match="they would stay at random; use last"):
+        freeze(model, part)
+    freeze(model, "decoder")
+    freeze(compose(files.bert, files.gpt2, encoder_positions=90, encoder_positions_init="last"), part)
+
+
+def test_lora_leaves_no_rows_at_random(files):
+    model = compose(files.bert, files.gpt2, encoder_positions=90)
+    add_lora(model, Lora(rank=2))
+    with pytest.raises(UserError, match="they would stay at random; use last"):
+        freeze(model, None)

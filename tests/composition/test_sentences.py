@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import RobertaModel
 
 from encdec_lightning import Composition, Generation, Tokenizers, UserError, UserErrors, check, compose, generate
 from encdec_lightning.cli.check import main as inspect
@@ -19,9 +22,11 @@ from encdec_lightning.cli.evaluate import main as evaluate
 from encdec_lightning.cli.predict import main as predict
 from encdec_lightning.cli.train import main as train
 from encdec_lightning.composition.model import interval_segments
+from encdec_lightning.composition.paper import paper_row
 from encdec_lightning.composition.sentence_tokenizer import SentenceTokenizer, split_sentences
 from encdec_lightning.data.batches.batch import Batch, collate
 from encdec_lightning.data.examples.examples import tokenize
+from encdec_lightning.generation.other_model import OtherModel, Reading
 from encdec_lightning.records import Pair
 from encdec_lightning.run import Run
 from encdec_lightning.training.loss import TrainingLoss, token_losses
@@ -55,6 +60,11 @@ def test_tokens_that_a_text_spells_out_are_no_marks():
     start, end = plain.cls_token_id, plain.sep_token_id
     assert (ids == start).sum() == (ids == end).sum() == 2
     assert (ids == plain.unk_token_id).sum() >= 2
+
+
+def test_a_limit_that_holds_no_word():
+    (ids,) = tokenizer_of()([TEXTS[0]])
+    assert tokenizer_of().cut(ids, 2).tolist() == [ids[0], ids[-1]]
 
 
 def test_a_text_without_words_has_the_two_tokens_alone():
@@ -109,10 +119,23 @@ def a_batch(tokenizers: Tokenizers) -> Batch:
     return collate(tokenize(pairs, tokenizers, 30, 9), range(3), tokenizers, 9)
 
 
-@pytest.mark.parametrize("weights", ["untied", "tied"])
-def test_training_generation_and_transformers_see_the_same_segments(files, tokenizers, weights):
+@pytest.fixture(scope="module")
+def with_segments(files: tiny.Files, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A RoBERTa with two segments, which counts positions from above its padding token."""
+    folder = tmp_path_factory.mktemp("segments")
+    shutil.copytree(files.roberta, folder, dirs_exist_ok=True)
+    config = tiny.config("roberta", len(tiny.byte_pairs(roberta=True)))
+    config.type_vocab_size = 2
+    RobertaModel(config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(("family", "weights"), [("bert", "untied"), ("bert", "tied"), ("roberta", "tied")])
+def test_training_generation_and_transformers_see_the_same_segments(files, with_segments, family, weights):
     torch.manual_seed(0)
-    model = compose(files.bert, files.bert, weights, **MARKED, dropout=0.0, tokenizers=tokenizers)
+    checkpoint = files.bert if family == "bert" else with_segments
+    tokenizers = Tokenizers.from_pretrained(checkpoint, sentences="en")
+    model = compose(checkpoint, checkpoint, weights, **MARKED, dropout=0.0, tokenizers=tokenizers)
     with torch.no_grad():  # so that a segment shows
         model.encoder.embeddings.token_type_embeddings.weight[1].add_(2.0)
     batch = a_batch(tokenizers)
@@ -129,6 +152,12 @@ def test_training_generation_and_transformers_see_the_same_segments(files, token
     states = model.encoder(batch.source_ids, batch.source_mask, token_type_ids=types)
     given_states = model(**{**inputs, "input_ids": None}, encoder_outputs=states).logits
     torch.testing.assert_close(logits, given_states)
+    for types_of_nobody in (None, types):
+        torch.testing.assert_close(logits, model(**inputs, token_type_ids=types_of_nobody).logits)
+    embedded = {**inputs, "input_ids": None, "inputs_embeds": model.get_input_embeddings()(batch.source_ids)}
+    with pytest.raises(ValueError, match="give these, or token_type_ids"):
+        model(**embedded)
+    torch.testing.assert_close(logits, model(**embedded, token_type_ids=types).logits)
     packed, plain = TrainingLoss(model)(batch), token_losses(model, batch).sum()
     torch.testing.assert_close(packed, plain, rtol=1e-5, atol=1e-5)
     model.eval()
@@ -162,8 +191,9 @@ def test_they_survive_folders(files, tokenizers, tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"encoder_sentences": "english"}, "it must be lines, a language's code such as en, or null"),
-        ({"encoder_sentences": ""}, "it must be lines, a language's code such as en, or null"),
+        ({"encoder_sentences": "english"}, "it must be lines, null, or a language that has rules: am, ar"),
+        ({"encoder_sentences": ""}, "it must be lines, null, or a language that has rules"),
+        ({"encoder_sentences": "deu"}, "it must be lines, null, or a language that has rules"),
         ({"encoder_segments": "interval"}, "it needs encoder_sentences, which says where a sentence ends"),
         ({"encoder_segments": "both"}, "it must be one of first, interval"),
         ({"encoder": None, "encoder_sentences": "en"}, "without an encoder it stays None"),
@@ -183,6 +213,22 @@ def test_encoders_without_segments_or_marks_are_refused_or_read_without(files, t
     assert Tokenizers.from_pretrained(files.roberta, sentences="en").encode_sources([TEXTS[0]], 40)[0].count(0) == 2
     with pytest.raises(UserError, match="does not put one token before a text"):
         Tokenizers.from_pretrained(files.gpt2, sentences="en").encode_sources(["a"], 9)
+    options = dict(encoder_sentences="en", encoder_bidirectional=True)
+    with pytest.raises(UserErrors, match="does not put one token before a text"):
+        compose(files.gpt2, files.gpt2, **options, tokenizers=Tokenizers.from_pretrained(files.gpt2, sentences="en"))
+
+
+def test_what_stock_transformers_cannot_read_is_not_scored_by_it(files, tokenizers, tmp_path):
+    model = compose(files.bert, files.bert, **MARKED, tokenizers=tokenizers)
+    model.save_pretrained(tmp_path)
+    tokenizers.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="score it with run="):
+        OtherModel.open(str(tmp_path), Reading())
+
+
+def test_no_row_of_the_other_paper(files):
+    plain = Composition(encoder=files.bert, decoder=files.bert, weights="tied")
+    assert paper_row(plain) is not None and paper_row(replace(plain, **MARKED)) is None
 
 
 def test_from_the_command_line(files, in_tmp: Path, capsys):

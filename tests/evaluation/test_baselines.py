@@ -106,7 +106,7 @@ def test_baselines_by_name() -> None:
 
 def test_lead_sentences_are_lines_or_follow_the_rule():
     assert by("lead_2_sentences", "One is. Two are! Three?") == "One is.\nTwo are!"
-    assert by("lead_3_sentences", "One. Two\n\n Three \n") == "One. Two\n\n Three"
+    assert by("lead_3_sentences", "One. Two\n\n Three \nFour\nFive") == "One. Two\n Three \nFour"
     assert by("lead_3_sentences", "No end") == "No end"
 
 

@@ -196,26 +196,42 @@ def test_what_is_kept_of_a_block_is_enough_to_test_its_claims(tmp_path: Path):
 def test_a_claim_does_not_hold_where_one_seed_has_the_other_sign():
     from findings import Claim, Finding
 
-    finding = Finding(Claim("c", "fusion", {}, {}), {"1": 2.0, "2": -0.1}, 0.95, 0.5, 1.4, 0.001)
-    assert finding.verdict(0.001) == "too small to tell"
+    claim = Claim("c", "fusion", {}, {})
+    assert Finding(claim, {"1": 2.0, "2": -0.1}, 0.95, 0.5, 1.4, 0.001).verdict(0.001) == "too small to tell"
+    assert Finding(claim, {"1": 2.0}, 2.0, 0.5, 1.4, 0.001).verdict(0.001) == "one seed alone"
 
 
-def test_every_claim_is_about_rows_that_a_block_has(tmp_path: Path):
+def test_every_claim_is_about_rows_that_a_block_has():
     from findings import claims
-    from run import BLOCKS, command
+    from run import AXIS, BLOCKS
 
     for claim in claims():
         for block, point in ((claim.block, claim.more), (claim.other_block or claim.block, claim.less)):
-            options = {
-                each.partition("=")[0].rpartition(".")[2]: each.partition("=")[2]
-                for each in command(block, tmp_path)[6:]
-            }
-            assert point.keys() | {"seed"} >= {
-                name for name, value in options.items() if "," in value and "[" not in value
-            }
-            for name, value in point.items():
-                assert value in options[name].split(","), (claim.text, name)
-    assert {claim.block for claim in claims()} <= BLOCKS.keys()
+            axes = {each.partition("=")[0].rpartition(".")[2]: each.partition("=")[2] for each in BLOCKS[block].axes}
+            assert point.keys() == axes.keys(), claim.text
+            assert all(value in AXIS.split(axes[name]) for name, value in point.items()), claim.text
+
+
+def test_a_cell_is_trained_as_its_block_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    import reproduce
+    from results import Result
+
+    started: list[list[str]] = []
+
+    class Ended:
+        returncode = 7
+
+    def run(line: list[str], check: bool) -> Ended:
+        started.append(line)
+        return Ended()
+
+    kept = Result({"variant": "bertshare", "seed": "1"}, "a", {"rougeL": 20.0}, {}, ["rouge"], "t", "s", "p", "cpu")
+    monkeypatch.setattr(reproduce, "read", lambda block: [kept])
+    monkeypatch.setattr(reproduce.subprocess, "run", run)
+    monkeypatch.setattr("sys.argv", ["reproduce.py", "minilm", "variant=bertshare", "--data", str(tmp_path)])
+    assert reproduce.main() == 7
+    assert {"checkpoints=minilm", "model.dropout=0.0", "variant=bertshare", "seed=1"} <= set(started[0])
+    assert "--multirun" not in started[0]
 
 
 def test_a_cell_has_reproduced_inside_the_spread_of_its_seeds():
@@ -224,7 +240,8 @@ def test_a_cell_has_reproduced_inside_the_spread_of_its_seeds():
     low, high = expected([20.0, 21.0, 22.0])
     assert (low + high) / 2 == 21 and high - 21 == pytest.approx(4.30 * (4 / 3) ** 0.5)
     assert judged(24.0, [20.0, 21.0, 22.0])[1] and not judged(26.0, [20.0, 21.0, 22.0])[1]
-    assert "no spread" in judged(26.0, [20.0])[0]
+    assert "two other seeds are needed" in judged(26.0, [20.0])[0]
+    assert expected([20.0] * 9 + [21.0])
 
 
 def test_a_cell_that_is_not_there_is_refused(
@@ -234,4 +251,7 @@ def test_a_cell_that_is_not_there_is_refused(
 
     monkeypatch.setattr("sys.argv", ["reproduce.py", "parts", "variant=nothing", "--data", str(tmp_path)])
     assert reproduce.main() == 2
-    assert "parts has no cell 'variant=nothing': it must be one of" in capsys.readouterr().err
+    assert (
+        "parts has no cell 'variant=nothing': give one value of each of its axes (variant=bertshare,bert2bert;"
+        in capsys.readouterr().err
+    )

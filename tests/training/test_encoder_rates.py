@@ -10,10 +10,9 @@ import tiny
 import torch
 
 from encdec_lightning import Loading, Seq2SeqDataModule, Seq2SeqModule, Task, Tokenizers, UserError, UserErrors, compose
-from encdec_lightning.composition.options import Composition
-from encdec_lightning.config import Config
+from encdec_lightning.cli.check import main as inspect
 from encdec_lightning.data.batches.batch import Batch
-from encdec_lightning.rules import problems
+from encdec_lightning.training.freezing import freeze
 from encdec_lightning.training.optimizers import parameter_groups
 from encdec_lightning.training.options import Training
 
@@ -97,17 +96,19 @@ def test_without_an_encoder_that_is_trained_its_options_are_refused(files, optio
     with pytest.raises(UserError) as told:
         parameter_groups(compose(None, files.gpt2), Training(**option), ())
     assert str(told.value) == sentence
-    task = Task(train="a", validation="b")
-    for model, training in (
-        (Composition(encoder=None, decoder="gpt2"), Training(**option)),
-        (Composition(encoder="a", decoder="b"), Training(**option, freeze="encoder")),
-    ):
-        config = Config(model=model, task=task, training=training, trainer={"max_steps": 1})
-        assert sentence in [str(each) for each in problems(config)]
-    sound = Config(
-        model=Composition(encoder="a", decoder="b"), task=task, training=Training(**option), trainer={"max_steps": 1}
-    )
-    assert not problems(sound)
+    for part in ("encoder", "all_but_cross_attention"):
+        frozen = compose(files.bert, files.gpt2)
+        freeze(frozen, part)
+        with pytest.raises(UserError, match="no encoder is trained"):
+            parameter_groups(frozen, Training(**option), ())
+
+
+def test_encdec_check_says_so_before_anything_is_loaded(files, capsys):
+    for more in (["variant=gpt"], ["variant=bert2bert", "training.freeze=encoder"],
+                 ["variant=bert2gpt", "training.freeze=pretrained"]):  # fmt: skip
+        assert inspect([*files.overrides(), *more, "training.encoder_learning_rate=1e-4"]) == 2
+        assert "training.encoder_learning_rate is 0.0001: no encoder is trained" in capsys.readouterr().err
+    assert inspect([*files.overrides(), "variant=bert2bert", "training.encoder_learning_rate=1e-4"]) == 0
 
 
 def test_values_that_make_no_sense():

@@ -18,7 +18,7 @@ from encdec_lightning.data.sources.pairs import PairReader, Split
 from encdec_lightning.data.sources.source import Source, find_source
 from encdec_lightning.errors import UserError
 
-VERSION = 3  # of what a row becomes and of the store's files: part of every fingerprint
+VERSION = 4  # of what a row becomes and of the store's files: part of every fingerprint
 READ_FIELDS = ("source", "target", "references", "id", "columns", "max_source_length", "max_target_length")
 
 

@@ -83,10 +83,12 @@ def _check_tokenizers(config: Config, model: ComposedModel) -> list[UserError]:
 def _check_trained(config: Config, model: ComposedModel) -> list[UserError]:
     from encdec_lightning.training.freezing import freeze
     from encdec_lightning.training.lora import add_lora
+    from encdec_lightning.training.optimizers import check_encoder_is_trained
 
     try:
         add_lora(model, config.training.lora)
         freeze(model, config.training.freeze)
+        check_encoder_is_trained(model, config.training)
     except UserError as problem:
         return [problem]
     return []
