@@ -209,7 +209,7 @@ class Composition:
 
     def _unset(self, name: str) -> tuple[str, object, bool, str]:
         value, default = getattr(self, name), self.__dataclass_fields__[name].default
-        return name, value, value == default, f"without an encoder it stays {default}"
+        return name, value, value == default, f"without an encoder it stays {'null' if default is None else default}"
 
     def _not_merged(self, name: str) -> tuple[str, object, bool, str]:
         value, default = getattr(self, name), self.__dataclass_fields__[name].default

@@ -66,7 +66,7 @@ def test_numbers_that_make_no_sense(files):
         Composition(encoder="a", decoder="b", encoder_positions_init="last")
     with pytest.raises(UserErrors, match="with encoder_init layers all rows start at random"):
         Composition(encoder="a", decoder="b", encoder_positions=9, encoder_init="layers", encoder_positions_init="last")
-    with pytest.raises(UserErrors, match="without an encoder it stays None"):
+    with pytest.raises(UserErrors, match="without an encoder it stays null"):
         Composition(encoder=None, decoder="b", encoder_positions=600)
     (problem,) = check(files.bert, files.bert, "tied", encoder_positions=600).problems
     assert problem.field == "weights" and "use untied" in str(problem)

@@ -196,7 +196,7 @@ def test_they_survive_folders(files, tokenizers, tmp_path):
         ({"encoder_sentences": "deu"}, "it must be lines, null, or a language that has rules"),
         ({"encoder_segments": "interval"}, "it needs encoder_sentences, which says where a sentence ends"),
         ({"encoder_segments": "both"}, "it must be one of first, interval"),
-        ({"encoder": None, "encoder_sentences": "en"}, "without an encoder it stays None"),
+        ({"encoder": None, "encoder_sentences": "en"}, "without an encoder it stays null"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options, sentence):
