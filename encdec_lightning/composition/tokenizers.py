@@ -59,7 +59,7 @@ class Tokenizers:
     @classmethod
     def of(cls, composition: Composition, local_files_only: bool = False) -> Tokenizers:
         """Those of a composition; raises `UserError` as `from_pretrained`."""
-        return cls.from_pretrained(*composition.vocabularies, local_files_only, composition.encoder_sentences)
+        return Tokenizers.from_pretrained(*composition.vocabularies, local_files_only, composition.encoder_sentences)
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizers:

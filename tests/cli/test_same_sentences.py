@@ -71,7 +71,7 @@ TABLE = [
     (["task.max_source_length=9000"], ["task.max_source_length is 9000: "]),
     (["variant=bertshar", "training.freeze=encoder"], ["variant is 'bertshar': it must be one of "]),
     (["task.metrics=[rogue]", "task.monitor=val/rogue1", "task.validation_generate=4"], ["task.metrics is 'rogue': "]),
-    (["experiment=rothee"], ["experiment is 'rothee': it must be one of quickstart, rothe, rothe2020/cnn_dailymail, "]),
+    (["experiment=rothee"], ["experiment is 'rothee': it must be one of liu2019/abstractive, liu2019/cnn_dailymail_abs, "]),
     # what has no effect
     (["hydra.run.dir=x"], ["hydra.run.dir is 'x': it has no effect here: a run's folder is set with folder=<folder>."]),
     (["hparams_search=learning_rate"], ["hparams_search is 'learning_rate': a search needs --multirun."]),
