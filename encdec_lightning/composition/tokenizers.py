@@ -83,10 +83,11 @@ class Tokenizers:
     def problems(self, model: ComposedModel) -> list[UserError]:
         """Where these tokenizers and the model's vocabularies disagree."""
         found = []
-        try:
-            _ = self.source_in_bulk
-        except UserError as problem:
-            found.append(problem)
+        if self.sentences is not None:
+            try:
+                _ = self.source_in_bulk
+            except UserError as problem:
+                found.append(problem)
         sizes = {"encoder": model.source_config.vocab_size, "decoder": model.config.decoder.vocab_size}
         for role, tokenizer in (("encoder", self.source), ("decoder", self.target)):
             last = max(tokenizer.get_vocab().values())

@@ -56,7 +56,8 @@ class OtherModel:
         if causal and _is_for_encoding(config):
             expected = f"its architecture {config.architectures[0]} is an encoder's: it has not learned to write texts"
             raise UserError(FIELD, checkpoint, expected)
-        if getattr(config, "composition", {}).get("encoder_sentences") is not None:
+        composition = getattr(config, "composition", None)
+        if isinstance(composition, dict) and composition.get("encoder_sentences") is not None:
             expected = (
                 "it reads marked sentences, which its tokenizer does not make: score it with run=, by its run's folder"
             )

@@ -107,8 +107,16 @@ def _result(run: Run) -> Result:
 
 
 def _setting(config: dict[str, Any]) -> str:
-    kept = {name: value for name, value in config.items() if name not in ("seed", "name", "folder", "logger", "export")}
+    left_out = ("seed", "name", "folder", "logger", "export", "search", "slurm")
+    kept = {name: _anywhere(value) for name, value in config.items() if name not in left_out}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _anywhere(value: Any) -> Any:
+    """A value whose paths are names alone, as they are on every machine."""
+    if isinstance(value, dict):
+        return {name: _anywhere(each) for name, each in value.items()}
+    return Path(value).name if isinstance(value, str) and value.startswith("/") else value
 
 
 def _statistics(run: Run) -> dict[str, NDArray[np.float32]]:
