@@ -23,7 +23,7 @@ The map, from left to right; each room imports only from rooms to its left:
                                sharing.py, layout.py, architecture.py, architectures.py, cross_attending.py,
                                checkpoints.py, foreign.py, local_checkpoints.py, gguf_checkpoint.py, convert.py,
                                parameters.py, paper.py, tokenizers.py, bulk_tokenizer.py, sentence_tokenizer.py,
-                               bert_score.py
+                               segments.py, sentence_head.py, sentence_scorer.py, bert_score.py
     composition/adapter/       a language model in, one with cross-attention out: registration.py,
                                source.py, cross_attention.py, merged.py, layers.py, decoder.py, copying.py,
                                t5gemma.py
@@ -33,16 +33,17 @@ The map, from left to right; each room imports only from rooms to its left:
     data/                      text in, batches out: preprocessing.py, inspection.py, datamodule.py
     data/sources/              rows in, pairs out: locations.py, download.py, hub.py, readers.py, pairs.py, source.py,
                                pydoc.py, docstrings.py, splitting.py
-    data/examples/             pairs in, tokenized examples out: examples.py, building.py, store.py, prepared.py
+    data/examples/             pairs in, tokenized examples out: examples.py, sentence_labels.py, building.py,
+                               store.py, prepared.py
     data/batches/              examples in, batches out: plan.py, updates.py, drawn_targets.py, batch.py, loader.py
     generation/                batches in, predictions out: predict.py, memory.py, generate.py, support.py,
                                engine.py, model_runner.py, positions.py, visibility.py, cache.py, logits.py,
                                candidates.py, constraints.py, search.py, beam_search.py, sampling.py,
                                special_tokens.py, export_config.py, other_model.py
-    training/                  batches in, checkpoints out: module.py, task_module.py, loss.py, flops.py, freezing.py,
-                               lora.py, optimizers.py, schedules.py, arrange.py, fsdp.py, pieces.py, resuming.py,
-                               trainer_check.py, precision.py, product_speeds.py, checkpoint.py,
-                               checkpoint_io.py, callbacks/
+    training/                  batches in, checkpoints out: module.py, extractive_module.py, task_module.py, loss.py,
+                               flops.py, freezing.py, lora.py, optimizers.py, schedules.py, arrange.py, fsdp.py,
+                               pieces.py, resuming.py, trainer_check.py, precision.py, product_speeds.py,
+                               checkpoint.py, checkpoint_io.py, callbacks/
     reporting/                 runs in, tables and plots out: opening.py, overview.py, trials.py, results.py,
                                final_table.py, curves.py, card.py, card_code.py, composition.py, memory.py, data.py,
                                systems.py
@@ -60,12 +61,12 @@ The map, from left to right; each room imports only from rooms to its left:
     launch/slots/              the open slots' nodes in, objects out: argument_types.py, build.py, places.py
     launch/loggers/            what a training logs in, runs of a dashboard out: labels.py, journal.py, wandb_files.py,
                                wandb_run.py, mlflow_run.py, showing.py
-    launch/job/                a run's folder in, its results out: job.py, quiet.py, trainer.py, ranks.py, refusals.py,
-                               at_work.py, targets.py, weights.py, metrics_json.py, testing.py, rank_starter.py,
-                               meeting.py
+    launch/job/                a run's folder in, its results out: job.py, modules.py, quiet.py, trainer.py, ranks.py,
+                               refusals.py, at_work.py, targets.py, weights.py, metrics_json.py, testing.py,
+                               rank_starter.py, meeting.py
     launch/checks/             what is checked before a run: checks.py, model.py, paths.py, monitors.py, constructors.py
-    prediction/                files of sources in, files of texts out: inputs.py, predict_file.py, lines.py,
-                               partial.py, other_model.py
+    prediction/                files of sources in, files of texts out: inputs.py, predict_file.py, extracts.py,
+                               lines.py, partial.py, other_model.py
     cli/                       the commands: train.py, evaluate.py, predict.py, check.py, prepare.py, sweep.py,
                                report.py,
                                arguments.py, help.py
@@ -86,15 +87,17 @@ if TYPE_CHECKING:
     from encdec_lightning.composition.model import EncoderDecoder
     from encdec_lightning.composition.options import Composition
     from encdec_lightning.composition.prefix import PrefixDecoder
+    from encdec_lightning.composition.sentence_scorer import SentenceScorer
     from encdec_lightning.composition.tokenizers import Tokenizers
-    from encdec_lightning.data.datamodule import Seq2SeqDataModule
-    from encdec_lightning.data.options import Loading, Task
+    from encdec_lightning.data.datamodule import ExtractiveDataModule, Seq2SeqDataModule
+    from encdec_lightning.data.options import Extraction, Loading, Task
     from encdec_lightning.errors import UserError, UserErrors
     from encdec_lightning.generation.generate import generate
     from encdec_lightning.generation.options import Generation
     from encdec_lightning.generation.search import Hypothesis
     from encdec_lightning.records import Pair, Prediction
     from encdec_lightning.run import Run
+    from encdec_lightning.training.extractive_module import ExtractiveModule
     from encdec_lightning.training.module import Seq2SeqModule
     from encdec_lightning.training.options import Training
 
@@ -102,6 +105,9 @@ _HOME = {
     "Compatibility": "composition.compatibility",
     "Composition": "composition.options",
     "EncoderDecoder": "composition.model",
+    "Extraction": "data.options",
+    "ExtractiveDataModule": "data.datamodule",
+    "ExtractiveModule": "training.extractive_module",
     "Generation": "generation.options",
     "Hypothesis": "generation.search",
     "Loading": "data.options",
@@ -109,6 +115,7 @@ _HOME = {
     "Prediction": "records",
     "PrefixDecoder": "composition.prefix",
     "Run": "run",
+    "SentenceScorer": "composition.sentence_scorer",
     "Seq2SeqDataModule": "data.datamodule",
     "Seq2SeqModule": "training.module",
     "Task": "data.options",
@@ -125,6 +132,9 @@ __all__ = [
     "Compatibility",
     "Composition",
     "EncoderDecoder",
+    "Extraction",
+    "ExtractiveDataModule",
+    "ExtractiveModule",
     "Generation",
     "Hypothesis",
     "Loading",
@@ -132,6 +142,7 @@ __all__ = [
     "Prediction",
     "PrefixDecoder",
     "Run",
+    "SentenceScorer",
     "Seq2SeqDataModule",
     "Seq2SeqModule",
     "Task",

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from encdec_lightning.cluster.options import Slurm
 from encdec_lightning.composition.options import Composition
-from encdec_lightning.data.options import Loading, Task
+from encdec_lightning.data.options import Extraction, Loading, Task
 from encdec_lightning.errors import FINITE, UserError, UserErrors, did_you_mean, is_finite, one_of, require
 from encdec_lightning.files import is_file_name
 from encdec_lightning.generation.options import Generation
@@ -83,6 +83,8 @@ class Config:
     """How it reaches the model."""
     generation: Generation = field(default_factory=Generation)
     """How texts are generated."""
+    extraction: Extraction = field(default_factory=Extraction)
+    """How an extract is made, where there is no decoder."""
     training: Training = field(default_factory=Training)
     """What a step does."""
     slurm: Slurm = field(default_factory=Slurm)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from encdec_lightning.config import Config, Node, validated
 from encdec_lightning.credentials import HIDDEN, secrets_of
+from encdec_lightning.data.options import Extraction
 from encdec_lightning.errors import UserError, UserErrors
 from encdec_lightning.training.options import FSDP, FSDP_IN_PIECES, NO_SCALER_OF_SHARDS
 from encdec_lightning.training.schedules import SCHEDULES
@@ -132,6 +133,15 @@ def _least_length(config: Config) -> Iterator[UserError]:
     if config.generation.min_length > (config.generation.max_length or config.task.max_target_length):
         expected = f"it must not exceed task.max_target_length ({config.task.max_target_length})"
         yield UserError("generation.min_length", config.generation.min_length, expected)
+
+
+@_reads("extraction", "model.decoder")
+def _extracts(config: Config) -> Iterator[UserError]:
+    if config.model.scores_sentences:
+        return
+    for name, value in asdict(config.extraction).items():
+        if value != getattr(Extraction, name):
+            yield UserError(f"extraction.{name}", value, "it acts without a decoder alone (model.decoder=null)")
 
 
 @_reads("trainer.precision", "trainer.strategy")

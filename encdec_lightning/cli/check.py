@@ -111,7 +111,7 @@ def _memory(config: Config, model: ComposedModel) -> dict[str, Memory] | None:
     from encdec_lightning.launch.slots.build import OPTIMIZER, build_partial, is_known, target_of
     from encdec_lightning.reporting.memory import DEVICES, Setting, memory_per_device, states_of
 
-    limits = [length_limit(each) for each in (model.source_config, model.config.decoder)]
+    limits = [length_limit(each) for each in (model.source_config, model.sides[model.roles[-1]].config)]
     given = (config.task.max_source_length, config.task.max_target_length)
     source, target = (min(length, limit or length) for length, limit in zip(given, limits, strict=True))
     known = is_known(target_of(config.optimizer) or object)

@@ -26,6 +26,7 @@ OTHER = ("prompt", "source_language", "target_language", "dtype")
 ACTING = ("task", "data", "generation", "folder")
 """The nodes and options that act where another model is scored."""
 ELSEWHERE = f"it does not act with model=, but {', '.join((*ACTING, *OTHER))} do"
+NODES = ("generation", "extraction", "data")
 NAMED = {
     "run": "the run's folder",
     "checkpoint": "best, last or a path (default: the run's own choice)",
@@ -40,6 +41,7 @@ NAMED = {
     "target_language": "the code of the language that model= is to write, such as en_XX",
     "dtype": "of the weights of model=: float32 (default), bfloat16 or float16",
     "generation.*": "any option of generation; the results then go to evaluations/ in the run's folder",
+    "extraction.*": "the same for a run whose model makes extracts, such as extraction.sentences=2",
 }
 
 
@@ -53,7 +55,9 @@ def _evaluate(argv: Sequence[str] | None) -> None:
     if any(line.startswith("model=") for line in argv):
         _score_model(argv)
         return
-    given, options, mistakes = parse_named("encdec-evaluate", DESCRIPTION, argv, NAMED, nodes=("generation", "data"))
+    given, options, mistakes = parse_named(
+        "encdec-evaluate", DESCRIPTION, argv, NAMED, nodes=("generation", "extraction", "data")
+    )
     if "predictions" in given:
         _score_files(given, options, mistakes)
         return

@@ -16,6 +16,7 @@ Files are read as for the run's training: task.source, task.id and task.columns 
 needed), and task.preprocess is applied, task.test_preprocess is not. No source is left out: where a function drops a
 pair, its source stays as it was. Where data.on_bad_row is skip, the text of a row that is no source is empty."""
 FORMATS = ("text", "jsonl", "csv", "tsv")
+NODES = ("generation", "extraction")
 NAMED = {
     "run": "the run's folder",
     "input": "sources: whatever task.train may be (.jsonl, .csv, .tsv, .parquet, compressed, in a .zip, at a URL,\n"
@@ -27,6 +28,7 @@ NAMED = {
     "scores": "true: with each text its log-probability, divided by the penalty of its length where there are beams",
     "generation.*": "any option of generation; generation.num_return_sequences=5 with as many beams gives the 5 best:\n"
     "                in jsonl as `predictions`, in text a line each with the source's number",
+    "extraction.*": "any option of extraction, for a run whose model makes extracts; its scores are probabilities",
 }
 
 
@@ -36,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _predict(argv: Sequence[str] | None) -> None:
-    given, options, mistakes = parse_named("encdec-predict", DESCRIPTION, argv, NAMED, nodes=("generation",))
+    given, options, mistakes = parse_named(
+        "encdec-predict", DESCRIPTION, argv, NAMED, nodes=("generation", "extraction")
+    )
     scores, output = given.get("scores", "false"), given.get("output", "-")
     if scores not in ("true", "false"):
         mistakes.append(UserError("scores", scores, "it must be true or false"))

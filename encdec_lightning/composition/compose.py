@@ -1,4 +1,4 @@
-"""`compose`: the one way to build a model of two checkpoints."""
+"""`compose`: the one way to build a model of two checkpoints, or of one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def compose(given: Callable[[], ComposeArguments]) -> ComposedModel:
     values, the encoder's if both are. `tokenizers` is checked against the vocabularies, and writes the special tokens
     into the model's configs.
 
-    Returns the model in fp32 and in training mode: a `PrefixDecoder` where `encoder` is None, else an `EncoderDecoder`.
+    Returns the model in fp32 and in training mode: a `PrefixDecoder` where `encoder` is None, a `SentenceScorer` where
+    `decoder` is, else an `EncoderDecoder`.
     Raises `UserErrors` for a combination that cannot work.
     """
     arguments = given()
@@ -49,7 +50,7 @@ def compose(given: Callable[[], ComposeArguments]) -> ComposedModel:
         raise UserErrors(compatibility.problems)
     sides = [initialized(side) for side in composition.sides]
     models, fresh = [model for model, _ in sides], [names for _, names in sides]
-    if not composition.reads_prefix:
+    if len(models) == 2:
         _share_pretrained(composition.weights, *models, *fresh)
     model = assemble(models, composition)
     if composition.cross_attention_init == "self_attention":

@@ -15,7 +15,10 @@ from encdec_lightning.errors import UserError
 
 
 class ComposedModel(PreTrainedModel):  # type: ignore[misc]
-    """The base of `EncoderDecoder` and `PrefixDecoder`. Each side is an attribute named after its role."""
+    """The base of `EncoderDecoder`, `PrefixDecoder` and `SentenceScorer`.
+
+    Each side is an attribute named after its role.
+    """
 
     roles: ClassVar[tuple[Role, ...]]
     """The roles that the class has a side for."""
@@ -29,13 +32,23 @@ class ComposedModel(PreTrainedModel):  # type: ignore[misc]
 
     @property
     def sides(self) -> dict[Role, PreTrainedModel]:
-        """The models of the sides: the encoder's if there is one, and the decoder's."""
+        """The models of the sides: the encoder's and the decoder's, as far as there are."""
         return {role: getattr(self, role) for role in self.roles}
 
     @property
     def reads_prefix(self) -> bool:
         """Whether there is no encoder, so that the decoder reads the source as a prefix."""
         return "encoder" not in self.roles
+
+    @property
+    def scores_sentences(self) -> bool:
+        """Whether there is no decoder, so that an extract is made of the source's sentences."""
+        return "decoder" not in self.roles
+
+    @property
+    def width(self) -> int:
+        """How many numbers a state of the last side is."""
+        return int(self.sides[self.roles[-1]].config.hidden_size)
 
     @property
     def source_config(self) -> PretrainedConfig:

@@ -21,6 +21,7 @@ from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.composition.labels import labels_loss
 from encdec_lightning.composition.lora import merged
 from encdec_lightning.composition.options import Composition, Role, Weights
+from encdec_lightning.composition.segments import with_segments
 from encdec_lightning.composition.sharing import shared_keys
 from encdec_lightning.composition.sides.cross_attention import is_cross_attention
 from encdec_lightning.composition.sides.names import LAYER
@@ -97,7 +98,7 @@ class EncoderDecoder(ComposedModel, EncoderDecoderModel):  # type: ignore[misc]
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
         if encoder_outputs is None:
-            kwargs = self._segments(input_ids, kwargs)
+            kwargs = with_segments(self.config, input_ids, kwargs)
         output = super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -118,23 +119,8 @@ class EncoderDecoder(ComposedModel, EncoderDecoderModel):  # type: ignore[misc]
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         """As transformers', with the source's segments where the model has them."""
         if kwargs.get("encoder_outputs") is None:
-            kwargs = self._segments(kwargs.get("input_ids") if inputs is None else inputs, kwargs)
+            kwargs = with_segments(self.config, kwargs.get("input_ids") if inputs is None else inputs, kwargs)
         return super().generate(inputs, *args, **kwargs)
-
-    def _segments(self, ids: Tensor | None, given: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of a call, with the segments of its source (B, S) if the model has them and none are given."""
-        intervals = self.config.composition.get("encoder_segments", "first") == "interval"
-        if not intervals or given.get("token_type_ids") is not None:
-            return given
-        if ids is None:
-            raise ValueError("segments follow from input_ids: give these, or token_type_ids beside inputs_embeds")
-        end = getattr(self.config, "sentence_end_id", None)
-        if end is None and not ids.is_meta:  # ids of the meta device have sizes alone
-            raise ValueError("the model does not know which token ends a sentence: call tokenizers.configure(model)")
-        return {
-            **given,
-            "token_type_ids": interval_segments(ids, -1 if end is None else end, given.get("position_ids")),
-        }
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str], **kwargs: Any) -> Any:
@@ -238,23 +224,6 @@ def _ties_everything(config: EncoderDecoderConfig, folder: str) -> bool:
         return True
     names = [name for name in stored_names(folder) if not is_cross_attention(name) and LAYER.search(name)]
     return bool(names) and len({name.partition(".")[0] for name in names}) == 1
-
-
-def interval_segments(ids: Tensor, end: int, positions: Tensor | None = None) -> Tensor:
-    """Segments 0 and 1 in turn (B, S), sentence by sentence; `end` is the token that ends one (Liu & Lapata, 3.1).
-
-    With `positions` (B, S) examples may lie side by side in a row: one begins, with segment 0, where a position does
-    not follow the one before. Families count from 0 or from a number above their padding token.
-    """
-    ended = (ids == end).long()
-    before = ended.cumsum(1) - ended
-    if positions is not None:
-        begins = torch.ones_like(positions)
-        begins[:, 1:] = positions[:, 1:] != positions[:, :-1] + 1
-        first = begins.cumsum(1) - 1  # the number of a token's example in its row
-        starts = torch.zeros_like(before).scatter_reduce_(1, first, before, "amin", include_self=False)
-        before = before - starts.gather(1, first)
-    return before % 2
 
 
 def count_ties(model: ComposedModel) -> int:

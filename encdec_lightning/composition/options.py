@@ -65,8 +65,9 @@ class Composition:
 
     encoder: str | None
     """The encoder: a Hub id or a local folder; null: the decoder alone, which reads the source as a prefix (GPT)."""
-    decoder: str
-    """The decoder: a Hub id or a local folder."""
+    decoder: str | None
+    """The decoder: a Hub id or a local folder; null: the encoder alone, which scores a source's sentences for an
+    extract (BertSumExt)."""
     weights: Weights = "untied"
     """What encoder and decoder share: nothing, the embeddings, or every parameter both have (BERTSHARE)."""
     encoder_init: Init = "pretrained"
@@ -114,13 +115,19 @@ class Composition:
     cross_attention_gate: CrossAttentionGate = "none"
     """Or zero: what cross-attention adds is multiplied with a learnt number that starts at 0, so that the model starts
     as the language model that it was."""
+    sentence_layers: int = 2
+    """Layers of a Transformer between the sentences of an encoder alone, above it (Liu & Lapata, section 3.1); 0: none.
+    Nothing beside a decoder."""
     dropout: float | None = None
     """Dropout probability of both sides, attention included; null: what the checkpoints' configs say."""
 
     def __post_init__(self) -> None:
+        layers = self.sentence_layers
         require(
             ("encoder", self.encoder, self.encoder != "", "it must be a Hub id or a folder"),
-            ("decoder", self.decoder, bool(self.decoder), "it must be a Hub id or a folder"),
+            ("decoder", self.decoder, self.decoder != "", "it must be a Hub id or a folder"),
+            ("decoder", self.decoder, self.encoder is not None or self.decoder is not None, "one side must be given"),
+            ("sentence_layers", layers, layers >= 0, "it must be a number of layers, 0 or more"),
             *(self._choice(name, choices) for name, choices in CHOICES.items()),
             *(self._layers(name) for name in ("encoder_layers", "decoder_layers")),
             (
@@ -150,7 +157,11 @@ class Composition:
                 f"with encoder_init {self.encoder_init} all rows start at random; leave it away",
             ),
         )
-        if self.decoder_embeddings_init == "encoder" and not self.reads_prefix:
+        if self.scores_sentences:
+            require(*(self._unset(name) for name in OF_DECODER))
+            needed = "an encoder alone scores sentences, and this says where one ends"
+            require(("encoder_sentences", rule, rule is not None, needed))
+        elif self.decoder_embeddings_init == "encoder" and not self.reads_prefix:
             require(*self._copied_embeddings())
         if self.reads_prefix:
             names = ("weights", "encoder_init", "encoder_layers", "encoder_vocabulary", "encoder_bidirectional")
@@ -164,15 +175,22 @@ class Composition:
         return self.encoder is None
 
     @property
+    def scores_sentences(self) -> bool:
+        """Whether there is no decoder, so that an extract is made of the source's sentences."""
+        return self.decoder is None
+
+    @property
     def sides(self) -> tuple[Side, ...]:
-        """The options by side: the encoder's if there is one, and the decoder's."""
-        return (self._side("decoder"),) if self.reads_prefix else (self._side("encoder"), self._side("decoder"))
+        """The options by side: the encoder's and the decoder's, as far as there are."""
+        roles: tuple[Role, ...] = ("encoder", "decoder")
+        return tuple(self._side(role) for role in roles if getattr(self, role) is not None)
 
     @property
     def vocabularies(self) -> tuple[str, str]:
         """Where the tokenizers of sources and targets come from."""
+        source = self.encoder_vocabulary or self.encoder
         target = self.decoder_vocabulary or self.decoder
-        return (self.encoder_vocabulary or self.encoder or target), target
+        return source or target or "", target or source or ""
 
     def _side(self, role: Role) -> Side:
         reads = role == "decoder" and self.encoder is not None
@@ -209,7 +227,8 @@ class Composition:
 
     def _unset(self, name: str) -> tuple[str, object, bool, str]:
         value, default = getattr(self, name), self.__dataclass_fields__[name].default
-        return name, value, value == default, f"without an encoder it stays {'null' if default is None else default}"
+        lacking = "a decoder" if self.scores_sentences else "an encoder"
+        return name, value, value == default, f"without {lacking} it stays {'null' if default is None else default}"
 
     def _not_merged(self, name: str) -> tuple[str, object, bool, str]:
         value, default = getattr(self, name), self.__dataclass_fields__[name].default
@@ -240,6 +259,12 @@ OF_BOTH = (
     *("encoder_positions", "encoder_positions_init"),
 )
 """Further options that need an encoder."""
+OF_DECODER = (
+    *("weights", "decoder_init", "decoder_layers", "decoder_vocabulary", "decoder_embeddings_init"),
+    *("cross_attention_init", "cross_attention_place", "cross_attention_every", "cross_attention_kind"),
+    "cross_attention_gate",
+)
+"""Options that need a decoder."""
 ADDED = ("cross_attention_place", "cross_attention_every", "cross_attention_kind", "cross_attention_gate")
 """The options of cross-attention that a language model is given."""
 MERGED = ("cross_attention_every", "cross_attention_kind")

@@ -69,8 +69,10 @@ def count_parameters(model: ComposedModel) -> ParameterTable:
     LoRA's factors do not count: the model that a run is tested with, and exports, has none.
     """
     sides = {side.role: side for side in model.composition.sides}
-    base = {id(each) for each in model.decoder.get_submodule(model.decoder.base_model_prefix).parameters()}
-    head = {id(each) for each in model.decoder.parameters()} - base
+    head: set[int] = set()
+    if not model.scores_sentences:
+        base = {id(each) for each in model.decoder.get_submodule(model.decoder.base_model_prefix).parameters()}
+        head = {id(each) for each in model.decoder.parameters()} - base
     everything = {id(each): each.numel() for name, each in model.named_parameters() if not is_factor(name)}
     as_built = _counts(model, everything, sides)
     by_the_paper = _counts(model, {key: everything[key] for key in everything.keys() - head}, sides)
@@ -120,7 +122,7 @@ def _counts(model: ComposedModel, sizes: dict[int, int], sides: dict[Role, Side]
         random=number(fresh),
         shared=number(shared),
         encoder=number(of_side.get("encoder", set())),
-        decoder=number(of_side["decoder"]),
+        decoder=number(of_side.get("decoder", set())),
         cross_attention=number({id(each) for name, each in model.named_parameters() if joins_sides(name)}),
     )
 

@@ -39,6 +39,16 @@ class SentenceTokenizer:
         encoded = iter(self._bulk([each for sentences in split for each in sentences]))
         return [self._joined([next(encoded) for _ in sentences]) for sentences in split]
 
+    def sentences(self, texts: Sequence[str]) -> list[list[str]]:
+        """The sentences of each text, as many as `__call__` marks: those of which the tokenizer makes a token."""
+        split = [split_sentences(text, self._rule) for text in texts]
+        encoded = iter(self._bulk([each for sentences in split for each in sentences]))
+        return [[each for each in sentences if len(next(encoded)) > 2] for sentences in split]
+
+    def count(self, ids: Ids) -> int:
+        """How many sentences ids have."""
+        return int((ids == self.prefix[0]).sum())
+
     def cut(self, ids: Ids, max_length: int) -> Ids:
         """The first ids, as many as fit with the end token; a last sentence of which no word fits is left out.
 

@@ -88,12 +88,16 @@ class Tokenizers:
                 _ = self.source_in_bulk
             except UserError as problem:
                 found.append(problem)
-        sizes = {"encoder": model.source_config.vocab_size, "decoder": model.config.decoder.vocab_size}
-        for role, tokenizer in (("encoder", self.source), ("decoder", self.target)):
+        configs = [("encoder", self.source, model.source_config)]
+        if not model.scores_sentences:
+            configs.append(("decoder", self.target, model.config.decoder))
+        for role, tokenizer, config in configs:
             last = max(tokenizer.get_vocab().values())
-            if last >= sizes[role]:
-                expected = f"its last token is {last}, but the {role}'s vocabulary has {sizes[role]} words"
+            if last >= config.vocab_size:
+                expected = f"its last token is {last}, but the {role}'s vocabulary has {config.vocab_size} words"
                 found.append(UserError(f"tokenizer of the {role}", tokenizer.name_or_path, expected))
+        if model.scores_sentences:
+            return found
         words = model.get_input_embeddings().weight, model.decoder.get_input_embeddings().weight
         copied = model.composition.decoder_embeddings_init == "encoder"
         if (words[0] is words[1] or copied) and self.source.get_vocab() != self.target.get_vocab():
@@ -119,7 +123,10 @@ class Tokenizers:
             config.eos_token_id = self.end_id
             config.pad_token_id = self.pad_id
         model.generation_config.bos_token_id = self.start_id
-        model.config.sentence_end_id = None if self.sentences is None else int(self.source_in_bulk.suffix[0])
+        marks = self.source_in_bulk.prefix, self.source_in_bulk.suffix
+        model.config.sentence_start_id, model.config.sentence_end_id = (
+            None if self.sentences is None else int(each[0]) for each in marks
+        )
 
     @functools.cached_property
     def source_in_bulk(self) -> BulkTokenizer | SentenceTokenizer:

@@ -19,8 +19,9 @@ from encdec_lightning.data.batches.loader import Origin, PlanLoader
 from encdec_lightning.data.batches.plan import Lengths, Plan, evaluation_plan, training_plan
 from encdec_lightning.data.batches.updates import UpdatePlanner, examples_for
 from encdec_lightning.data.examples.prepared import prepared
+from encdec_lightning.data.examples.sentence_labels import SentenceLabels
 from encdec_lightning.data.examples.store import OnDisk
-from encdec_lightning.data.options import Loading, Task
+from encdec_lightning.data.options import Extraction, Loading, Task
 from encdec_lightning.data.sources.pairs import SPLITS, Split
 from encdec_lightning.errors import UserError
 
@@ -44,8 +45,12 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
     def examples(self, split: Split) -> OnDisk:
         """The tokenized examples of a split."""
         if split not in self._examples:
-            self._examples[split] = prepared(self.task, self.loading, split, self.tokenizers)
+            self._examples[split] = prepared(self.task, self.loading, split, self.tokenizers, self._labels())
         return self._examples[split]
+
+    def _labels(self) -> SentenceLabels | None:
+        """What takes the place of the targets' tokens."""
+        return None
 
     def fingerprint(self, split: Split) -> str:
         """A hash of a split's ids and texts."""
@@ -202,6 +207,19 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
     def _world(self) -> tuple[int, int]:
         """This process's rank and the number of processes; one alone without a Trainer."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+class ExtractiveDataModule(Seq2SeqDataModule):
+    """The same for a model that makes extracts: a source's target is a label for each of its sentences."""
+
+    def __init__(
+        self, task: Task, tokenizers: Tokenizers, loading: Loading | None = None, extraction: Extraction | None = None
+    ) -> None:
+        super().__init__(task, tokenizers, loading)
+        self.extraction = extraction or Extraction()
+
+    def _labels(self) -> SentenceLabels:
+        return SentenceLabels(self.tokenizers, self.extraction)
 
 
 @rank_zero_only

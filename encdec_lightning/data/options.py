@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from encdec_lightning.errors import require
+from encdec_lightning.evaluation.extraction import Criterion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,28 @@ class Task:
     def path(self, split: Literal["train", "validation", "test"]) -> str:
         """Where the pairs of a split are."""
         return {"train": self.train, "validation": self.validation, "test": self.test or self.validation}[split]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extraction:
+    """How an encoder alone learns an extract, and makes one of the scores of sentences (`model.decoder=null`)."""
+
+    sentences: int = 3
+    """Sentences of an extract; a shorter source gives all of its own."""
+    block_trigrams: bool = True
+    """Pass over a sentence that has three words in a row of one that is in the extract already (Liu & Lapata, 2019,
+    section 4.3)."""
+    oracle: Criterion = "rouge1+rouge2"
+    """What the sentences that are right have most of together with a target: ROUGE-2, as the paper says, or the sum of
+    ROUGE-1 and ROUGE-2, as its code has it. They are chosen one by one."""
+    oracle_sentences: int = 3
+    """Sentences of a source that are right, at most."""
+
+    def __post_init__(self) -> None:
+        require(
+            ("sentences", self.sentences, self.sentences >= 1, "it must be at least 1"),
+            ("oracle_sentences", self.oracle_sentences, self.oracle_sentences >= 1, "it must be at least 1"),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,6 @@ from functools import partial
 from encdec_lightning.errors import UserError, did_you_mean, one_of
 from encdec_lightning.evaluation.extraction import greedy_oracle
 from encdec_lightning.evaluation.sentences import lines_or_sentences, sentence_ends
-from encdec_lightning.evaluation.words import Words
 from encdec_lightning.records import Prediction
 
 
@@ -41,7 +40,7 @@ def oracle_sentences(prediction: Prediction, count: int) -> str:
     with a reference it is the first one.
     """
     sentences = lines_or_sentences(prediction.source)
-    found = greedy_oracle(sentences, prediction.references, count, words=Words("unicode", stemmer=False))
+    found = greedy_oracle(sentences, prediction.references, count)
     return "\n".join(sentences[number] for number in found) or lead_sentence(prediction.source)
 
 

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 from encdec_lightning.errors import require
-from encdec_lightning.evaluation.words import Words, grams
+from encdec_lightning.evaluation.words import Tokenizer, Words, grams
 
 Criterion = Literal["rouge2", "rouge1+rouge2"]
 """The paper's (section 4.2), and that of its released code."""
 SIZES: dict[Criterion, tuple[int, ...]] = {"rouge2": (2,), "rouge1+rouge2": (1, 2)}
 """The words of an n-gram, by criterion."""
+
+ORACLE_WORDS: Tokenizer = "unicode"
+"""What an oracle takes for words, where nothing else is said: those of all scripts, as they are written."""
 
 Grams = list[set[tuple[str, ...]]]
 
@@ -33,7 +36,7 @@ def greedy_oracle(
         ("most", most, most >= 1, "it must be at least 1"),
         ("criterion", criterion, criterion in get_args(Criterion), f"it must be one of {', '.join(SIZES)}"),
     )
-    split = words or Words(stemmer=False)
+    split = words or Words(ORACLE_WORDS, stemmer=False)
     wanted = [_grams(split.tokenize(each), criterion) for each in references]
     left = {number: _grams(split.tokenize(each), criterion) for number, each in enumerate(sentences)}
     chosen: list[int] = []

@@ -12,9 +12,9 @@ import torch
 
 from encdec_lightning.composition.checks.lengths import generation_problem
 from encdec_lightning.config import Config
-from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.errors import UserError
 from encdec_lightning.launch.command_line.overrides import with_options
+from encdec_lightning.launch.job.modules import loaded_module, new_data
 from encdec_lightning.launch.job.quiet import quiet
 from encdec_lightning.launch.job.refusals import refusals_of_the_disk
 from encdec_lightning.launch.job.testing import test
@@ -22,6 +22,7 @@ from encdec_lightning.launch.job.trainer import build_evaluator
 from encdec_lightning.launch.processes import recover
 from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
+from encdec_lightning.training.extractive_module import ExtractiveModule
 from encdec_lightning.training.module import Seq2SeqModule
 
 
@@ -36,7 +37,7 @@ def evaluate(run: Run, checkpoint: str | None, options: dict[str, str]) -> Run:
     frozen = convert(run.config())
     config = with_options(frozen, options, checkpoint)
     module = load(run, config)
-    data = Seq2SeqDataModule(config.task, module.tokenizers, config.loading)
+    data = new_data(config, module.tokenizers)
     began, now = None, data.fingerprint("test")
     with suppress(UserError):  # metrics that cannot be read are put aside below
         began = run.metrics().get("data/test_fingerprint")
@@ -56,11 +57,11 @@ def evaluate(run: Run, checkpoint: str | None, options: dict[str, str]) -> Run:
     return target
 
 
-def load(run: Run, config: Config, device: torch.device | str = "cpu") -> Seq2SeqModule:
-    """The module of the config's checkpoint, ready to generate; raises `UserError` if it cannot write texts so long."""
-    module = Seq2SeqModule.load_from_checkpoint(run.checkpoint(config.checkpoint), device, generation=config.generation)
+def load(run: Run, config: Config, device: torch.device | str = "cpu") -> Seq2SeqModule | ExtractiveModule:
+    """The module of the config's checkpoint, ready to predict; raises `UserError` if it cannot write texts so long."""
+    module = loaded_module(run.checkpoint(config.checkpoint), config, device)
     longest = config.generation.max_length
-    if longest is not None:
+    if longest is not None and not config.model.scores_sentences:
         model = module.model
         configs = [side.config for side in model.sides.values()]
         expected = generation_problem(model.composition, configs, config.task.max_source_length, longest)

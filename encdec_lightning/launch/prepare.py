@@ -7,9 +7,9 @@ from dataclasses import asdict
 from encdec_lightning.composition.compose import compose
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.config import Config
-from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.data.examples.store import OnDisk
 from encdec_lightning.data.sources.pairs import SPLITS
+from encdec_lightning.launch.job.modules import new_data
 from encdec_lightning.launch.job.targets import check_targets
 
 
@@ -21,6 +21,6 @@ def prepare(config: Config, with_model: bool = True) -> tuple[Tokenizers, dict[s
     tokenizers = Tokenizers.of(config.model)
     if with_model:
         compose(**asdict(config.model), tokenizers=tokenizers)
-    data = Seq2SeqDataModule(config.task, tokenizers, config.loading)
+    data = new_data(config, tokenizers)
     check_targets(config, data)
     return tokenizers, {split: data.examples(split) for split in SPLITS}

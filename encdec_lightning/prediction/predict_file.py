@@ -24,12 +24,14 @@ from encdec_lightning.generation.search import Hypothesis
 from encdec_lightning.launch.command_line.overrides import with_options
 from encdec_lightning.launch.evaluation import load
 from encdec_lightning.launch.job.quiet import quiet
+from encdec_lightning.prediction.extracts import ExtractPredictor
 from encdec_lightning.prediction.inputs import InputReader, find_input, input_rows, is_pipe
 from encdec_lightning.prediction.lines import Answer, Live, standard_input, windows, written
 from encdec_lightning.prediction.partial import Done, Output, check_output, opened_output
 from encdec_lightning.records import Pair
 from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
+from encdec_lightning.training.extractive_module import ExtractiveModule
 from encdec_lightning.training.module import Seq2SeqModule
 from encdec_lightning.training.precision import autocast
 
@@ -51,7 +53,7 @@ def predict_file(
     total = _count(source, config, given_format)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with opened_output(output, _job(run, config, scores)) as sink:
-        predictor = Predictor(load(run, config, device), config, scores, sink.done.rows)
+        predictor = _predictor(load(run, config, device), config, scores, sink.done.rows)
         reader = InputReader(config.task, config.data.on_bad_row == "skip")
         live = Live.of_standard_input() if (source, output) == ("-", "-") and given_format != "csv" else None
         pairs = _sources(reader, source, config, given_format, live)
@@ -61,8 +63,21 @@ def predict_file(
     _say_what_was_odd(reader)
 
 
+def _predictor(
+    module: Seq2SeqModule | ExtractiveModule, config: Config, scores: bool, targets: int | None
+) -> Predictor | ExtractPredictor:
+    if isinstance(module, ExtractiveModule):
+        return ExtractPredictor(module, config, scores)
+    return Predictor(module, config, scores, targets)
+
+
 def _predict(
-    predictor: Predictor, found: Iterator[list[Pair]], digest: Any, output: str, sink: Output, total: int | None
+    predictor: Predictor | ExtractPredictor,
+    found: Iterator[list[Pair]],
+    digest: Any,
+    output: str,
+    sink: Output,
+    total: int | None,
 ) -> None:
     """Write the lines of the windows of sources that are not done yet; `digest` is the hash of those that are."""
     text, console = output != "-" and not output.endswith(".jsonl"), Console(stderr=True)
@@ -190,9 +205,10 @@ def _say_what_was_odd(reader: InputReader) -> None:
 
 def _job(run: Run, config: Config, scores: bool) -> dict[str, Any]:
     """All that decides what is written for a source, its text excepted."""
+    node = "extraction" if config.model.scores_sentences else "generation"
     return {
         "checkpoint": _content(run.checkpoint(config.checkpoint)),
-        **{f"generation.{name}": value for name, value in asdict(config.generation).items()},
+        **{f"{node}.{name}": value for name, value in asdict(getattr(config, node)).items()},
         "task.max_source_length": config.task.max_source_length,
         "task.max_target_length": config.task.max_target_length,
         "seed": config.seed,

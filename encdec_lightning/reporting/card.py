@@ -12,9 +12,9 @@ from encdec_lightning.composition.checkpoints import load_config
 from encdec_lightning.composition.local_checkpoints import hub_id
 from encdec_lightning.composition.options import Composition
 from encdec_lightning.composition.sharing import SCHEMES
-from encdec_lightning.data.options import Task
+from encdec_lightning.data.options import Extraction, Task
 from encdec_lightning.generation.options import Generation
-from encdec_lightning.reporting.card_code import code
+from encdec_lightning.reporting.card_code import code, extract_code
 from encdec_lightning.reporting.composition import added, what_is_added
 from encdec_lightning.reporting.final_table import Cell, header_and_rows, scored
 from encdec_lightning.run import Run
@@ -22,6 +22,8 @@ from encdec_lightning.training.options import Freeze, Training
 
 TASK = "text-generation"
 """The Hub's task: text2text-generation, which it once had, is a part of it."""
+SUMMARIZATION = "summarization"
+"""The Hub's name of what an extract is for."""
 LIBRARY = "encdec_lightning"
 FROZEN: dict[Freeze, str] = {
     "pretrained": "what started as a checkpoint has it",
@@ -71,7 +73,9 @@ def write_card(run: Run, folder: Path) -> None:
         "## Scores",
         _scores(task, metrics),
         "## How to run it",
-        code(folder, task, Generation(**config["generation"])),
+        extract_code(task, Extraction(**config["extraction"]))
+        if model.scores_sentences
+        else code(folder, task, Generation(**config["generation"])),
         _precision(metrics),
         "## How it was trained",
         _training(config, task, metrics),
@@ -89,9 +93,10 @@ def _head(name: str, model: Composition, task: Task, metrics: dict[str, Any]) ->
     splits = [Data.of(task.path(split)) for split in ("train", "validation", "test")]
     sets = list(dict.fromkeys(each.hub for each in splits if each.hub))
     tested, names = splits[2], _known(metrics)
+    task_type = SUMMARIZATION if model.scores_sentences else TASK
     results = [
         EvalResult(
-            task_type=TASK,
+            task_type=task_type,
             dataset_type=tested.hub or tested.name,
             dataset_name=tested.name,
             dataset_config=tested.configuration,
@@ -110,19 +115,26 @@ def _head(name: str, model: Composition, task: Task, metrics: dict[str, Any]) ->
         metrics=list(dict.fromkeys(map(_kind, names))) or None,
         model_name=name if results else None,
         eval_results=results or None,
-        pipeline_tag=TASK,
-        tags=[LIBRARY, "text2text-generation", "decoder" if model.reads_prefix else "encoder-decoder"],
+        pipeline_tag=task_type,
+        tags=[LIBRARY, *_tags(model)],
     )
+
+
+def _tags(model: Composition) -> list[str]:
+    if model.scores_sentences:
+        return ["extractive-summarization", "encoder"]
+    return ["text2text-generation", "decoder" if model.reads_prefix else "encoder-decoder"]
 
 
 def _what(model: Composition, task: Task, metrics: dict[str, Any], folder: Path) -> str:
     starts = [f"the {side.role} {STARTS[side.init].format(_name(side.checkpoint))}" for side in model.sides]
     kind = "A language model that reads the source as a prefix" if model.reads_prefix else "An encoder-decoder"
-    sentences = [
-        f"{kind}, trained with `{LIBRARY}` to write the column `{task.target}` for the column `{task.source}`:",
-        f"{' and '.join(starts)}.",
-    ]
-    if not model.reads_prefix:
+    does = f"to write the column `{task.target}` for the column `{task.source}`"
+    if model.scores_sentences:
+        kind = "An encoder and a score for each sentence"
+        does = f"to choose the sentences of the column `{task.source}` that say most of the column `{task.target}`"
+    sentences = [f"{kind}, trained with `{LIBRARY}` {does}:", f"{' and '.join(starts)}."]
+    if len(model.sides) == 2:
         sentences.append(f"The sides {SCHEMES[model.weights].sentence}.")
         given = added(load_config("model", str(folder)).decoder, model.cross_attention_init)
         if given is not None:

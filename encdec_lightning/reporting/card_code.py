@@ -11,7 +11,7 @@ from encdec_lightning.composition.architectures import architecture_of
 from encdec_lightning.composition.checkpoints import load_config
 from encdec_lightning.composition.cross_attending import MODEL_TYPE as ADDED
 from encdec_lightning.composition.tokenizers import DECODER_FOLDER, Tokenizers
-from encdec_lightning.data.options import Task
+from encdec_lightning.data.options import Extraction, Task
 from encdec_lightning.generation.options import LACKING, Generation
 
 FOLDER = 'folder = "."  # this folder, or the id of its repository on the Hub'
@@ -30,7 +30,34 @@ mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
 for text in tokenizers.decode(model.generate(ids, attention_mask=mask)):
     print(text)"""
 """For sources whose sentences are marked, which the tokenizer alone does not do."""
+EXTRACT = """\
+from pathlib import Path
+
+import torch
+from encdec_lightning import SentenceScorer, Tokenizers
+from encdec_lightning.evaluation.extraction import choose
+
+{folder}
+model = SentenceScorer.from_pretrained(folder)
+tokenizers = Tokenizers.load(Path(folder))
+
+{texts}
+for text, sentences in zip(texts, tokenizers.source_in_bulk.sentences(texts)):
+    ids = tokenizers.encode_sources([text], {longest})
+    with torch.inference_mode():
+        scores = model(torch.tensor(ids)).logits[0].sigmoid().tolist()
+    kept = sentences[: len(scores)]
+    print(" ".join(kept[number] for number in {chosen}))"""
+"""For a model that scores sentences."""
 PAIR = "ids = model.generate(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask)"
+
+
+def extract_code(task: Task, extraction: Extraction) -> str:
+    """The same for a model that scores sentences."""
+    chosen = f"choose(kept, scores, {extraction.sentences}, block_trigrams={extraction.block_trigrams})"
+    lines = [*EXTRACT.format(folder=FOLDER, texts=TEXTS, longest=task.max_source_length, chosen=chosen).splitlines()]
+    remark = "Stock transformers opens the encoder alone, so `encdec_lightning` must be installed."
+    return "\n\n".join(["```python\n" + "\n".join(lines) + "\n```", remark])
 
 
 def code(folder: Path, task: Task, generation: Generation) -> str:

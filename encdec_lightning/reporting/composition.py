@@ -163,7 +163,7 @@ def _side(side: Side) -> dict[str, Any]:
 
 def _added(composition: Composition) -> dict[str, Any] | None:
     """The cross-attention that a language model is given; None where none is."""
-    decoder = composition.sides[-1]
+    decoder = composition.sides[-1]  # an encoder alone is given none either
     if decoder.added is None or stored_config(decoder).model_type == MODEL_TYPE:
         return None
     return added(side_config(decoder), composition.cross_attention_init)

@@ -18,6 +18,8 @@ from encdec_lightning.data.examples.store import SIDES, OnDisk
 from encdec_lightning.data.inspection import PERCENTILES, SideStatistics, SplitStatistics, edges, histogram
 
 EXAMPLES = 5
+SENTENCES = "Sentences"
+"""What the targets of an extract are counted in, one for each of the source's; others are counted in tokens."""
 BINS, PICTURE_BINS = 12, 40  # of the histograms
 BAR = 30  # characters
 EXCERPT = 60  # tokens of an example that are shown
@@ -41,7 +43,8 @@ def show_data(
     console.print(_texts_table(statistics))
     name, first = next(iter(splits.items()))
     for side in range(2):
-        console.print(_histogram_table(first, side, f"Tokens of {name} {SIDES[side]}s"))
+        what = SENTENCES if side and first.meta["labels"] else "Tokens"
+        console.print(_histogram_table(first, side, f"{what} of {name} {SIDES[side]}s"))
     count = len(first.lengths)
     for number in sorted({position * count // EXAMPLES for position in range(EXAMPLES)}):
         console.print(_example(first, number, tokenizers), soft_wrap=True)
@@ -127,11 +130,14 @@ def _histogram_table(examples: OnDisk, side: int, title: str) -> Table:
 def _example(examples: OnDisk, number: int, tokenizers: Tokenizers) -> str:
     """An example's tokens, as encoder, decoder and loss get them."""
     source, target = (ids.tolist() for ids in examples.ids(number))
-    rows = {
-        "source": tokenizers.source.convert_ids_to_tokens(source),
-        "decoder": tokenizers.target.convert_ids_to_tokens([tokenizers.start_id, *target[:-1]]),
-        "target": tokenizers.target.convert_ids_to_tokens(target),
-    }
+    rows = {"source": tokenizers.source.convert_ids_to_tokens(source)}
+    if examples.meta["labels"]:
+        rows["labels"] = [str(each) for each in target]
+    else:
+        rows |= {
+            "decoder": tokenizers.target.convert_ids_to_tokens([tokenizers.start_id, *target[:-1]]),
+            "target": tokenizers.target.convert_ids_to_tokens(target),
+        }
     lines = [f"[bold]example {escape(examples.pair(number).id)}[/]"]
     for name, tokens in rows.items():
         shown = " ".join(tokens if len(tokens) <= EXCERPT else [*tokens[: EXCERPT - 2], "...", tokens[-1]])
@@ -152,7 +158,8 @@ def draw_lengths(splits: Mapping[str, OnDisk], picture: Path) -> None:
             limit = examples.meta["limits"][side]
         if limit <= limits[-1]:
             axes.axvline(limit, color="black", linestyle=":", linewidth=1, label=f"limit {limit}")
-        axes.set(xlabel=f"tokens of the {name}", ylabel="share of the examples")
+        what = SENTENCES.lower() if side and examples.meta["labels"] else "tokens"
+        axes.set(xlabel=f"{what} of the {name}", ylabel="share of the examples")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     picture.parent.mkdir(parents=True, exist_ok=True)

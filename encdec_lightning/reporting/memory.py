@@ -155,6 +155,8 @@ AttentionInterface.register(COUNTED, _attention)
 
 def _logits(model: ComposedModel, setting: Setting, dtype: torch.dtype) -> int:
     """Bytes of the probabilities that a loss on all logits keeps, in fp32 or better."""
+    if model.scores_sentences:
+        return 0
     rows = max(1, setting.batch_tokens // sum(setting.lengths))
     precise = torch.promote_types(dtype, torch.float32)
     return rows * setting.lengths[1] * int(model.config.decoder.vocab_size) * precise.itemsize
@@ -185,6 +187,8 @@ def _activations(model: ComposedModel, setting: Setting, dtype: torch.dtype) -> 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         if sized.reads_prefix:
             sized.decoder(input_ids=ids(source + target), use_cache=False)
+        elif sized.scores_sentences:
+            sized(input_ids=ids(source), sentences=min(source, target))
         else:  # without a mask, which transformers would look into
             sized(input_ids=ids(source), decoder_input_ids=ids(target), use_cache=False)
     return sum(each.nbytes() for each in saved.values())

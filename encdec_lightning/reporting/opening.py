@@ -21,8 +21,8 @@ def opening(
     `pairs` is {split: number of pairs}, and `training` says how long the fit is and on what it runs.
     """
     names = [_short(side.checkpoint) for side in composition.sides]
-    if composition.reads_prefix:
-        pair = f"{names[0]} alone"
+    if len(names) == 1:
+        pair = f"{names[0]} alone{', sentences scored' if composition.scores_sentences else ''}"
     else:
         pair = f"{' -> '.join(names)}, {SCHEMES[composition.weights].label}"
     parts = {"shared by both sides": counts.shared, "random at the start": counts.random}

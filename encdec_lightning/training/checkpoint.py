@@ -17,7 +17,7 @@ from encdec_lightning.errors import UserError
 from encdec_lightning.files import damage
 from encdec_lightning.training.pieces import joined, piece_damage
 
-KEPT = ("model", "generation_config", "tokenizers", "task", "training", "generation")
+KEPT = ("model", "generation_config", "tokenizers", "task", "training")
 """What a module of ours keeps beside the weights, each a mapping."""
 T = TypeVar("T")
 

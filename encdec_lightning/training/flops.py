@@ -53,6 +53,8 @@ def training_flops(model: ComposedModel) -> TrainingFlops:
     A weight of a matrix and a token: 2 operations forward, 2 for the gradient of the weight if it is trained, 2 for
     that of its input where anything before is trained.
     """
+    if model.scores_sentences:
+        return _scoring_flops(model)
     trained = any(each.requires_grad for each in model.parameters())
     encoder_trained = not model.reads_prefix and any(each.requires_grad for each in model.encoder.parameters())
     beside = [each for name, each in model.named_parameters() if not name.startswith(("encoder.", "decoder."))]
@@ -69,6 +71,15 @@ def training_flops(model: ComposedModel) -> TrainingFlops:
     return TrainingFlops(
         encoder + projection + from_source, decoder, _pairs(model.encoder, encoder_trained), target_pair, cross_pair
     )
+
+
+def _scoring_flops(model: ComposedModel) -> TrainingFlops:
+    """Of an encoder and layers above it, whose tokens are sentences that all see one another."""
+    trained = any(each.requires_grad for each in model.encoder.parameters())
+    encoder, _ = _matrices(model.encoder, trained, trained)
+    head, _ = _matrices(model.sentence_head, True, True)
+    pair = float(4 * model.width * len(model.sentence_head.layers) * 3)
+    return TrainingFlops(encoder, head, _pairs(model.encoder, trained), 2 * pair, 0.0)
 
 
 def matrix_product_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:

@@ -19,9 +19,12 @@ def freeze(model: ComposedModel, part: Freeze | None) -> None:
     A side with LoRA's factors trains these and what started at random, and nothing else. Raises `UserError` when
     nothing would be left to train, or there is no such part.
     """
-    if model.reads_prefix and part in ("encoder", "all_but_cross_attention"):
-        lacking = "encoder" if part == "encoder" else "cross-attention"
-        raise UserError("training.freeze", part, f"a decoder alone has no {lacking}")
+    alone = len(model.roles) == 1
+    if (part in ("encoder", "decoder") and part not in model.roles) or (alone and part == "all_but_cross_attention"):
+        lacking = "cross-attention" if part == "all_but_cross_attention" else part
+        raise UserError(
+            "training.freeze", part, f"{'an encoder' if model.scores_sentences else 'a decoder'} alone has no {lacking}"
+        )
     started, named = set(model.config.fresh_parameters), dict(model.named_parameters())
     fresh = {id(each) for name, each in named.items() if name in started or is_factor(name)}
     untouched: set[int] = set()

@@ -38,5 +38,5 @@ def _roles(model: ComposedModel, lora: Lora) -> tuple[Role, ...]:
     if lora.sides == "both":
         return model.roles
     if lora.sides not in model.roles:
-        raise UserError("training.lora.sides", lora.sides, "a decoder alone has no encoder")
+        raise UserError("training.lora.sides", lora.sides, f"there is no {lora.sides}")
     return (lora.sides,)

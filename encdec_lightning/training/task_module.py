@@ -5,27 +5,35 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import lightning
 import torch
 from torch import Tensor, distributed
 
+from encdec_lightning.composition.assembly import rebuild
 from encdec_lightning.composition.composed_model import ComposedModel, check_composed
+from encdec_lightning.composition.foreign import check_values
 from encdec_lightning.composition.lora import factors
+from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.data.options import Task
 from encdec_lightning.errors import UserError
 from encdec_lightning.evaluation.metric import Score
 from encdec_lightning.evaluation.registry import score_all
+from encdec_lightning.kernels.attention_interface import use_attention
 from encdec_lightning.records import Prediction
 from encdec_lightning.training.arrange import arrange
 from encdec_lightning.training.callbacks.finite import FiniteSteps, say_missing
 from encdec_lightning.training.callbacks.progress import is_for_bar, watched
+from encdec_lightning.training.checkpoint import check_fit, load_checkpoint, pack_folder, taken_from, unpack_folder
 from encdec_lightning.training.freezing import freeze
 from encdec_lightning.training.lora import add_lora
 from encdec_lightning.training.optimizers import OptimizerFactory, clip, default_optimizer, parameter_groups
 from encdec_lightning.training.options import Training
+from encdec_lightning.training.resuming import prepare_to_resume
 from encdec_lightning.training.schedules import SCHEDULES, schedule
 from encdec_lightning.training.trainer_check import check_trainer
 
@@ -33,17 +41,33 @@ LOSS_LOADER = 0  # validation has two loaders: all pairs for the loss, and some 
 
 
 class TaskModule(lightning.LightningModule, ABC):
-    """Logging, optimizer, schedule, scores and gathering by id; a task adds `loss` and `predict`."""
+    """Logging, optimizer, schedule, scores, checkpoints, gathering by id; a task adds `loss`, `predict_all`, `export`.
+
+    Its constructor takes what this one does, and its own options after `training`.
+    """
+
+    options_name: ClassVar[str]
+    """The attribute that holds the task's own options."""
+    options_class: ClassVar[Callable[..., Any]]
+    """Their dataclass."""
 
     def __init__(
-        self, model: ComposedModel, task: Task, training: Training, optimizer: OptimizerFactory = default_optimizer
+        self,
+        model: ComposedModel,
+        tokenizers: Tokenizers,
+        task: Task,
+        training: Training | None = None,
+        optimizer: OptimizerFactory = default_optimizer,
     ) -> None:
         check_composed(model)
         super().__init__()
+        training = training or Training()
         self.model: ComposedModel = model.train()  # from_pretrained gives evaluation mode, and Lightning keeps that
         add_lora(model, training.lora)
         freeze(model, training.freeze)
-        self.task, self.training_options = task, training
+        self.task, self.training_options, self.tokenizers = task, training, tokenizers
+        tokenizers.configure(model)
+        use_attention(model)
         self._optimizer_factory = optimizer
         self._finite = FiniteSteps()
         self._waiting: list[Batch] = []
@@ -68,6 +92,10 @@ class TaskModule(lightning.LightningModule, ABC):
     @abstractmethod
     def predict_all(self, batches: list[Batch]) -> Iterator[Prediction]:
         """A prediction for each pair of all the batches, in any order, as they are done."""
+
+    @abstractmethod
+    def export(self, folder: Path, as_a_t5gemma: bool = False) -> None:
+        """Write the model and its tokenizers into a folder."""
 
     def predict(self, batch: Batch) -> list[Prediction]:
         """A prediction for each pair of the batch, in its order."""
@@ -114,7 +142,8 @@ class TaskModule(lightning.LightningModule, ABC):
         self._losses, self._loss_tokens = [], 0
         loss = torch.tensor(total / tokens, dtype=torch.float32)
         self._log({"val/loss": loss}, prog_bar=True)
-        self._log({"val/perplexity": loss.exp()})
+        if not self.model.scores_sentences:  # a yes or no is no word
+            self._log({"val/perplexity": loss.exp()})
         predictions = self._predicted("val")
         if predictions:
             if self.show_predictions is not None and self.trainer.is_global_zero and not self.trainer.sanity_checking:
@@ -138,6 +167,45 @@ class TaskModule(lightning.LightningModule, ABC):
     def predict_step(self, batch: Batch, batch_index: int) -> list[Prediction]:
         """Generate."""
         return self.predict(batch)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add all that `load_from_checkpoint` needs beside the weights, as plain values and tensors."""
+        checkpoint["encdec_lightning"] = {
+            "model": self.model.config.to_dict(),
+            "generation_config": self.model.generation_config.to_dict(),
+            "tokenizers": pack_folder(self.tokenizers.save_pretrained),
+            "task": asdict(self.task),
+            "training": asdict(self.training_options),
+            self.options_name: asdict(getattr(self, self.options_name)),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raise `UserError` for a checkpoint of another model, before a fit goes on from it."""
+        prepare_to_resume(self, checkpoint)
+
+    @classmethod
+    def _rebuilt(
+        cls, path: str | Path, map_location: torch.device | str, task: Task | None, options: object | None
+    ) -> Self:
+        """A module from a checkpoint alone; what is given replaces the task and the options of the training."""
+        checkpoint = load_checkpoint(path, map_location)
+        kept = checkpoint["encdec_lightning"]
+        with taken_from(path, "model"):
+            check_values("model", str(path), kept["model"])
+            model = rebuild(kept["model"])
+            model.generation_config = type(model.generation_config).from_dict(kept["generation_config"])
+        with taken_from(path, "tokenizers"):
+            tokenizers = unpack_folder(kept["tokenizers"], Tokenizers.load)
+        with taken_from(path, "options"):
+            task, training = task or Task(**kept["task"]), Training.of(kept["training"])
+            options = options or cls.options_class(**kept[cls.options_name])
+        module = cls(model, tokenizers, task, training, options)  # type: ignore[arg-type]
+        check_fit(path, module, checkpoint["state_dict"])
+        dtypes = {each.dtype for each in checkpoint["state_dict"].values() if each.is_floating_point()}
+        if len(dtypes) == 1:  # of a training in bf16-true, 16-true or 64-true
+            module.to(*dtypes)
+        module.load_state_dict(checkpoint["state_dict"])
+        return module
 
     def on_fit_start(self) -> None:
         """Refuse a Trainer that this module and its data cannot be right with; forget a fit before."""
@@ -165,7 +233,7 @@ class TaskModule(lightning.LightningModule, ABC):
         """The optimizer over groups of parameters, and each group's schedule, stepped every optimizer step."""
         fresh = [*self.model.config.fresh_parameters, *factors(self.model)]
         groups = parameter_groups(self.model, self.training_options, fresh)
-        steps, width = self.total_steps(), self.model.config.decoder.hidden_size
+        steps, width = self.total_steps(), self.model.width
         factors_of = [schedule(self.training_options, steps, width, group.pop("warmup_steps")) for group in groups]
         optimizer = self._optimizer_factory(groups)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors_of)

@@ -24,10 +24,10 @@ def length_problems(
             return []
         expected = f"{composition.decoder} has positions for {limit} tokens, source and target together"
         return [("source", source, expected)]
-    checks = (("source", source, limits[0], composition.encoder), ("target", target, limits[1], composition.decoder))
+    lengths = ("source", source, composition.encoder), ("target", target, composition.decoder)
     return [
         (name, length, f"{checkpoint} has positions for {limit} tokens")
-        for name, length, limit, checkpoint in checks
+        for (name, length, checkpoint), limit in zip(lengths, limits, strict=False)  # there may be no decoder
         if limit is not None and length > limit
     ]
 

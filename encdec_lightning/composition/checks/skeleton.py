@@ -26,7 +26,7 @@ def skeleton(composition: Composition) -> ComposedModel:
     configs = [side_config(side) for side in composition.sides]
     with torch.device("meta"):
         models = [_built(side, config) for side, config in zip(composition.sides, configs, strict=True)]
-        if not composition.reads_prefix:
+        if len(models) == 2:
             refuse_unlike(composition, *models)
         model = assemble(models, composition)
     model.config.fresh_parameters = expected_fresh(model)

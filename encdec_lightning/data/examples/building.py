@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from encdec_lightning.composition.bulk_tokenizer import Ids
 from encdec_lightning.composition.tokenizers import Tokenizers
+from encdec_lightning.data.examples.sentence_labels import SentenceLabels
 from encdec_lightning.data.examples.store import SIDES, OnDisk, StoreWriter
 from encdec_lightning.data.options import Task
 from encdec_lightning.data.sources.pairs import PairReader, Split
@@ -32,20 +33,25 @@ Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 
-def build(folder: Path, task: Task, split: Split, tokenizers: Tokenizers, rows: Rows, skip_bad_rows: bool) -> None:
+def build(
+    folder: Path, task: Task, split: Split, tokenizers: Tokenizers, labels: SentenceLabels | None, rows: Rows,
+    skip_bad_rows: bool,
+) -> None:  # fmt: skip
     """Write the examples of a split into a new folder, and beside them a list of the rows that were skipped.
 
-    Raises `UserError` naming the first row that is wrong, unless such are skipped, or saying that there is no example.
+    With `labels` a target is not what the tokenizer makes of its text, but these. Raises `UserError` naming the first
+    row that is wrong, unless such are skipped, or saying that there is no example.
     """
     name, location = f"task.{split}", task.path(split)
-    writer = StoreWriter(folder, tokenizers.vocabulary_sizes)
+    sizes = tokenizers.vocabulary_sizes
+    writer = StoreWriter(folder, sizes if labels is None else (sizes[0], labels.vocabulary_size))
     with (folder / SKIPPED).open("w", encoding="utf-8") as listed:
 
         def skip(row: int, problem: UserError) -> None:
             listed.write(json.dumps({"row": row, "problem": str(problem)}) + "\n")
 
         reader = PairReader(task, split, skip if skip_bad_rows else None)
-        keeper = _Keeper(task, split, tokenizers, reader)
+        keeper = _Keeper(task, split, tokenizers, labels, reader)
         try:
             pairs = reader.read(rows)
             if split == "train" and task.train_target == "drawn":
@@ -57,7 +63,7 @@ def build(folder: Path, task: Task, split: Split, tokenizers: Tokenizers, rows: 
             writer.abandon()
     if writer.count == 0:
         raise reader.no_example(location)
-    writer.close(location=location, **keeper.counts())
+    writer.close(location=location, labels=labels is not None, **keeper.counts())
     repeated = OnDisk(folder).repeated_id() if task.id is not None else None
     if repeated is not None:
         raise UserError(f"{name} row {repeated[0]}", repeated[1], "an example before has the same id")
@@ -66,21 +72,24 @@ def build(folder: Path, task: Task, split: Split, tokenizers: Tokenizers, rows: 
 class _Keeper:
     """Tokenizes pairs, applies the rules of length, and counts what happens."""
 
-    def __init__(self, task: Task, split: Split, tokenizers: Tokenizers, reader: PairReader) -> None:
+    def __init__(
+        self, task: Task, split: Split, tokenizers: Tokenizers, labels: SentenceLabels | None, reader: PairReader
+    ) -> None:
         self._name, self._reader = f"task.{split}", reader
         self._too_long = task.too_long if split == "train" else "truncate"
-        self._tokenizers = (tokenizers.source_in_bulk, tokenizers.target_in_bulk)
-        self._limits = np.array([task.max_source_length, task.max_target_length])
+        self._source = tokenizers.source_in_bulk
+        self._target = tokenizers.target_in_bulk if labels is None else labels
+        # As many sentences as a source has tokens do no harm.
+        self._limits = np.array([task.max_source_length, task.max_target_length if labels is None else LONGEST_TEXT])
         self._truncated, self._unknown, self._with_unknown = (np.zeros(2, dtype=np.int64) for _ in range(3))
         self._dropped = 0
 
     def encoded(self, pairs: list[Pair]) -> list[list[Ids]]:
         """Ids of all sources and of all targets, whole."""
-        texts = [pair.source for pair in pairs], [pair.target for pair in pairs]
-        return [
-            [ids for part in _calls(side) for ids in tokenizer(part)]
-            for tokenizer, side in zip(self._tokenizers, texts, strict=True)
-        ]
+        sources = [ids for part in _calls([pair.source for pair in pairs]) for ids in self._source(part)]
+        if isinstance(self._target, SentenceLabels):
+            return [sources, self._target(pairs)]
+        return [sources, [ids for part in _calls([pair.target for pair in pairs]) for ids in self._target(part)]]
 
     def keep(self, rows: list[int], pairs: list[Pair], whole: list[list[Ids]], writer: StoreWriter) -> None:
         """Write those pairs that the rules of length let through, cut."""
@@ -99,21 +108,25 @@ class _Keeper:
         ]
         if not kept:
             return
-        cut = [
-            [tokenizer.cut(side[number], int(limit)) for number in kept]
-            for tokenizer, side, limit in zip(self._tokenizers, whole, self._limits, strict=True)
-        ]
+        cut = self._cut([[side[number] for number in kept] for side in whole])
         self._truncated += over[kept].sum(axis=0)
-        for side, (tokenizer, ids) in enumerate(zip(self._tokenizers, cut, strict=True)):
+        for side, (tokenizer, ids) in enumerate(zip((self._source, self._target), cut, strict=True)):
             found = _occurrences(tokenizer.unknown_id, ids)
             self._unknown[side] += found.sum()
             self._with_unknown[side] += np.count_nonzero(found)
         writer.extend([rows[each] for each in kept], [pairs[each] for each in kept], cut, lengths[kept])
 
+    def _cut(self, whole: list[list[Ids]]) -> list[list[Ids]]:
+        """Ids of both sides, within the limits."""
+        sources = [self._source.cut(ids, int(self._limits[0])) for ids in whole[0]]
+        if isinstance(self._target, SentenceLabels):
+            return [sources, list(map(self._target.cut, whole[1], sources))]
+        return [sources, [self._target.cut(ids, int(self._limits[1])) for ids in whole[1]]]
+
     def _has_tokens(self, row: int, pair: Pair, lengths: NDArray[np.int32]) -> bool:
         """Whether the tokenizers make anything of both texts."""
         texts = pair.source, pair.target
-        for tokenizer, name, text, length in zip(self._tokenizers, SIDES, texts, lengths, strict=True):
+        for tokenizer, name, text, length in zip((self._source, self._target), SIDES, texts, lengths, strict=True):
             if length <= len(tokenizer.prefix) + len(tokenizer.suffix):
                 expected = f"the tokenizer makes no token of this {name}"
                 self._reader.refuse(row, UserError(f"{self._name} row {row}", text[:60], expected))

@@ -11,6 +11,7 @@ from encdec_lightning.cache.fingerprints import hash_of
 from encdec_lightning.cache.folder import cache_folder
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.data.examples.building import build
+from encdec_lightning.data.examples.sentence_labels import SentenceLabels
 from encdec_lightning.data.examples.store import OnDisk
 from encdec_lightning.data.options import Loading, Task
 from encdec_lightning.data.preprocessing import code_hash
@@ -18,21 +19,23 @@ from encdec_lightning.data.sources.pairs import PairReader, Split
 from encdec_lightning.data.sources.source import Source, find_source
 from encdec_lightning.errors import UserError
 
-VERSION = 4  # of what a row becomes and of the store's files: part of every fingerprint
+VERSION = 5  # of what a row becomes and of the store's files: part of every fingerprint
 READ_FIELDS = ("source", "target", "references", "id", "columns", "max_source_length", "max_target_length")
 
 
-def prepared(task: Task, loading: Loading, split: Split, tokenizers: Tokenizers) -> OnDisk:
+def prepared(
+    task: Task, loading: Loading, split: Split, tokenizers: Tokenizers, labels: SentenceLabels | None = None
+) -> OnDisk:
     """A split's examples, from the cache if they are there and whole, else built into it.
 
-    Of several processes one builds and the others wait. What is built is built from what the files hold now, whatever
-    their times say. Raises `UserError` naming the row that is wrong, an empty split, a file that changes while it is
-    read, or a cache that cannot be written.
+    With `labels` these are the targets. Of several processes one builds and the others wait. What is built is built
+    from what the files hold now, whatever their times say. Raises `UserError` naming the row that is wrong, an empty
+    split, a file that changes while it is read, or a cache that cannot be written.
     """
     cache = cache_folder(loading.cache)
 
     def place(source: Source) -> Path:
-        return cache / "examples" / _key(task, loading, split, tokenizers, source.content(cache))
+        return cache / "examples" / _key(task, loading, split, labels or tokenizers, source.content(cache))
 
     source = find_source(task, split, cache)
     folder = place(source)
@@ -43,7 +46,8 @@ def prepared(task: Task, loading: Loading, split: Split, tokenizers: Tokenizers)
             before, folder = source.states(), place(source)
 
             def build_from_it(building: Path) -> None:
-                build(building, task, split, tokenizers, source.rows, skip_bad_rows=loading.on_bad_row == "skip")
+                skips = loading.on_bad_row == "skip"
+                build(building, task, split, tokenizers, labels, source.rows, skip_bad_rows=skips)
                 if source.states() != before:
                     expected = "it has changed while it was read, start again once it is complete"
                     raise UserError(f"task.{split}", task.path(split), expected)
@@ -57,7 +61,7 @@ def prepared(task: Task, loading: Loading, split: Split, tokenizers: Tokenizers)
         raise UserError("data.cache", str(cache), expected) from error
 
 
-def _key(task: Task, loading: Loading, split: Split, tokenizers: Tokenizers, content: str) -> str:
+def _key(task: Task, loading: Loading, split: Split, encoder: SentenceLabels | Tokenizers, content: str) -> str:
     """The fingerprint of what the examples of a split are made from."""
     fields: dict[str, Any] = {name: getattr(task, name) for name in READ_FIELDS}
     fields |= {"examples": getattr(task, f"{split}_examples"), "on_bad_row": loading.on_bad_row}
@@ -66,4 +70,4 @@ def _key(task: Task, loading: Loading, split: Split, tokenizers: Tokenizers, con
         fields |= {"target_of": task.train_target} if task.train_target != "first" else {}
     code = [(name, code_hash(function)) for name, function in PairReader(task, split).functions]
     versions = [VERSION, version("tokenizers")]
-    return hash_of([fields, code, versions, tokenizers.signature(), content])[:32]
+    return hash_of([fields, code, versions, encoder.signature(), content])[:32]

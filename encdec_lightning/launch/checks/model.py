@@ -45,11 +45,11 @@ def check_model(config: Config, doubtful: set[str]) -> Iterator[UserError]:
         longer = length_problems(config.model, sides, task.max_source_length, task.max_target_length)
         yield from (UserError(f"task.max_{side}_length", length, why) for side, length, why in longer)
     decisive = ["generation.max_length", *(lengths[:1] if model.reads_prefix else [])]
-    if generated is not None and not concerned(decisive, doubtful):
+    if generated is not None and not model.scores_sentences and not concerned(decisive, doubtful):
         why = generation_problem(config.model, sides, task.max_source_length, generated)
         if why is not None:
             yield UserError("generation.max_length", generated, why)
-    if not concerned(["generation", *lengths], doubtful):
+    if not model.scores_sentences and not concerned(["generation", *lengths], doubtful):
         yield from _check_engine(config, model)
 
 

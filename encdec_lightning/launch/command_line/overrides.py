@@ -57,6 +57,9 @@ def with_options(config: Config, options: Mapping[str, str], checkpoint: str | N
             if mistake is not None:
                 raise mistake
             node, _, field = name.partition(".")
+            if node == ("generation" if config.model.scores_sentences else "extraction"):
+                what = "extracts, which extraction.* changes" if node == "generation" else "texts of its own"
+                raise UserError(name, text, f"the run's model makes {what}; leave it away")
             values[node][field] = read_value(name, text)
         except UserError as error:
             mistakes.append(error)

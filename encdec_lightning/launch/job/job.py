@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from functools import partial
 
 import lightning
 from lightning.pytorch.callbacks import LambdaCallback
 
-from encdec_lightning.composition.compose import compose
 from encdec_lightning.composition.parameters import count_parameters, count_trained
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.config import Config
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.launch.job.at_work import at_work
 from encdec_lightning.launch.job.metrics_json import training_metrics
+from encdec_lightning.launch.job.modules import loaded_module, new_data, new_module
 from encdec_lightning.launch.job.quiet import quiet
 from encdec_lightning.launch.job.targets import check_targets
 from encdec_lightning.launch.job.testing import test
 from encdec_lightning.launch.job.trainer import build_trainer, loggers_ended
 from encdec_lightning.launch.job.weights import chosen_checkpoint, start_from
 from encdec_lightning.launch.loggers.showing import show_parameters, show_predictions, summarize
-from encdec_lightning.launch.slots.build import OPTIMIZER, build_partial
 from encdec_lightning.reporting.curves import draw_curves
 from encdec_lightning.reporting.opening import opening
 from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 from encdec_lightning.signals import TERMINATION
 from encdec_lightning.training.checkpoint import checkpoint_damage, read_file
-from encdec_lightning.training.module import Seq2SeqModule
 from encdec_lightning.training.pieces import drop_unused_pieces
+from encdec_lightning.training.task_module import TaskModule
 
 
 def train(run: Run) -> None:
@@ -39,15 +37,8 @@ def train(run: Run) -> None:
     quiet()
     lightning.seed_everything(config.seed, verbose=False)
     tokenizers = Tokenizers.of(config.model)
-    data = Seq2SeqDataModule(config.task, tokenizers, config.loading)
-    module = Seq2SeqModule(
-        compose(**asdict(config.model), tokenizers=tokenizers),
-        tokenizers,
-        config.task,
-        config.training,
-        config.generation,
-        optimizer=build_partial("optimizer", config.optimizer, OPTIMIZER),
-    )
+    data = new_data(config, tokenizers)
+    module: TaskModule = new_module(config, tokenizers)
     trainer = build_trainer(config, run)
     with loggers_ended(trainer):
         resumed = run.resumable(checkpoint_damage)
@@ -71,7 +62,7 @@ def train(run: Run) -> None:
             draw_curves(run)
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             chosen = chosen_checkpoint(run, config, trainer)
-            module = Seq2SeqModule.load_from_checkpoint(chosen, task=config.task, generation=config.generation)
+            module = loaded_module(chosen, config, with_task=True)
         test(run, config, trainer, data, module)
         if trainer.is_global_zero:
             summarize(trainer, run.metrics())
@@ -79,9 +70,7 @@ def train(run: Run) -> None:
             drop_unused_pieces(run.checkpoints, partial(read_file, map_location="meta"))
 
 
-def _opened(
-    run: Run, config: Config, module: Seq2SeqModule, data: Seq2SeqDataModule, trainer: lightning.Trainer
-) -> None:
+def _opened(run: Run, config: Config, module: TaskModule, data: Seq2SeqDataModule, trainer: lightning.Trainer) -> None:
     """Say what is about to happen, in a few lines; from now on the run is of value."""
     if not trainer.is_global_zero:
         return

@@ -12,13 +12,13 @@ from encdec_lightning.composition.lora import is_factor
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.training.callbacks.checkpoints import best_keeper
 from encdec_lightning.training.callbacks.throughput import Throughput
-from encdec_lightning.training.module import Seq2SeqModule
+from encdec_lightning.training.task_module import TaskModule
 
 DATA_COUNTS = ("skipped", "dropped_by_preprocessing", "too_long_dropped")
 """Pairs that were left out of a split, by reason."""
 
 
-def training_metrics(trainer: lightning.Trainer, module: Seq2SeqModule, data: Seq2SeqDataModule) -> dict[str, Any]:
+def training_metrics(trainer: lightning.Trainer, module: TaskModule, data: Seq2SeqDataModule) -> dict[str, Any]:
     """What `metrics.json` says of the training itself."""
     metrics: dict[str, Any] = {
         "train/steps": trainer.global_step,

@@ -14,10 +14,10 @@ from encdec_lightning.reporting.card import write_card
 from encdec_lightning.reporting.results import write_results
 from encdec_lightning.run import Run
 from encdec_lightning.training.fsdp import whole
-from encdec_lightning.training.module import Seq2SeqModule
+from encdec_lightning.training.task_module import TaskModule
 
 
-def test(run: Run, config: Config, trainer: lightning.Trainer, data: Seq2SeqDataModule, module: Seq2SeqModule) -> None:
+def test(run: Run, config: Config, trainer: lightning.Trainer, data: Seq2SeqDataModule, module: TaskModule) -> None:
     """Generate the test set, score it, write it into the run, and export the model."""
 
     def keep(predictions: list[Prediction]) -> None:

@@ -16,15 +16,15 @@ from encdec_lightning.files import damage, kind_of
 from encdec_lightning.run import Run
 from encdec_lightning.training.callbacks.checkpoints import best_keeper, name_best
 from encdec_lightning.training.checkpoint import load_checkpoint
-from encdec_lightning.training.module import Seq2SeqModule
+from encdec_lightning.training.task_module import TaskModule
 
 
-def start_from(module: Seq2SeqModule, folder: str) -> None:
+def start_from(module: TaskModule, folder: str) -> None:
     """Take the weights of another run's best checkpoint, or of its last where it has no best one.
 
     What LoRA has learnt there is a part of these weights; what it learns here starts anew.
     """
-    state = _plain_state(Run.open(folder, "init_from").best_or_last())
+    state = _plain_state(Run.open(folder, "init_from").best_or_last(), type(module))
     own = {name: value for name, value in module.state_dict().items() if is_factor(name)}
     try:
         module.load_state_dict({**own, **state})
@@ -35,12 +35,12 @@ def start_from(module: Seq2SeqModule, folder: str) -> None:
         raise UserError("init_from", folder, "its model shares fewer parameters than this run's (model.weights)")
 
 
-def _plain_state(path: Path) -> dict[str, Tensor]:
+def _plain_state(path: Path, kind: type[TaskModule]) -> dict[str, Tensor]:
     """The values of a checkpoint's module, LoRA's factors merged into the weights."""
     state: dict[str, Tensor] = load_checkpoint(path, "cpu")["state_dict"]
     if not any(map(is_factor, state)):
         return state
-    module = Seq2SeqModule.load_from_checkpoint(path)
+    module = kind.load_from_checkpoint(path)
     module.model = merged(module.model)
     return module.state_dict()
 
