@@ -37,7 +37,8 @@ class SentenceHead(nn.Module):
 
         A document without a sentence has logits too, which mean nothing.
         """
-        hidden = torch.where(mask[..., None], states, 0) + sinusoids(states.shape[1], states.shape[2]).to(states)
+        positions = sinusoids(states.shape[1], states.shape[2], states.device).to(states.dtype)
+        hidden = torch.where(mask[..., None], states, 0) + positions
         seen = mask.clone()
         seen[:, 0] = True  # attention that sees nothing is not a number
         for layer in self.layers:
@@ -46,10 +47,10 @@ class SentenceHead(nn.Module):
         return scores[..., 0]
 
 
-def sinusoids(length: int, width: int) -> Tensor:
+def sinusoids(length: int, width: int, device: torch.device | None = None) -> Tensor:
     """Positions (length, width) of Vaswani et al. (2017), section 3.5: a sine and a cosine in turn."""
-    rates = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000) / width))
-    angles = torch.arange(length)[:, None] * rates
+    rates = torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10_000) / width))
+    angles = torch.arange(length, device=device)[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
 
 

@@ -190,6 +190,9 @@ class TaskModule(lightning.LightningModule, ABC):
         """A module from a checkpoint alone; what is given replaces the task and the options of the training."""
         checkpoint = load_checkpoint(path, map_location)
         kept = checkpoint["encdec_lightning"]
+        if cls.options_name not in kept:
+            expected = f"it is no checkpoint of a {cls.__name__}, for it does not say its {cls.options_name}"
+            raise UserError("checkpoint", str(path), expected)
         with taken_from(path, "model"):
             check_values("model", str(path), kept["model"])
             model = rebuild(kept["model"])

@@ -66,8 +66,9 @@ def t5gemma_names(role: str) -> dict[str, str]:
 
 def why_no_t5gemma(model: PreTrainedModel) -> str | None:
     """Why a composed model, perhaps without values, has not the shape of a T5Gemma; None if it has."""
-    if getattr(model.config, "encoder", None) is None:
-        return "it has no encoder"
+    for side in ("encoder", "decoder"):
+        if getattr(model.config, side, None) is None:
+            return f"it has no {side}"
     encoder, decoder = model.config.encoder, model.config.decoder
     if not (family(encoder) == family(decoder) == "gemma2"):
         return f"its sides are {family(encoder)} and {family(decoder)}, and a T5Gemma's are gemma2"
