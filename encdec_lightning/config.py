@@ -126,7 +126,8 @@ class Config:
 
     def of_the_result(self) -> Node:
         """The plain values of all that changes the results."""
-        kept = {name: value for name, value in asdict(self).items() if name not in NOT_OF_THE_RESULT}
+        unused = "generation" if self.model.scores_sentences else "extraction"
+        kept = {name: value for name, value in asdict(self).items() if name not in (*NOT_OF_THE_RESULT, unused)}
         del kept["data"]["cache"], kept["data"]["workers"]
         kept["trainer"] = {key: value for key, value in self.trainer.items() if not key.startswith(("enable_", "log_"))}
         return kept

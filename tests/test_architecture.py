@@ -29,7 +29,8 @@ INSIDE = {
         *("options", "signature", "cross_attending", "layout", "architecture", "architectures"),
         *("convert", "foreign", "gguf_checkpoint", "local_checkpoints", "checkpoints", "bert_score", "adapter"),
         *("sides", "labels", "sharing", "composed_model", "lora"),
-        *("bulk_tokenizer", "sentence_tokenizer", "tokenizers", "model", "prefix", "assembly"),
+        *("bulk_tokenizer", "sentence_tokenizer", "tokenizers", "segments", "model", "prefix"),
+        *("sentence_head", "sentence_scorer", "assembly"),
         *("parameters", "paper", "checks", "compatibility", "compose"),
     ],
     "data": ["options", "preprocessing", "sources", "examples", "batches", "inspection", "datamodule"],
@@ -54,7 +55,7 @@ FILES = sorted(file.relative_to(HOUSE).as_posix() for file in HOUSE.rglob("*.py"
 MODULES = [file for file in FILES if not file.endswith("__init__.py")]
 MAY_NAME_PRIVATE_THINGS = {
     "transformers": {
-        *(f"composition/{name}.py" for name in ("sharing", "model", "prefix")),
+        *(f"composition/{name}.py" for name in ("sharing", "model", "prefix", "sentence_scorer")),
         "kernels/attention_interface.py",
         "generation/cache.py",
     },

@@ -81,7 +81,9 @@ def test_every_mistake_is_said_at_once():
         ({"model": {"dropout": 1.0}}, "model.dropout"),
         ({"data": []}, "data"),
         ({"callbacks": {"mine": 3}}, "callbacks.mine"),
-        ({"model": {"decoder": None}}, "model.decoder"),
+        ({"model": {"decoder": ""}}, "model.decoder"),
+        ({"model": {"decoder": None}}, "model.encoder_sentences"),
+        ({"extraction": {"sentences": 2}}, "extraction.sentences"),
     ],
 )
 def test_types_and_ranges_are_strict(changed, field):
@@ -178,6 +180,7 @@ def test_unknown_options(path):
 
 
 BASE = values()
+EXTRACTS = {"decoder": None, "encoder_sentences": "en"}
 SAME = [
     {"name": "other"},
     {"folder": "elsewhere"},
@@ -201,6 +204,8 @@ OTHER = [
     {"data": {"batch_tokens": 9000}},
     {"data": {"seed": 1}},
     {"generation": {"num_beams": 2}},
+    {"model": EXTRACTS},
+    {"model": EXTRACTS, "extraction": {"sentences": 2}},
     {"training": {"learning_rate": 1e-3}},
     {"trainer": {"max_steps": 11}},
     {"optimizer": {"_target_": "torch.optim.Adam"}},
@@ -218,6 +223,11 @@ def test_identity_changes_with_what_changes_results():
     assert len(identities) == 1 + len(OTHER)
     named = {name for changed in [*SAME, *OTHER] for name in changed}
     assert named == {field for field in Config.__dataclass_fields__ if not field.startswith("__")}
+
+
+def test_the_identity_of_extracts_does_not_depend_on_how_texts_are_written():
+    one, other = (convert(values(model=EXTRACTS, **more)) for more in ({}, {"generation": {"num_beams": 4}}))
+    assert one.identity() == other.identity()
 
 
 def test_identity_does_not_depend_on_the_order_of_keys():

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from encdec_lightning.errors import require
-from encdec_lightning.evaluation.extraction import Criterion
+
+
+Oracle = Literal["rouge2", "rouge1+rouge2"]
+"""What a greedy oracle looks at (`evaluation/extraction.py`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +104,7 @@ class Extraction:
     block_trigrams: bool = True
     """Pass over a sentence that has three words in a row of one that is in the extract already (Liu & Lapata, 2019,
     section 4.3)."""
-    oracle: Criterion = "rouge1+rouge2"
+    oracle: Oracle = "rouge1+rouge2"
     """What the sentences that are right have most of together with a target: ROUGE-2, as the paper says, or the sum of
     ROUGE-1 and ROUGE-2, as its code has it. They are chosen one by one."""
     oracle_sentences: int = 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ import tiny
 from encdec_lightning import Extraction, ExtractiveDataModule, Loading, Task, Tokenizers, UserError
 from encdec_lightning.composition.sentence_tokenizer import split_sentences
 from encdec_lightning.data.examples.sentence_labels import SentenceLabels
-from encdec_lightning.evaluation.extraction import greedy_oracle
+from encdec_lightning.data.options import Oracle
+from encdec_lightning.evaluation.extraction import Criterion, greedy_oracle
 
 ODD = {
     "no end": "the list is sorted by a key",
@@ -90,6 +92,10 @@ def test_a_source_without_a_token_is_a_bad_row_and_plain_tokenizers_are_refused(
         made.examples("train")
     with pytest.raises(UserError, match="where one ends"):
         SentenceLabels(Tokenizers(tiny.wordpiece()), Extraction())
+
+
+def test_the_option_names_what_the_oracle_knows():
+    assert get_args(Oracle) == get_args(Criterion)
 
 
 @pytest.mark.parametrize("options", [{"sentences": 0}, {"oracle_sentences": 0}])

@@ -76,6 +76,13 @@ def leaves(prefix: str, node: Any) -> dict[str, Any]:
     return found
 
 
+def needed(group: str, name: str, files: Files) -> list[str]:
+    """What a preset leaves to the user."""
+    if (group, name) == ("decoder", "none"):
+        return ["model.encoder_sentences=en"]
+    return [f"model.encoder={files.bert}"] if name.endswith("_ext_abs") else []
+
+
 def test_there_are_presets():
     assert len(PRESETS) >= 36
     assert set(NOT_RUN_HERE) <= set(PRESETS)
@@ -84,7 +91,7 @@ def test_there_are_presets():
 
 @pytest.mark.parametrize(("group", "name"), PRESETS, ids=lambda value: value)
 def test_every_preset_composes_alone(group, name, files):
-    chosen = [*options(files), "training.schedule=constant", f"{group}={name}"]
+    chosen = [*options(files), "training.schedule=constant", f"{group}={name}", *needed(group, name, files)]
     config = compose_config(chosen, multirun=group == "hparams_search")
     assert isinstance(config, Config)
     composed = leaves("", asdict(config))
@@ -99,8 +106,8 @@ def test_every_preset_composes_alone(group, name, files):
 
 @pytest.mark.parametrize(("group", "name"), RUN, ids=lambda value: value)
 def test_every_preset_runs(group, name, files, in_tmp, capsys):
-    more = [f"{group}={name}", "debug=step", f"folder={in_tmp / 'run'}"]
-    if name == "none":
+    more = [f"{group}={name}", "debug=step", f"folder={in_tmp / 'run'}", *needed(group, name, files)]
+    if (group, name) == ("encoder", "none"):
         more += ["decoder=gpt2"]
     if name.endswith("_of_large"):
         more += [f"checkpoints.bert={tiny.checkpoint(in_tmp / 'deep', 'bert', layers=24)}"]
