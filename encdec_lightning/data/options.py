@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from encdec_lightning.errors import require
 
-
 Oracle = Literal["rouge2", "rouge1+rouge2"]
 """What a greedy oracle looks at (`evaluation/extraction.py`)."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, get_args
 
 from encdec_lightning.errors import require
@@ -38,17 +38,21 @@ def greedy_oracle(
     )
     split = words or Words(ORACLE_WORDS, stemmer=False)
     wanted = [_grams(split.tokenize(each), criterion) for each in references]
-    left = {number: _grams(split.tokenize(each), criterion) for number, each in enumerate(sentences)}
+    made = [_Sentence(_grams(split.tokenize(each), criterion), wanted) for each in sentences]
+    left = {number: each for number, each in enumerate(made) if each.is_like_a_reference}  # others lower the criterion
+    held = _Sentence([set() for _ in SIZES[criterion]], wanted)
     chosen: list[int] = []
-    held: Grams = [set() for _ in SIZES[criterion]]
     best = 0.0
     while left and len(chosen) < most:
-        found, number = max((_likeness(held, own, wanted), -number) for number, own in left.items())
+        found, number = max((_likeness(held, each, wanted), -number) for number, each in left.items())
         if found <= best:
             break
         best = found
         chosen.append(-number)
-        held = [one | other for one, other in zip(held, left.pop(-number), strict=True)]
+        added = left.pop(-number)
+        held.add(added)
+        for each in left.values():
+            each.take_out(added)
     return sorted(chosen)
 
 
@@ -74,19 +78,47 @@ def choose(sentences: Sequence[str], scores: Sequence[float], most: int, block_t
     return sorted(chosen)
 
 
+class _Sentence:
+    """N-grams by size, and those of each reference among them; of a sentence those that are not held yet."""
+
+    def __init__(self, grams: Grams, references: Sequence[Grams]) -> None:
+        self.grams = grams
+        self.hits = [[own & each for own, each in zip(grams, reference, strict=True)] for reference in references]
+
+    @property
+    def is_like_a_reference(self) -> bool:
+        """Whether it has anything of one."""
+        return any(map(any, self.hits))
+
+    def add(self, other: _Sentence) -> None:
+        """Hold another's too."""
+        for own, more in self._beside(other):
+            own |= more
+
+    def take_out(self, other: _Sentence) -> None:
+        """Another's are held now."""
+        for own, held in self._beside(other):
+            own -= held
+
+    def _beside(self, other: _Sentence) -> Iterator[tuple[set[tuple[str, ...]], set[tuple[str, ...]]]]:
+        for own, its in zip([self.grams, *self.hits], [other.grams, *other.hits], strict=True):
+            yield from zip(own, its, strict=True)
+
+
 def _grams(words: Sequence[str], criterion: Criterion) -> Grams:
     return [set(grams(words, size)) for size in SIZES[criterion]]
 
 
-def _likeness(held: Grams, own: Grams, references: Sequence[Grams]) -> float:
+def _likeness(held: _Sentence, new: _Sentence, references: Sequence[Grams]) -> float:
     """The criterion's value for what is held and a sentence more: the sum of F1 over sizes, of the best reference."""
-    new = [each - before for before, each in zip(held, own, strict=True)]
-    sizes = [len(before) + len(more) for before, more in zip(held, new, strict=True)]
-    values = []
-    for reference in references:
-        value = 0.0
-        for before, more, size, wanted in zip(held, new, sizes, reference, strict=True):
-            hits = len(wanted & before) + len(wanted & more)
-            value += 2 * hits / (size + len(wanted)) if hits else 0.0
-        values.append(value)
-    return max(values)
+    sizes = [len(before) + len(more) for before, more in zip(held.grams, new.grams, strict=True)]
+    best = 0.0
+    for before, more, reference in zip(held.hits, new.hits, references, strict=True):
+        hits = [len(one) + len(other) for one, other in zip(before, more, strict=True)]
+        value = sum(
+            2 * found / (size + len(wanted))
+            for found, size, wanted in zip(hits, sizes, reference, strict=True)
+            if found
+        )
+        best = max(best, value)
+    return best

@@ -62,17 +62,22 @@ def _porter() -> Any:
 
 def unicode_words(text: str) -> list[str]:
     """The words of a text in any script, in lower case; composed and decomposed letters are the same."""
-    signs = unicodedata.normalize("NFC", text).lower()
-    return "".join(_spaced(sign) for sign in signs).split()
+    return unicodedata.normalize("NFC", text).lower().translate(_SPACED).split()
 
 
-@lru_cache(maxsize=1 << 16)
-def _spaced(sign: str) -> str:
-    """A sign as it is, between spaces where it is a word of its own, or a space where it belongs to none."""
-    if unicodedata.category(sign)[0] not in "LMN":
-        return " "
-    alone = any(first <= ord(sign) <= last for first, last in _WITHOUT_SPACES)
-    return f" {sign} " if alone and unicodedata.category(sign)[0] != "M" else sign
+class _Spaced(dict[int, str]):
+    """{a sign: what stands for it}: itself, between spaces where it is a word by itself, or a space."""
+
+    def __missing__(self, code: int) -> str:
+        sign = chr(code)
+        self[code] = " "
+        if unicodedata.category(sign)[0] in "LMN":
+            alone = any(first <= code <= last for first, last in _WITHOUT_SPACES)
+            self[code] = f" {sign} " if alone and unicodedata.category(sign)[0] != "M" else sign
+        return self[code]
+
+
+_SPACED = _Spaced()
 
 
 def grams(words: Iterable[str], n: int) -> list[tuple[str, ...]]:
