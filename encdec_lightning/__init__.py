@@ -33,8 +33,8 @@ The map, from left to right; each room imports only from rooms to its left:
     data/                      text in, batches out: preprocessing.py, inspection.py, datamodule.py
     data/sources/              rows in, pairs out: locations.py, download.py, hub.py, readers.py, pairs.py, source.py,
                                pydoc.py, docstrings.py, splitting.py
-    data/examples/             pairs in, tokenized examples out: examples.py, sentence_labels.py, building.py,
-                               store.py, prepared.py
+    data/examples/             pairs in, tokenized examples out: examples.py, label_workers.py, sentence_labels.py,
+                               building.py, store.py, prepared.py
     data/batches/              examples in, batches out: plan.py, updates.py, drawn_targets.py, batch.py, loader.py
     generation/                batches in, predictions out: predict.py, memory.py, generate.py, support.py,
                                engine.py, model_runner.py, positions.py, visibility.py, cache.py, logits.py,

@@ -161,7 +161,7 @@ def test_a_saved_folder_is_the_encoder_and_a_file_beside_it(files, tmp_path: Pat
 def test_other_folders_are_refused(files, tmp_path: Path):
     with pytest.raises(UserError, match=r"sentence_head\.safetensors"):
         SentenceScorer.from_pretrained(files.bert)
-    one, tokenizers = scorer(files, sentence_layers=1)
+    one, _ = scorer(files, sentence_layers=1)
     one.save_pretrained(tmp_path / "one")
     two, _ = scorer(files, sentence_layers=2)
     two.save_pretrained(tmp_path / "two")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import get_args
@@ -12,9 +13,12 @@ import tiny
 
 from encdec_lightning import Extraction, ExtractiveDataModule, Loading, Task, Tokenizers, UserError
 from encdec_lightning.composition.sentence_tokenizer import split_sentences
+from encdec_lightning.data.examples import sentence_labels
+from encdec_lightning.data.examples.label_workers import Labellers
 from encdec_lightning.data.examples.sentence_labels import SentenceLabels
 from encdec_lightning.data.options import Oracle
 from encdec_lightning.evaluation.extraction import Criterion, greedy_oracle
+from encdec_lightning.records import Pair
 
 ODD = {
     "no end": "the list is sorted by a key",
@@ -92,6 +96,34 @@ def test_a_source_without_a_token_is_a_bad_row_and_plain_tokenizers_are_refused(
         made.examples("train")
     with pytest.raises(UserError, match="where one ends"):
         SentenceLabels(Tokenizers(tiny.wordpiece()), Extraction())
+
+
+def test_processes_find_what_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    rows = tiny.pairs(60) + [{"document": text, "summary": TARGET} for text in ODD.values()]
+    tokenizers = Tokenizers(tiny.wordpiece(), sentences="en")
+    pairs = [Pair(str(number), row["document"], row["summary"], ("é\u2028 \ud7ff",)) for number, row in enumerate(rows)]
+    alone = SentenceLabels(tokenizers, Extraction())(pairs)
+    monkeypatch.setattr(sentence_labels, "MANY", 1)
+    several = SentenceLabels(tokenizers, Extraction())
+    try:
+        for _ in range(2):  # the processes stay
+            found = several(pairs)
+            assert [each.tolist() for each in found] == [each.tolist() for each in alone]
+    finally:
+        several.close()
+    assert several([]) == []
+
+
+def test_a_process_that_ends_is_said_and_not_waited_for():
+    labellers = Labellers(2)
+    try:
+        for process in labellers._all:
+            process.kill()
+        with pytest.raises((RuntimeError, BrokenPipeError)):
+            labellers([(["a list"], ["a list"])] * 4, 1, "rouge2")
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            labellers.close()
 
 
 def test_the_option_names_what_the_oracle_knows():

@@ -61,6 +61,8 @@ def build(
                 keeper.keep(numbers, some, whole, writer)
         finally:
             writer.abandon()
+            if labels is not None:
+                labels.close()
     if writer.count == 0:
         raise reader.no_example(location)
     writer.close(location=location, labels=labels is not None, **keeper.counts())

@@ -10,10 +10,14 @@ import numpy as np
 from encdec_lightning.composition.bulk_tokenizer import Ids
 from encdec_lightning.composition.sentence_tokenizer import SentenceTokenizer
 from encdec_lightning.composition.tokenizers import Tokenizers
+from encdec_lightning.data.examples.label_workers import Labellers
 from encdec_lightning.data.options import Extraction
 from encdec_lightning.errors import UserError
 from encdec_lightning.evaluation.extraction import ORACLE_WORDS, greedy_oracle
 from encdec_lightning.records import Pair
+
+MANY = 500
+"""Pairs at once for which it is worth a second of starting processes: a task has many more."""
 
 
 class SentenceLabels:
@@ -33,11 +37,33 @@ class SentenceLabels:
         if not isinstance(sentences, SentenceTokenizer):
             raise UserError("tokenizers.sentences", tokenizers.sentences, "an extract needs to know where one ends")
         self._sentences, self._extraction = sentences, extraction
+        self._labellers: Labellers | None = None
 
     def __call__(self, pairs: Sequence[Pair]) -> list[Ids]:
-        """The labels of each pair's sentences, before a source is cut: (sentences,) each."""
+        """The labels of each pair's sentences, before a source is cut: (sentences,) each.
+
+        Many pairs are shared out over processes, which stay for the next ones until `close`.
+        """
         split = self._sentences.sentences([pair.source for pair in pairs])
-        return [self._labels(sentences, pair) for sentences, pair in zip(split, pairs, strict=True)]
+        most, criterion = self._extraction.oracle_sentences, self._extraction.oracle
+        documents = [
+            (sentences, (pair.target, *pair.other_targets)) for sentences, pair in zip(split, pairs, strict=True)
+        ]
+        if len(pairs) >= MANY:
+            self._labellers = self._labellers or Labellers()
+            chosen = self._labellers(documents, most, criterion)
+        else:
+            chosen = [greedy_oracle(*document, most, criterion) for document in documents]
+        found = [np.zeros(len(sentences), dtype=np.uint32) for sentences in split]
+        for labels, numbers in zip(found, chosen, strict=True):
+            labels[numbers] = 1
+        return found
+
+    def close(self) -> None:
+        """End the processes, if there are any."""
+        if self._labellers is not None:
+            self._labellers.close()
+            self._labellers = None
 
     def cut(self, labels: Ids, source: Ids) -> Ids:
         """The labels of those sentences that a source still has."""
@@ -47,10 +73,3 @@ class SentenceLabels:
         """A hash of all that decides the labels."""
         rules = (self._sentences.signature(), self._extraction.oracle, self._extraction.oracle_sentences, ORACLE_WORDS)
         return hashlib.sha256(repr(rules).encode()).hexdigest()
-
-    def _labels(self, sentences: list[str], pair: Pair) -> Ids:
-        labels = np.zeros(len(sentences), dtype=np.uint32)
-        references = (pair.target, *pair.other_targets)
-        most, criterion = self._extraction.oracle_sentences, self._extraction.oracle
-        labels[greedy_oracle(sentences, references, most, criterion)] = 1
-        return labels
