@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from encdec_lightning.evaluation.baselines import baseline_predictions, permuted
+from encdec_lightning.composition.sentence_tokenizer import split_sentences
+from encdec_lightning.evaluation.baselines import Split, baseline_predictions, permuted
 from encdec_lightning.evaluation.metric import Score
 from encdec_lightning.evaluation.references import unscorable
 from encdec_lightning.evaluation.registry import Spec, load_metric, score_all, title
@@ -38,14 +40,21 @@ def write_results(
     kept |= flatten("test", scores, failed)
     kept |= {"test/examples": len(predictions), **_unscorable(predictions, metrics)}
     run.write_metrics(kept)
+    split = splits_of(run)
     for name in baselines:
-        kept |= flatten(f"baseline/{name}", *score_all(baseline_predictions(name, predictions), metrics))
+        kept |= flatten(f"baseline/{name}", *score_all(baseline_predictions(name, predictions, split), metrics))
         run.write_metrics(kept)
     if len(predictions) > 1:
         kept |= flatten("control", *score_all(permuted(predictions), metrics))
         run.write_metrics(kept)
     for line in remarks(kept):
         print(line, file=sys.stderr)
+
+
+def splits_of(run: Run) -> Split | None:
+    """What a run's model takes for the sentences of a source; none where it was not told (`encoder_sentences`)."""
+    rule = (run.config().get("model") or {}).get("encoder_sentences")
+    return None if rule is None else partial(split_sentences, rule=rule)
 
 
 def flatten(prefix: str, scores: Mapping[str, Score], failed: Mapping[str, str] | None = None) -> Metrics:

@@ -19,7 +19,7 @@ PREFIXES = [name for name in BASELINES if name.startswith("lead_") or name == "c
 
 
 def by(name: str, source: str) -> str:
-    return BASELINES[name](Prediction("1", source, "a reference", "not looked at"))
+    return BASELINES[name](Prediction("1", source, "a reference", "not looked at"), None)
 
 
 TEXTS = st.one_of(
@@ -113,12 +113,35 @@ def test_lead_sentences_are_lines_or_follow_the_rule():
 def test_an_oracle_knows_the_reference():
     source = "The sun is hot. A cat sat on it. It rained here."
     found = [
-        BASELINES[name](Prediction("1", source, "rained; the cat sat", ""))
+        BASELINES[name](Prediction("1", source, "rained; the cat sat", ""), None)
         for name in ("oracle_1_sentence", "oracle_3_sentences")
     ]
     assert found == ["A cat sat on it.", "A cat sat on it.\nIt rained here."]
-    assert BASELINES["oracle_3_sentences"](Prediction("1", source, "nothing alike", "")) == "The sun is hot."
-    assert BASELINES["oracle_3_sentences"](Prediction("1", " ", "a", "")) == " "
+    assert BASELINES["oracle_3_sentences"](Prediction("1", source, "nothing alike", ""), None) == "The sun is hot."
+    assert BASELINES["oracle_3_sentences"](Prediction("1", " ", "a", ""), None) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "plain", "told"),
+    [
+        ("lead_sentence", "One. Two", "One."),
+        ("lead_2_sentences", "One. Two\nthree four. Five.", "One.\nTwo"),
+        ("oracle_1_sentence", "three four. Five.", "three four."),
+        ("copy", None, None),
+    ],
+)
+def test_sentences_are_those_that_a_model_was_told(name: str, plain: str | None, told: str | None) -> None:
+    """By the rules here a text of several lines has a sentence on each; a model may know better."""
+    source = "One. Two\nthree four. Five."
+    before = [Prediction("1", source, "three four", "")]
+
+    def split(text: str) -> list[str]:
+        return ["One.", "Two", "three four.", "Five."]
+
+    found = [baseline_predictions(name, before, each)[0].prediction for each in (None, split)]
+    if name == "lead_sentence":
+        plain = lead_sentence(source)
+    assert found == [source if plain is None else plain, source if told is None else told]
 
 
 def test_baseline_predictions_change_the_prediction_alone() -> None:

@@ -16,6 +16,7 @@ from encdec_lightning.evaluation.registry import load_metric
 from encdec_lightning.evaluation.significance import TRIALS, holm, randomization
 from encdec_lightning.records import Prediction
 from encdec_lightning.reporting.report.rows import Row, Section
+from encdec_lightning.reporting.results import splits_of
 
 
 def compare_rows(section: Section, chosen: str, trials: int = TRIALS) -> list[str]:
@@ -94,7 +95,7 @@ def _predictions(section: Section, row: Row) -> list[list[Prediction]]:
         return found
     first = next(each for other in section.rows for each in other.runs)
     name = next(name for name in BASELINES if name.replace("_", " ") == row.label)
-    return [baseline_predictions(name, first.run.predictions())]
+    return [baseline_predictions(name, first.run.predictions(), splits_of(first.run))]
 
 
 def _mean_statistics(runs: list[list[Prediction]], metric: Metric, like: list[Prediction]) -> NDArray[np.float64]:
