@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from results import RESULTS, Result, read, statistics
+from results import RESULTS, Point, Result, read, statistics
 
 from encdec_lightning.evaluation.registry import load_metric
 from encdec_lightning.evaluation.significance import difference, holm
@@ -22,8 +22,6 @@ SCORES = {"fusion": ("sari", "sari"), "translation": ("bleu_uncased", "bleu_unca
 """By block the metric and its value that decide; everywhere else those of summaries."""
 SUMMARIES = ("rouge", "rougeL")
 LEVEL = 0.05
-
-Point = dict[str, str]
 
 
 @dataclass(frozen=True, eq=False)

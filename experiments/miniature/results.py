@@ -24,6 +24,8 @@ from encdec_lightning.reporting.overview import find_runs
 from encdec_lightning.run import Run
 from encdec_lightning.training.product_speeds import processor
 
+Point = dict[str, str]
+"""{option: value} of what sets a run apart in its block."""
 RESULTS = Path(__file__).with_name("results")
 COSTS = ("parameters", "train/steps", "train/seconds", "train/tokens_per_second", "train/flops", "test/seconds")
 
@@ -32,7 +34,7 @@ COSTS = ("parameters", "train/steps", "train/seconds", "train/tokens_per_second"
 class Result:
     """One run that has ended."""
 
-    point: dict[str, str]
+    point: Point
     """The options that set it apart in its sweep, its seed among them."""
     identity: str
     scores: dict[str, float]
@@ -48,8 +50,13 @@ class Result:
     """Of the machine that wrote this down, which is the one that ran where run.py does it."""
 
 
-def keep(block: str, runs: Path, folder: Path = RESULTS, drop_weights: bool = False) -> list[Result]:
-    """Write down all runs of a block that have finished, beside those of earlier calls; returns them all."""
+def keep(
+    block: str, runs: Path, folder: Path = RESULTS, drop_weights: bool = False, single: Point | None = None
+) -> list[Result]:
+    """Write down all runs of a block that have finished, beside those of earlier calls; returns them all.
+
+    `single` are the axes of the block of which the sweep just run had one value, so that its labels do not name them.
+    """
     known = {each.identity: each for each in read(block, folder)}
     arrays = dict(np.load(folder / f"{block}.npz")) if known else {}
     try:
@@ -58,7 +65,7 @@ def keep(block: str, runs: Path, folder: Path = RESULTS, drop_weights: bool = Fa
         finished = []
     for run in finished:
         if run.identity() not in known:
-            known[run.identity()] = _result(run)
+            known[run.identity()] = _result(run, single or {})
             arrays |= {f"{run.identity()}/{spec}": values for spec, values in _statistics(run).items()}
         if drop_weights:
             shutil.rmtree(run.checkpoints, ignore_errors=True)
@@ -84,17 +91,17 @@ def statistics(block: str, result: Result, metric: str, folder: Path = RESULTS) 
         return np.asarray(arrays[f"{result.identity}/{metric}"], np.float64)
 
 
-def point_of(label: str) -> dict[str, str]:
+def point_of(label: str) -> Point:
     """The options of a run's label, such as `variant=bert2bert, decoder_layers=[2,4], seed=1`: its sweep's axes."""
-    return dict(part.split("=", 1) for part in re.split(r", (?=\w+=)", label))
+    return dict(part.split("=", 1) for part in re.split(r", (?=\w+=)", label)) if label else {}
 
 
-def _result(run: Run) -> Result:
+def _result(run: Run, single: Point) -> Result:
     metrics, config = run.metrics(), run.config()
     names = [key.split("/")[1] for key in metrics if key.startswith("test/") and key.endswith("/signature")]
     scores = {name: metrics[f"test/{name}"] for name in names} | {"loss": metrics["best/val/loss"]}
     return Result(
-        point=point_of(run.status()["point"]),
+        point={**single, **point_of(run.status().get("point") or "")},
         identity=run.identity(),
         scores={name: round(value, 4) for name, value in scores.items()},
         costs={name: round(metrics[name], 1) for name in COSTS if name in metrics},

@@ -1,13 +1,15 @@
 """Run a block of the miniature as a sweep: `python experiments/miniature/run.py summarization --data FOLDER`.
 
 A block is one `encdec-train --multirun`, whose points lie in runs/miniature-<block>. The same command again skips what
-is finished and goes on with what is not. `--print` shows the command instead. What was found is kept in results/, by
-which findings.py tests the paper's claims; `encdec-report runs/miniature-<block>` makes tables and a page.
+is finished and goes on with what is not. What was found is kept in results/, by which findings.py tests the paper's
+claims; points that are there, also from another machine, are left out, and the others become a sweep for each seed.
+`--print` shows the commands instead. `encdec-report runs/miniature-<block>` makes tables and a page.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import shlex
 import subprocess
@@ -15,7 +17,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from results import RESULTS, keep
+from results import RESULTS, Point, keep, point_of, read
+
+from encdec_lightning.launch.loggers.labels import point_label
 
 AXIS = re.compile(r",(?![^\[]*\])")
 PRESETS = Path(__file__).parent / "presets"
@@ -68,11 +72,35 @@ BLOCKS = {
 }
 
 
-def command(name: str, data: Path, seeds: int | None = None) -> list[str]:
-    """The sweep's command line; `seeds` is their number, the block's own by default."""
-    numbers = ",".join(map(str, range(1, (seeds or BLOCKS[name].seeds) + 1)))
-    setting, options = setting_of(name, data), BLOCKS[name].options
-    return [*setting[:3], "--multirun", *setting[3:], f"name=miniature-{name}", f"seed={numbers}", *options]
+def command(name: str, data: Path, axes: dict[str, list[str]]) -> list[str]:
+    """A sweep's command line."""
+    setting = setting_of(name, data)
+    swept = [f"{option}={','.join(values)}" for option, values in axes.items()]
+    return [*setting[:3], "--multirun", *setting[3:], f"name=miniature-{name}", *swept, *BLOCKS[name].fixed]
+
+
+def sweeps(name: str, seeds: int | None, kept: list[Point]) -> list[dict[str, list[str]]]:
+    """{axis: values} of the sweeps that make the points of a block which are not kept; `seeds` is their number.
+
+    The whole block is one sweep. Else the first axis is swept, with one value of each other one.
+    """
+    axes = {option: AXIS.split(values) for option, _, values in (each.partition("=") for each in BLOCKS[name].axes)}
+    axes["seed"] = [str(number) for number in range(1, (seeds or BLOCKS[name].seeds) + 1)]
+    if not kept:
+        return [axes]
+    first, *others = axes
+    found = []
+    for chosen in itertools.product(*(axes[option] for option in reversed(others))):
+        fixed = dict(zip(reversed(others), chosen, strict=True))
+        missing = [value for value in axes[first] if _point(axes, {**fixed, first: value}) not in kept]
+        if missing:
+            found.append({first: missing, **{option: [fixed[option]] for option in others}})
+    return found
+
+
+def _point(axes: dict[str, list[str]], chosen: dict[str, str]) -> Point:
+    """What results.py calls a point; `chosen` has a value of each axis."""
+    return point_of(point_label([f"{option}={chosen[option]}" for option in axes], ()))
 
 
 def setting_of(name: str, data: Path) -> list[str]:
@@ -92,15 +120,19 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="the folder of debsum, debmt and wikifusion")
     parser.add_argument("--seeds", type=int, help="how many, instead of the block's own number")
     parser.add_argument("--drop-weights", action="store_true", help="remove checkpoints of runs that have finished")
-    parser.add_argument("--print", action="store_true", help="show the command and do nothing")
+    parser.add_argument("--print", action="store_true", help="show the commands and do nothing")
     given = parser.parse_args()
-    line = command(given.block, given.data.resolve(), given.seeds)
-    print(shlex.join(line), flush=True)
-    if given.print:
-        return 0
-    code = subprocess.run(line, check=False).returncode
-    kept = keep(given.block, Path("runs") / f"miniature-{given.block}", drop_weights=given.drop_weights)
-    print(f"{len(kept)} runs of {given.block} are in {RESULTS.name}/")
+    code = 0
+    for axes in sweeps(given.block, given.seeds, [each.point for each in read(given.block)]):
+        line = command(given.block, given.data.resolve(), axes)
+        print(shlex.join(line), flush=True)
+        if given.print:
+            continue
+        code = max(code, subprocess.run(line, check=False).returncode)
+        single = _point(axes, {option: values[0] for option, values in axes.items() if len(values) == 1})
+        folder = Path("runs") / f"miniature-{given.block}"
+        kept = keep(given.block, folder, drop_weights=given.drop_weights, single=single)
+        print(f"{len(kept)} runs of {given.block} are in {RESULTS.name}/", flush=True)
     return code
 
 

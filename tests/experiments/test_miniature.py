@@ -123,11 +123,11 @@ def test_ngram_probabilities_sum_to_one():
 
 
 def test_every_block_composes_at_its_first_and_last_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from run import BLOCKS, PRESETS, command
+    from run import BLOCKS, PRESETS, command, sweeps
 
     monkeypatch.setenv("ENCDEC_LIGHTNING_CACHE", str(tmp_path))
     for name in BLOCKS:
-        options = command(name, tmp_path)[6:]
+        options = command(name, tmp_path, *sweeps(name, None, []))[6:]
         axes = [key for key in options if re.search(r",(?![^\[]*\])", key)]
         points = [re.split(r",(?![^\[]*\])", axis.partition("=")[2]) for axis in axes]
         every = list(itertools.product(*points))
@@ -136,6 +136,25 @@ def test_every_block_composes_at_its_first_and_last_point(tmp_path: Path, monkey
             config = compose_config([chosen.get(each, each) for each in options], [PRESETS])
             assert config.task.train == str(tmp_path / config.task.train.split("/")[-2] / "train.jsonl.gz")
             assert config.model.decoder and (config.trainer["max_steps"], config.generation.num_beams) == (600, 4)
+
+
+def test_points_that_are_kept_are_not_run_again():
+    from run import sweeps
+
+    rows = [{"variant": variant, "train_share": "0.1", "seed": "1"} for variant in ("rnd2rnd", "bert2rnd")]
+    found = sweeps("less-data", 2, rows)
+    points = [dict(zip(axes, values, strict=True)) for axes in found for values in itertools.product(*axes.values())]
+    assert len(points) == 3 * 2 * 2 - 2 == len({tuple(each.values()) for each in points})
+    kept = [
+        {"variant": each["variant"], "task.train_share": each["train_share"], "seed": each["seed"]} for each in rows
+    ]
+    assert not [each for each in points if each in kept]
+    assert [len(axes["seed"]) for axes in found] == [1] * 4 and found[0]["seed"] == ["1"]
+    assert sweeps("new-vocabulary", 2, [{"seed": "1"}]) == [{"seed": ["2"]}]
+    assert sweeps("depth", 1, [{"encoder_layers": "2", "seed": "1"}]) == [
+        {"model.encoder_layers": ["[2,4]"], "seed": ["1"]}
+    ]
+    assert sweeps("new-vocabulary", 1, [{"seed": "1"}]) == []
 
 
 def finished_run(folder: Path, variant: str, seed: int, quality: float, noise: float = 0.2) -> None:
