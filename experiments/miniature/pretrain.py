@@ -22,7 +22,7 @@ import lightning
 import torch
 from filelock import FileLock
 from ngrams import ngram_perplexities
-from small_models import FAMILIES, Family, new_model
+from small_models import FAMILIES, HIDDEN, Family, new_model
 from text import Text, collect, task_texts
 from torch import Tensor
 from vocabularies import tokenizer_of, wordpiece
@@ -32,10 +32,10 @@ from encdec_lightning.progress import Progress
 from encdec_lightning.training.product_speeds import faster_precision, processor
 
 RESULTS = Path(__file__).with_name("pretraining.json")
-TOKENS, BATCH_TOKENS, LONGEST = 3_000_000, 4096, 256
+TOKENS, BATCH_TOKENS, LONGEST = 6_000_000, 1024, 256
 """Tokens in all and in each update, padding not counted; tokens of a text that are read."""
 LEARNING_RATE, WARMUP, WEIGHT_DECAY, BETAS, CLIP = 1e-3, 0.1, 0.01, (0.9, 0.98), 1.0
-EVERY = 200
+EVERY = 1000
 """Updates between two checkpoints."""
 MASKED = 0.15
 """Share of the tokens that a masked model guesses; of these 80% are masked, 10% another word, 10% as they are."""
@@ -133,7 +133,7 @@ def pretrain(name: str, text: Text, tokens: int) -> dict[str, Any]:
     def batch_of(batch: Batch, number: int) -> tuple[Tensor, Tensor, Tensor]:
         return masked(batch, number, family, tokenizer) if family.masked else causal(batch, tokenizer)
 
-    precision, _ = faster_precision(256, BATCH_TOKENS, cache_folder())
+    precision, _ = faster_precision(HIDDEN, BATCH_TOKENS, cache_folder())
     fabric = lightning.Fabric(accelerator="cpu", devices=1, precision=precision)
     lightning.seed_everything(1, verbose=False)
     model = new_model(name, tokenizer)
