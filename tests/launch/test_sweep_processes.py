@@ -98,29 +98,25 @@ def point(options: list[str], seed: int, where: Path) -> Run:
     return Run(where / "runs" / "run" / identity[:12])
 
 
-def test_results_and_failures_of_points_elsewhere(options, in_tmp, monkeypatch, capfd):
-    good, bad = point(options, 1, in_tmp), point(options, 2, in_tmp)
+def test_results_failures_and_deaths_of_points_elsewhere(options, in_tmp, monkeypatch, capfd):
+    good, bad, dead = (point(options, seed, in_tmp) for seed in (1, 2, 3))
     monkeypatch.setenv("FAILS", bad.folder.name)
-    assert main(["--multirun", *options, "seed=1,2"]) == 1
+    monkeypatch.setenv("KILLS", dead.folder.name)
+    monkeypatch.setenv("LAUNCHER_GIVES_UP", "yes")
+    assert main(["--multirun", *options, "seed=1,2,3"]) == 1
     out, err = capfd.readouterr()
-    assert err.splitlines()[-2:] == ["1 of 2 points failed:", f"{bad.folder}: RuntimeError: not this one"]
+    assert err.splitlines()[-3:] == [
+        "2 of 3 points failed:",
+        f"{bad.folder}: RuntimeError: not this one",
+        f"{dead.folder}: the process that started it ended before the run did",
+    ]
     assert (good.status()["state"], bad.status()["state"]) == ("finished", "failed")
     assert out.count("Test scores") == 1
-    monkeypatch.delenv("FAILS")
+    for name in ("FAILS", "KILLS", "LAUNCHER_GIVES_UP"):
+        monkeypatch.delenv(name)
     assert main(["--multirun", *options, "seed=1,2"]) == 0
     assert listed(capfd.readouterr().out) == 2
     assert list(in_tmp.rglob(".points-*")) == []
-
-
-def test_a_point_whose_process_dies_is_a_failure(options, in_tmp, monkeypatch, capfd):
-    good, bad = point(options, 1, in_tmp), point(options, 2, in_tmp)
-    monkeypatch.setenv("KILLS", bad.folder.name)
-    monkeypatch.setenv("LAUNCHER_GIVES_UP", "yes")
-    assert main(["--multirun", *options, "seed=1,2"]) == 1
-    out, err = capfd.readouterr()
-    why = "the process that started it ended before the run did"
-    assert err.splitlines()[-2:] == ["1 of 2 points failed:", f"{bad.folder}: {why}"]
-    assert (good.status()["state"], out.count("Test scores")) == ("finished", 1)
 
 
 def test_what_points_say_is_read_in_their_order_and_then_gone(tmp_path: Path) -> None:
