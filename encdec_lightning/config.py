@@ -129,6 +129,8 @@ class Config:
         unused = "generation" if self.model.scores_sentences else "extraction"
         kept = {name: value for name, value in asdict(self).items() if name not in (*NOT_OF_THE_RESULT, unused)}
         del kept["data"]["cache"], kept["data"]["workers"]
+        if not self.model.scores_sentences:
+            del kept["model"]["sentence_layers"]
         kept["trainer"] = {key: value for key, value in self.trainer.items() if not key.startswith(("enable_", "log_"))}
         return kept
 

@@ -116,8 +116,7 @@ class Composition:
     """Or zero: what cross-attention adds is multiplied with a learnt number that starts at 0, so that the model starts
     as the language model that it was."""
     sentence_layers: int = 2
-    """Layers of a Transformer between the sentences of an encoder alone, above it (Liu & Lapata, section 3.1); 0: none.
-    Nothing beside a decoder."""
+    """Layers of a Transformer between the sentences, above an encoder alone (Liu & Lapata, section 3.1); 0: none."""
     dropout: float | None = None
     """Dropout probability of both sides, attention included; null: what the checkpoints' configs say."""
 
@@ -161,6 +160,9 @@ class Composition:
             require(*(self._unset(name) for name in OF_DECODER))
             needed = "an encoder alone scores sentences, and this says where one ends"
             require(("encoder_sentences", rule, rule is not None, needed))
+        elif layers != type(self).sentence_layers:
+            expected = "a decoder writes the target, and no sentence is scored; leave it away, or set decoder=null"
+            require(("sentence_layers", layers, False, expected))
         elif self.decoder_embeddings_init == "encoder" and not self.reads_prefix:
             require(*self._copied_embeddings())
         if self.reads_prefix:

@@ -49,9 +49,10 @@ class SentenceHead(nn.Module):
 
 def sinusoids(length: int, width: int, device: torch.device | None = None) -> Tensor:
     """Positions (length, width) of Vaswani et al. (2017), section 3.5: a sine and a cosine in turn."""
-    rates = torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10_000) / width))
-    angles = torch.arange(length, device=device)[:, None] * rates
-    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
+    pairs = torch.arange(0, width, 2, dtype=torch.float32, device=device)  # whatever torch's default is
+    rates = torch.exp(pairs * (-math.log(10_000) / width))
+    angles = torch.arange(length, dtype=torch.float32, device=device)[:, None] * rates
+    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :width]
 
 
 def _layer(width: int, dropout: float) -> nn.TransformerEncoderLayer:

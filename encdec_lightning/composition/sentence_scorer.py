@@ -20,10 +20,11 @@ from encdec_lightning.composition.checkpoints import dtype_of, load_config, load
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.composition.labels import IGNORED
 from encdec_lightning.composition.lora import merged
+from encdec_lightning.composition.model import OF_PUSHING
 from encdec_lightning.composition.options import Role
 from encdec_lightning.composition.segments import with_segments
 from encdec_lightning.composition.sentence_head import SentenceHead
-from encdec_lightning.composition.sides.random_values import drop_pooler, random_encoder
+from encdec_lightning.composition.sides.random_values import drop_pooler, in_one_dtype, random_encoder
 from encdec_lightning.errors import UserError
 
 KEPT = ("composition", "fresh_parameters", "sentence_dropout", "sentence_start_id", "sentence_end_id")
@@ -74,6 +75,7 @@ class SentenceScorer(ComposedModel):
     base_model_prefix = "sentence_scorer"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # the HF Trainer then divides the loss by the micro-batches itself
     _supports_sdpa = True
     _supports_flash_attn = True
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^encoder\.pooler\."]
@@ -145,6 +147,8 @@ class SentenceScorer(ComposedModel):
         if plain is not self:
             plain.save_pretrained(save_directory, **{**kwargs, "state_dict": None})
             return
+        pushed = kwargs.pop("push_to_hub", False)
+        hub = {name: kwargs.pop(name) for name in ("repo_id", *OF_PUSHING) if pushed and name in kwargs}
         state = kwargs.pop("state_dict", None) or self.state_dict()
         for name in KEPT:
             setattr(self.encoder.config, name, getattr(self.config, name))
@@ -152,11 +156,15 @@ class SentenceScorer(ComposedModel):
         self.encoder.save_pretrained(save_directory, state_dict=own, **kwargs)
         head = {name: value.contiguous() for name, value in state.items() if name.startswith("sentence_head.")}
         save_file(head, Path(save_directory) / HEAD_FILE)
+        if pushed:  # the encoder would, before the head is there
+            self.push_to_hub(**{"repo_id": Path(save_directory).name, **hub})
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str], **kwargs: Any) -> Any:
         """Open a folder of `save_pretrained`. Raises `UserError` for another one."""
-        config = load_config("model", str(folder))
+        given = kwargs.pop("config", None)
+        with_report = kwargs.pop("output_loading_info", False)
+        config = load_config("model", str(folder)) if given is None else given
         head = Path(folder) / HEAD_FILE
         if not head.is_file() or not all(hasattr(config, name) for name in KEPT):
             raise UserError("model", str(folder), f"it has no {HEAD_FILE}, or a config.json of another program")
@@ -169,6 +177,7 @@ class SentenceScorer(ComposedModel):
             **dict(architecture_of(config).encoder_arguments),
         )
         drop_pooler(encoder)
+        in_one_dtype(encoder)
         missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
         if missing:
             raise UserError("model", str(folder), f"it lacks {len(missing)} tensors, such as {missing[0]}")
@@ -180,7 +189,7 @@ class SentenceScorer(ComposedModel):
         except RuntimeError as error:
             raise UserError("model", str(folder), f"its {HEAD_FILE} is that of another model") from error
         model.eval()
-        return model
+        return (model, report) if with_report else model
 
 
 def sentence_scorer(encoder: PreTrainedModel, kept: dict[str, Any]) -> SentenceScorer:

@@ -80,6 +80,6 @@ class SentenceTokenizer:
 
 
 def split_sentences(text: str, rule: str) -> list[str]:
-    """The sentences of a text without white space around them: its lines, or by the rules of a language."""
+    """The sentences of a text, each on one line with single spaces: its lines, or by the rules of a language."""
     parts = text.splitlines() if rule == LINES else sentencex.segment(rule, text)
-    return [stripped for part in parts if (stripped := part.strip())]
+    return [line for part in parts if (line := " ".join(part.split()))]

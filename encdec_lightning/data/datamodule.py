@@ -35,6 +35,9 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
     of an update.
     """
 
+    gives_labels = False
+    """Whether targets are labels of sentences, not tokens."""
+
     def __init__(self, task: Task, tokenizers: Tokenizers, loading: Loading | None = None) -> None:
         super().__init__()
         self.task, self.tokenizers, self.loading = task, tokenizers, loading or Loading()
@@ -211,6 +214,8 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
 
 class ExtractiveDataModule(Seq2SeqDataModule):
     """The same for a model that makes extracts: a source's target is a label for each of its sentences."""
+
+    gives_labels = True
 
     def __init__(
         self, task: Task, tokenizers: Tokenizers, loading: Loading | None = None, extraction: Extraction | None = None

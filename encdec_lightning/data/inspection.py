@@ -23,7 +23,8 @@ class SideStatistics:
     percentiles: tuple[int, ...]
     """The 50th, 95th and 99th."""
     longest: int
-    limit: int
+    limit: int | None
+    """The most that is kept; none of labels of sentences, which are as many as the source has left."""
     truncated: int
     """How many texts were cut to the limit."""
     unknown_tokens: int

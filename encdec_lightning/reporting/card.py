@@ -178,7 +178,8 @@ def _training(config: dict[str, Any], task: Task, metrics: dict[str, Any]) -> st
     for split in ("train", "validation"):
         count = metrics.get(f"data/{split}_examples")
         lines.append(f"{split} pairs: {Data.of(task.path(split)).name}{'' if count is None else f', {count:,} pairs'}")
-    lines.append(f"at most {task.max_source_length} tokens of a source and {task.max_target_length} of a target")
+    of_a_target = "" if config["model"]["decoder"] is None else f" and {task.max_target_length} of a target"
+    lines.append(f"at most {task.max_source_length} tokens of a source{of_a_target}")
     if task.preprocess:
         lines.append(f"texts prepared by {', '.join(task.preprocess)}, which the code above does not do")
     optimizer = str((config.get("optimizer") or {}).get("_target_", "")).rpartition(".")[2]

@@ -55,8 +55,12 @@ PAIR = "ids = model.generate(input_ids=inputs.input_ids, attention_mask=inputs.a
 def extract_code(task: Task, extraction: Extraction) -> str:
     """The same for a model that scores sentences."""
     chosen = f"choose(kept, scores, {extraction.sentences}, block_trigrams={extraction.block_trigrams})"
-    lines = [*EXTRACT.format(folder=FOLDER, texts=TEXTS, longest=task.max_source_length, chosen=chosen).splitlines()]
-    remark = "Stock transformers opens the encoder alone, so `encdec_lightning` must be installed."
+    lines = [
+        *EXTRACT.format(
+            folder=FOLDER.partition("  #")[0], texts=TEXTS, longest=task.max_source_length, chosen=chosen
+        ).splitlines()
+    ]
+    remark = "Stock transformers opens the encoder alone, so `encdec_lightning` must be installed; it reads a folder."
     return "\n\n".join(["```python\n" + "\n".join(lines) + "\n```", remark])
 
 

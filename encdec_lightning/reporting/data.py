@@ -81,9 +81,10 @@ def _lengths_table(statistics: Mapping[str, SplitStatistics]) -> Table:
     for split, each in statistics.items():
         for name in SIDES:
             side: SideStatistics = getattr(each, name)
+            counted = f", {SENTENCES.lower()}" if side.limit is None else ""
             cut = f"{_share(side.truncated, each.examples)} to {side.limit}" if side.truncated else "0"
             numbers = (*side.percentiles, side.longest)
-            table.add_row(f"{split} {name}", f"{side.mean:.1f}", *(f"{n:,}" for n in numbers), cut)
+            table.add_row(f"{split} {name}{counted}", f"{side.mean:.1f}", *(f"{n:,}" for n in numbers), cut)
     return table
 
 
@@ -156,7 +157,7 @@ def draw_lengths(splits: Mapping[str, OnDisk], picture: Path) -> None:
             counts = histogram(examples, side, limits)
             axes.stairs(counts / max(1, counts.sum()), limits, label=f"{split} ({len(examples.lengths):,})")
             limit = examples.meta["limits"][side]
-        if limit <= limits[-1]:
+        if limit is not None and limit <= limits[-1]:
             axes.axvline(limit, color="black", linestyle=":", linewidth=1, label=f"limit {limit}")
         what = SENTENCES.lower() if side and examples.meta["labels"] else "tokens"
         axes.set(xlabel=f"{what} of the {name}", ylabel="share of the examples")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Self
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from encdec_lightning.composition.composed_model import ComposedModel
+from encdec_lightning.composition.composed_model import ComposedModel, check_composed
 from encdec_lightning.composition.lora import merged
 from encdec_lightning.composition.sentence_tokenizer import SentenceTokenizer
 from encdec_lightning.composition.tokenizers import Tokenizers
@@ -19,6 +20,7 @@ from encdec_lightning.data.options import Extraction, Task
 from encdec_lightning.errors import UserError
 from encdec_lightning.evaluation.extraction import choose
 from encdec_lightning.kernels.dropout import FastDropout
+from encdec_lightning.kernels.stand_in import runs_as_shipped
 from encdec_lightning.records import Prediction
 from encdec_lightning.training.optimizers import OptimizerFactory, default_optimizer
 from encdec_lightning.training.options import Training
@@ -43,6 +45,7 @@ class ExtractiveModule(TaskModule):
         extraction: Extraction | None = None,
         optimizer: OptimizerFactory = default_optimizer,
     ) -> None:
+        check_composed(model)
         if not model.scores_sentences:
             raise UserError("model.decoder", model.composition.decoder, "an extract needs an encoder alone; use null")
         super().__init__(model, tokenizers, task, training, optimizer)
@@ -53,7 +56,7 @@ class ExtractiveModule(TaskModule):
 
         With label smoothing a yes is one with the probability 1 - s/2, and so is a no: two words share s.
         """
-        with FastDropout():
+        with FastDropout() if self._runs_as_shipped() else nullcontext():
             logits = self._logits(batch)
         logits, labels = (each.flatten().index_select(0, batch.target_positions) for each in (logits, batch.target_ids))
         precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -75,11 +78,17 @@ class ExtractiveModule(TaskModule):
         split = tokenizer.sentences([pair.source for pair in batch.pairs])
         found = []
         for sentences, scores, seen in zip(split, probabilities, batch.lengths[:, 1].tolist(), strict=False):
-            kept, own = sentences[:seen], scores[:seen]
+            kept = sentences[:seen]
+            own = scores[: len(kept)]  # a source of which the tokenizer makes nothing has none
             chosen = choose(kept, own, self.extraction.sentences, self.extraction.block_trigrams)
             score = sum(own[number] for number in chosen) / max(1, len(chosen))
             found.append(("\n".join(kept[number] for number in chosen), score))
         return found
+
+    def _runs_as_shipped(self) -> bool:
+        """Whether nobody has changed how the model runs, and nothing runs a part of it again in the backward pass."""
+        again = any(getattr(each, "gradient_checkpointing", False) for each in self.model.modules())
+        return torch.is_grad_enabled() and not again and runs_as_shipped(self.model)
 
     def _logits(self, batch: Batch) -> Tensor:
         """Of the sentences of a batch, (B, N)."""

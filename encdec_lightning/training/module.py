@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from encdec_lightning.composition.adapter.t5gemma import as_t5gemma
-from encdec_lightning.composition.composed_model import ComposedModel
+from encdec_lightning.composition.composed_model import ComposedModel, check_composed
 from encdec_lightning.composition.lora import merged
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.data.batches.batch import Batch
@@ -42,6 +42,7 @@ class Seq2SeqModule(TaskModule):
         generation: Generation | None = None,
         optimizer: OptimizerFactory = default_optimizer,
     ) -> None:
+        check_composed(model)
         if model.scores_sentences:
             raise UserError("model.decoder", None, "an encoder alone writes no text; use an ExtractiveModule")
         super().__init__(model, tokenizers, task, training, optimizer)

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, distributed
 
 from encdec_lightning.composition.assembly import rebuild
-from encdec_lightning.composition.composed_model import ComposedModel, check_composed
+from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.composition.foreign import check_values
 from encdec_lightning.composition.lora import factors
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.data.batches.batch import Batch
+from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.data.options import Task
 from encdec_lightning.errors import UserError
 from encdec_lightning.evaluation.metric import Score
@@ -59,7 +60,6 @@ class TaskModule(lightning.LightningModule, ABC):
         training: Training | None = None,
         optimizer: OptimizerFactory = default_optimizer,
     ) -> None:
-        check_composed(model)
         super().__init__()
         training = training or Training()
         self.model: ComposedModel = model.train()  # from_pretrained gives evaluation mode, and Lightning keeps that
@@ -213,7 +213,15 @@ class TaskModule(lightning.LightningModule, ABC):
     def on_fit_start(self) -> None:
         """Refuse a Trainer that this module and its data cannot be right with; forget a fit before."""
         check_trainer(self.trainer)
+        self._check_targets()
         self._step_losses = []
+
+    def _check_targets(self) -> None:
+        """Raise `UserError` for a DataModule of ours whose targets are not what this module learns."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, Seq2SeqDataModule) and data.gives_labels != self.model.scores_sentences:
+            right = "an ExtractiveDataModule" if self.model.scores_sentences else "a Seq2SeqDataModule"
+            raise UserError("datamodule", type(data).__name__, f"this module, {type(self).__name__}, needs {right}")
 
     def configure_model(self) -> None:
         """Make the model ready, as the options and the strategy say."""

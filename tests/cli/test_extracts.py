@@ -53,10 +53,11 @@ def test_the_whole_way(files, in_tmp: Path, capsys):
     Path("texts.txt").write_text("\n".join([*sources, "Only one sentence", ""]) + "\n")
     assert predict(["run=run", "input=texts.txt", "output=found.txt", "extraction.sentences=2"]) == 2
     assert "must be a text that is not empty" in capsys.readouterr().err
-    Path("texts.txt").write_text("\n".join([*sources, "Only one sentence"]) + "\n")
+    nothing = "\u200b"  # of which the tokenizer makes no token
+    Path("texts.txt").write_text("\n".join([*sources, "Only one sentence", nothing]) + "\n")
     assert predict(["run=run", "input=texts.txt", "output=found.txt", "extraction.sentences=2"]) == 0
-    texts = Path("found.txt").read_text().splitlines()
-    assert len(texts) == len(sources) + 1 and texts[-1] == "Only one sentence"
+    texts = Path("found.txt").read_text().split("\n")
+    assert len(texts) == len(sources) + 3 and texts[-3:] == ["Only one sentence", "", ""]
 
 
 def test_the_card_says_what_it_is_and_its_code_makes_the_same_extracts(files, in_tmp: Path):
@@ -107,6 +108,8 @@ def test_a_second_stage_starts_from_the_encoder_that_has_learnt(files, in_tmp: P
         (["variant=bertsumext", "model.weights=tied"], "model.weights is 'tied': without a decoder"),
         (["variant=bertsumext", "task.max_source_length=900", "data.batch_tokens=4000"], "positions for 64 tokens"),
         (["variant=bertsumext", "task.monitor=val/perplexity"], "task.monitor is 'val/perplexity'"),
+        (["variant=bertsumext", "callbacks.best.monitor=val/perplexity"], "callbacks.best.monitor is 'val/perplexity'"),
+        (["variant=bert2bert", "model.sentence_layers=1"], "model.sentence_layers is 1: a decoder writes the target"),
     ],
 )
 def test_mistakes_are_said_before_anything_is_made(files, in_tmp: Path, capsys, options, expected):

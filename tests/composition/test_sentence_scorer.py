@@ -10,7 +10,7 @@ import tiny
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import AutoModel, BertConfig
+from transformers import AutoConfig, AutoModel, BertConfig
 
 from encdec_lightning import SentenceScorer, Tokenizers, UserError, check, compose
 from encdec_lightning.composition.assembly import rebuild
@@ -91,6 +91,16 @@ def test_sinusoids_are_a_sine_and_a_cosine_in_turn():
     assert torch.allclose(sinusoids(2, 4)[1], torch.tensor([math.sin(1), math.cos(1), math.sin(0.01), math.cos(0.01)]))
 
 
+def test_sinusoids_are_precise_whatever_the_default_dtype_is_and_as_wide_as_the_states():
+    expected = sinusoids(100, 16)
+    torch.set_default_dtype(torch.bfloat16)  # Lightning's, in bf16-true
+    try:
+        assert torch.equal(sinusoids(100, 16), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert SentenceHead(5, 0, 0.0)(torch.randn(1, 2, 5), torch.ones(1, 2, dtype=torch.bool)).shape == (1, 2)
+
+
 def test_a_document_is_scored_as_alone_whatever_lies_beside_it(files):
     model, tokenizers = scorer(files)
     with torch.inference_mode():
@@ -156,6 +166,33 @@ def test_a_saved_folder_is_the_encoder_and_a_file_beside_it(files, tmp_path: Pat
     assert pair.encoder.config.max_position_embeddings == 100
     again = compose(str(tmp_path), None, encoder_sentences="en")
     assert "sentence_head.score.weight" in again.config.fresh_parameters  # a composition starts its head anew
+
+
+def test_arguments_that_other_models_take(files, tmp_path: Path):
+    model, _ = scorer(files)
+    model.save_pretrained(tmp_path)
+    opened, report = SentenceScorer.from_pretrained(
+        tmp_path, config=AutoConfig.from_pretrained(tmp_path), dtype=torch.bfloat16, output_loading_info=True
+    )
+    assert opened.dtype == torch.bfloat16 and not report["mismatched_keys"]
+
+
+def test_a_deberta_is_opened_in_one_dtype(probe, tmp_path: Path):
+    tokenizers = Tokenizers(tiny.wordpiece(), sentences="lines")
+    model = compose(probe.folder("deberta-v2"), None, encoder_sentences="lines", tokenizers=tokenizers)
+    model.save_pretrained(tmp_path)
+    opened = SentenceScorer.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        assert torch.isfinite(opened(*batch(tokenizers, ["The list.\nIt is sorted."])).logits).all()
+
+
+def test_states_that_heads_cannot_share_out_are_refused(files, tmp_path: Path):
+    narrow = tiny.checkpoint(tmp_path / "narrow", "bert", width=12)
+    found = check(encoder=narrow, **EXTRACTS)
+    assert [str(each) for each in found.problems] == [
+        "sentence_layers is 2: 8 heads cannot share out bert's states, which are 12 wide; use 0."
+    ]
+    assert check(encoder=narrow, sentence_layers=0, **EXTRACTS).ok
 
 
 def test_other_folders_are_refused(files, tmp_path: Path):

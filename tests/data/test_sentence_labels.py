@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 from typing import get_args
@@ -48,6 +47,7 @@ def test_labels_are_the_oracle_of_the_whole_document_as_far_as_it_is_read(tmp_pa
     for number, (name, text) in enumerate(ODD.items()):
         source, labels = examples.ids(number)
         sentences = split_sentences(text.replace("\x00\x01", ""), "en")
+        assert not any("\n" in each for each in sentences)  # a sentence is one line, wherever the text has breaks
         expected = np.zeros(len(sentences), dtype=int)
         expected[greedy_oracle(sentences, [TARGET])] = 1
         assert labels.tolist() == expected[: int((source == 2).sum())].tolist(), name
@@ -119,11 +119,19 @@ def test_a_process_that_ends_is_said_and_not_waited_for():
     try:
         for process in labellers._all:
             process.kill()
-        with pytest.raises((RuntimeError, BrokenPipeError)):
+        with pytest.raises(UserError, match="a process that finds an oracle's sentences has ended"):
             labellers([(["a list"], ["a list"])] * 4, 1, "rouge2")
     finally:
-        with contextlib.suppress(BrokenPipeError):
-            labellers.close()
+        labellers.close()
+
+
+def test_files_of_the_working_folder_take_no_module_s_place(in_tmp: Path):
+    (in_tmp / "json.py").write_text("raise SystemExit(3)")
+    labellers = Labellers(1)
+    try:
+        assert labellers([(["a list", "a file"], ["a file"])], 1, "rouge2") == [[1]]
+    finally:
+        labellers.close()
 
 
 def test_the_option_names_what_the_oracle_knows():

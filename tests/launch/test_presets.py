@@ -76,6 +76,15 @@ def leaves(prefix: str, node: Any) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.parametrize("task", ["cnn_dailymail", "xsum", "nyt"])
+def test_a_second_stage_must_be_told_the_first(task, files):
+    chosen = [*options(files), f"experiment=liu2019/{task}_ext_abs"]
+    with pytest.raises(UserErrors, match=r"model\.encoder is '': it must be a Hub id or a folder"):
+        compose_config(chosen)
+    config = compose_config([*chosen, f"model.encoder={files.bert}"])
+    assert config.model.encoder_positions is None and config.model.encoder_segments == "interval"
+
+
 def needed(group: str, name: str, files: Files) -> list[str]:
     """What a preset leaves to the user."""
     if (group, name) == ("decoder", "none"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import lightning
@@ -9,12 +10,14 @@ import pytest
 import tiny
 import torch
 from torch.nn import functional
+from transformers import EncoderDecoderModel
 
 from encdec_lightning import (
     Extraction,
     ExtractiveDataModule,
     ExtractiveModule,
     Loading,
+    Seq2SeqDataModule,
     Seq2SeqModule,
     Task,
     Tokenizers,
@@ -23,6 +26,7 @@ from encdec_lightning import (
     compose,
 )
 from encdec_lightning.evaluation.extraction import choose
+from encdec_lightning.training import arrange
 from encdec_lightning.training.callbacks.random_state import RandomState
 from encdec_lightning.training.flops import training_flops
 
@@ -162,9 +166,31 @@ def test_the_other_module_is_named(files):
     module, _ = parts(files)
     with pytest.raises(UserError, match="use an ExtractiveModule"):
         Seq2SeqModule(module.model, module.tokenizers, module.task)
+    stock = EncoderDecoderModel.from_encoder_decoder_pretrained(files.bert, files.bert)
+    for kind in (Seq2SeqModule, ExtractiveModule):
+        with pytest.raises(UserError, match="it must be a composed model"):
+            kind(stock, module.tokenizers, module.task)
     pair = compose(files.bert, files.bert)
     with pytest.raises(UserError, match="use null"):
         ExtractiveModule(pair, Tokenizers.from_pretrained(files.bert), module.task)
+
+
+def test_data_of_the_other_kind_are_refused(files, tmp_path: Path):
+    module, data = parts(files)
+    tokens = Seq2SeqDataModule(data.task, data.tokenizers, data.loading)
+    with pytest.raises(UserError, match="ExtractiveModule, needs an ExtractiveDataModule"):
+        trainer(tmp_path, max_steps=1).fit(module, tokens)
+
+
+@pytest.mark.parametrize("option", ["gradient_checkpointing", "compile"])
+def test_layers_that_are_computed_again_or_compiled(
+    files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+):
+    monkeypatch.setattr(arrange, "BACKEND", "aot_eager")
+    module, data = parts(files, dropout=0.1, training=Training.of({option: True}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, of its compiler
+        trainer(tmp_path, max_steps=1).fit(module, data)
 
 
 def test_operations_are_those_of_the_matrices_and_of_attention(files):

@@ -14,6 +14,7 @@ from encdec_lightning.composition.architectures import (
 )
 from encdec_lightning.composition.cross_attending import family as family_of
 from encdec_lightning.composition.options import Added, Composition, Side
+from encdec_lightning.composition.sentence_head import HEADS
 from encdec_lightning.composition.sides.config import checkpoint_config, stored_config
 from encdec_lightning.errors import UserError, did_you_mean
 
@@ -28,6 +29,10 @@ def family_problems(side: Side, composition: Composition) -> list[UserError]:
         if composition.encoder_segments == "interval" and segments < 2:
             expected = f"{family} has {segments} segment embeddings, and two take turns; use first"
             problems.append(UserError("encoder_segments", "interval", expected))
+        width, layers = int(config.hidden_size), composition.sentence_layers
+        if composition.scores_sentences and layers and width % HEADS:
+            expected = f"{HEADS} heads cannot share out {family}'s states, which are {width} wide; use 0"
+            problems.append(UserError("sentence_layers", layers, expected))
         if known is not None and known.encodes == "yes" and side.bidirectional:
             problems.append(UserError("encoder_bidirectional", True, f"{family} has no causal mask to take off"))
         elif known is not None and known.encodes == "unmasked" and getattr(config, "is_causal", True):

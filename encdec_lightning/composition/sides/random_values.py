@@ -16,10 +16,18 @@ def random_encoder(config: PretrainedConfig, dtype: torch.dtype = torch.float32)
     arguments = dict(architecture.encoder_arguments)
     encoder = built(architecture.encoder_class, config, dtype=dtype, **arguments)
     drop_pooler(encoder)
-    for parameter in encoder.parameters():
-        if parameter.dtype != dtype:  # deberta's biases are fp32 in every model; buffers of fp32 stay
-            parameter.data = parameter.data.to(dtype)
+    in_one_dtype(encoder, dtype)
     return encoder
+
+
+def in_one_dtype(encoder: PreTrainedModel, dtype: torch.dtype | None = None) -> None:
+    """Convert the parameters that have another dtype than the model: deberta's biases are fp32 in every model.
+
+    Buffers of fp32 stay.
+    """
+    for parameter in encoder.parameters():
+        if parameter.dtype != (dtype or encoder.dtype):
+            parameter.data = parameter.data.to(dtype or encoder.dtype)
 
 
 def random_decoder(config: PretrainedConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:

@@ -142,7 +142,7 @@ class _Keeper:
             "dropped_by_preprocessing": self._reader.dropped,
             "not_drawn": self._reader.not_drawn,
             "too_long_dropped": self._dropped,
-            "limits": self._limits.tolist(),
+            "limits": [limit if limit < LONGEST_TEXT else None for limit in self._limits.tolist()],
             "truncated": self._truncated.tolist(),
             "unknown_tokens": self._unknown.tolist(),
             "with_unknown_tokens": self._with_unknown.tolist(),

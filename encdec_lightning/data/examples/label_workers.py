@@ -12,9 +12,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 from queue import SimpleQueue
 from typing import IO
 
+import encdec_lightning
+from encdec_lightning.errors import UserError
 from encdec_lightning.evaluation.extraction import Criterion, greedy_oracle
 
 MOST = 8
@@ -31,10 +35,12 @@ class Labellers:
         self.count = count or min(MOST, _processors())
         self._free: SimpleQueue[subprocess.Popen[str]] = SimpleQueue()
         self._pool = ThreadPoolExecutor(self.count)
-        command = [sys.executable, "-m", __name__]
+        # A process begins where the package is, so that no file of the working folder can take a module's place.
+        command, where = [sys.executable, "-m", __name__], Path(encdec_lightning.__file__).parents[1]
         self._all = [
             subprocess.Popen(
                 command,
+                cwd=where,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -56,15 +62,19 @@ class Labellers:
 
     def _ask(self, documents: Sequence[Document], most: int, criterion: Criterion) -> list[list[int]]:
         process = self._free.get()
+        answer = ""
         try:
             assert process.stdin is not None and process.stdout is not None
             process.stdin.write(json.dumps([documents, most, criterion]) + "\n")
             process.stdin.flush()
             answer = process.stdout.readline()
+        except BrokenPipeError:
+            pass  # as where there is no answer
         finally:
             self._free.put(process)
         if not answer:
-            raise RuntimeError(f"a process that labels sentences has ended with {process.wait()}")
+            expected = f"a process that finds an oracle's sentences has ended ({process.wait()}): start again"
+            raise UserError("extraction.oracle", criterion, f"{expected}, where there is more memory if it was killed")
         found: list[list[int]] = json.loads(answer)
         return found
 
@@ -72,7 +82,8 @@ class Labellers:
         """End the processes."""
         self._pool.shutdown()
         for process in self._all:
-            process.communicate()
+            with suppress(BrokenPipeError):
+                process.communicate()
 
 
 def _processors() -> int:

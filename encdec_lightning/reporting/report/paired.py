@@ -93,9 +93,10 @@ def _predictions(section: Section, row: Row) -> list[list[Prediction]]:
         if not found or not all(found):
             raise UserError("predictions", [], "its run has none" if len(row.runs) == 1 else "none of its runs has any")
         return found
-    first = next(each for other in section.rows for each in other.runs)
+    assert row.scored_by is not None  # it is a baseline's
+    run = row.scored_by.run
     name = next(name for name in BASELINES if name.replace("_", " ") == row.label)
-    return [baseline_predictions(name, first.run.predictions(), splits_of(first.run))]
+    return [baseline_predictions(name, run.predictions(), splits_of(run))]
 
 
 def _mean_statistics(runs: list[list[Prediction]], metric: Metric, like: list[Prediction]) -> NDArray[np.float64]:

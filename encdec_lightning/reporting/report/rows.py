@@ -45,6 +45,8 @@ class Row:
     """`finished`, or how many runs are not, and what they are."""
     scores: Mapping[str, Value]
     costs: Mapping[str, Value]
+    scored_by: Overview | None = None
+    """The run that has scored a baseline, whose examples these are."""
 
 
 @dataclass
@@ -144,7 +146,9 @@ def _row(
     metrics = [each for _, each in members]
     found = {name: value for name in scores if (value := _value(metrics, f"{system}/{name}")) is not None}
     costs = {name: value for name in COSTS if (value := _value(metrics, name)) is not None}
-    return Row(label, options, () if label else overviews, "" if label else state, found, {} if label else costs)
+    if label:
+        return Row(label, options, (), "", found, {}, overviews[0])
+    return Row(label, options, overviews, state, found, costs)
 
 
 def _value(metrics: Sequence[Mapping[str, Any]], key: str) -> Value | None:
