@@ -53,7 +53,8 @@ def show_data(
 def show_prepared(splits: Mapping[str, OnDisk], console: Console | None = None) -> None:
     """Print what lies in the cache now."""
     console = console or Console(highlight=False)
-    table = _table("Prepared", "split", "examples", "source tokens", "target tokens", "MB", "rows skipped")
+    of_targets = SENTENCES.lower() if any(each.meta["labels"] for each in splits.values()) else "target tokens"
+    table = _table("Prepared", "split", "examples", "source tokens", of_targets, "MB", "rows skipped")
     for split, examples in splits.items():
         size = sum(file.stat().st_size for file in examples.folder.iterdir())
         tokens = examples.lengths.sum(axis=0, dtype="int64").tolist()
