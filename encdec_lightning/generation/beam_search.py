@@ -33,7 +33,7 @@ class BeamSearch(Search):
         self.count = max(2, 1 + len(special.end)) * beams
         self.finished = self.tokens.clone()
         self.finished_lengths = torch.zeros(sources, beams, dtype=torch.long, device=device)
-        self.finished_scores = torch.full((sources, beams), LOWEST, device=device)
+        self.finished_scores = torch.full((sources, beams), LOWEST, dtype=torch.float32, device=device)
         penalties = [options.penalty(length) for length in range(max_length + 1)]
         self.penalties = torch.tensor(penalties, dtype=torch.float32, device=device)
 

@@ -50,7 +50,7 @@ class Search(ABC):
         self.special, self.end = special, torch.tensor(special.end, dtype=torch.long, device=device)
         self.tokens = torch.full((sources, beams, 1 + max_length), special.start, dtype=torch.long, device=device)
         self.lengths = torch.zeros(sources, dtype=torch.long, device=device)
-        self.scores = torch.zeros(sources, beams, device=device)
+        self.scores = torch.zeros(sources, beams, dtype=torch.float32, device=device)
 
     @abstractmethod
     def begin(self, places: Tensor, pieces: Pieces) -> Move:

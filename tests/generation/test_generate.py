@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import copy
 import itertools
+from typing import Any
 
 import pytest
 import searches
 import tiny
 import torch
 
-from encdec_lightning import Generation, UserError, compose, generate
+from encdec_lightning import Generation, Tokenizers, UserError, compose, generate
 from encdec_lightning.generation.generate import stream
 
 
@@ -131,3 +132,22 @@ def test_a_model_without_a_start_token(model):
 def test_without_a_limit_the_positions_are_one(model):
     ((_, (best,)),) = stream(model, enumerate(searches.sources([4])), Generation(min_length=64))
     assert len(best.tokens) == 64
+
+
+@pytest.mark.parametrize("options", [{"num_beams": 3, "num_return_sequences": 3}, {"do_sample": True}, {}])
+def test_scores_are_summed_in_fp32_whatever_the_default_dtype_is(files: tiny.Files, options: dict[str, Any]) -> None:
+    """Lightning's is bf16 where weights are: beams ended in an error, and sums would lose their last digits."""
+    torch.manual_seed(0)
+    model = compose(files.bert, files.bert, tokenizers=Tokenizers.from_pretrained(files.bert)).bfloat16().eval()
+    sources = [torch.tensor([2, 7, 8, 9, 3]), torch.tensor([2, 11, 3])]
+
+    def found() -> list[Any]:
+        drawn = torch.Generator().manual_seed(1) if "do_sample" in options else None
+        return sorted(stream(model, enumerate(sources), Generation(max_length=8, **options), generator=drawn))
+
+    expected = found()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        assert found() == expected
+    finally:
+        torch.set_default_dtype(torch.float32)

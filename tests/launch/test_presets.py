@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,12 @@ NOT_RUN_HERE = {
     **{("checkpoints", f"ettin_{size}"): "needs the Hub" for size in ("17m", "32m", "68m", "150m")},
 }
 RUN = [preset for preset in PRESETS if preset not in NOT_RUN_HERE]
+TOGETHER = ("variant", "task", "generation", "optimizer", "precision", "logger", "callbacks")
+"""Groups of which one run can take a preset each; a run of the others has one preset."""
+RUNS = [
+    *(tuple(filter(None, row)) for row in zip_longest(*([each for each in RUN if each[0] == g] for g in TOGETHER))),
+    *((preset,) for preset in RUN if preset[0] not in TOGETHER),
+]
 
 
 def options(files: Files) -> list[str]:
@@ -92,6 +99,10 @@ def needed(group: str, name: str, files: Files) -> list[str]:
     return [f"model.encoder={files.bert}"] if name.endswith("_ext_abs") else []
 
 
+def test_all_that_can_run_here_does():
+    assert sorted(preset for row in RUNS for preset in row) == sorted(RUN)
+
+
 def test_there_are_presets():
     assert len(PRESETS) >= 36
     assert set(NOT_RUN_HERE) <= set(PRESETS)
@@ -120,17 +131,19 @@ def test_every_preset_composes_alone(group, name, files):
         assert composed[path] == expected, path
 
 
-@pytest.mark.parametrize(("group", "name"), RUN, ids=lambda value: value)
-def test_every_preset_runs(group, name, files, in_tmp, capsys):
-    more = [f"{group}={name}", "debug=step", f"folder={in_tmp / 'run'}", *needed(group, name, files)]
-    if (group, name) == ("encoder", "none"):
-        more += ["decoder=gpt2"]
-    if name.endswith("_of_large"):
-        more += [f"checkpoints.bert={tiny.checkpoint(in_tmp / 'deep', 'bert', layers=24)}"]
-    if group == "task":  # the few pairs here may all lie outside 1%, and none has a target of 50 words
-        more += ["task.train_share=1.0", "task.test_preprocess=null", "task.columns=null"]
-    if group == "experiment":
-        more += [f"checkpoints.bert={files.bert}", "task=jsonl", "hardware=cpu"]
+@pytest.mark.parametrize("presets", RUNS, ids=lambda row: "+".join(f"{group}={name}" for group, name in row))
+def test_every_preset_runs(presets, files, in_tmp, capsys):
+    more = ["debug=step", f"folder={in_tmp / 'run'}", *(f"{group}={name}" for group, name in presets)]
+    for group, name in presets:
+        more += needed(group, name, files)
+        if (group, name) == ("encoder", "none"):
+            more += ["decoder=gpt2"]
+        if name.endswith("_of_large"):
+            more += [f"checkpoints.bert={tiny.checkpoint(in_tmp / 'deep', 'bert', layers=24)}"]
+        if group == "task":  # the few pairs here may all lie outside 1%, and none has a target of 50 words
+            more += ["task.train_share=1.0", "task.test_preprocess=null", "task.columns=null"]
+        if group == "experiment":
+            more += [f"checkpoints.bert={files.bert}", "task=jsonl", "hardware=cpu"]
     base = [line for line in files.overrides() if not line.startswith("trainer.max_steps")]
     assert main([*base, *more]) == 0, capsys.readouterr().err
     run = Run(in_tmp / "run")
