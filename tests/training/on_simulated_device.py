@@ -10,15 +10,13 @@ import pytest
 import simulated_device as device
 import torch
 
-from encdec_lightning import (
-    Generation,
-    compose,
-    generate,
-)
-from encdec_lightning.data.batches.batch import Batch
+from encdec_lightning import ExtractiveModule, Generation, Task, Tokenizers, compose, generate
+from encdec_lightning.data.batches.batch import Batch, collate
+from encdec_lightning.data.examples.examples import InMemory
 from encdec_lightning.generation.generate import stream
 from encdec_lightning.kernels import varlen
 from encdec_lightning.kernels.attention_interface import use_attention
+from encdec_lightning.records import Pair
 from encdec_lightning.training.loss import TrainingLoss, token_losses
 
 sys.path.append(str(Path(__file__).parent.parent / "kernels"))
@@ -78,6 +76,36 @@ def test_training_step(files, pair: str, low: bool) -> None:
         gradients = {name: each.grad for name, each in there.named_parameters()}
         for name, parameter in model.named_parameters():
             if parameter.grad is not None and parameter.grad.norm() > 1e-3:
+                expect_close(gradients[name], parameter.grad, low)
+
+
+@pytest.mark.parametrize("low", [False, True])
+def test_training_step_of_extracts(files, low: bool) -> None:
+    tokenizers = Tokenizers.from_pretrained(files.bert, sentences="en")
+    marked = {"encoder_sentences": "en", "encoder_segments": "interval", "dropout": 0.0}
+    model = compose(files.bert, None, **marked, tokenizers=tokenizers)
+    texts = ["The list is old. Sort it. Return it.", "One file.", "It reads. It writes."]
+    pairs = [Pair(str(number), text, "") for number, text in enumerate(texts)]
+    examples = InMemory(pairs, tokenizers.encode_sources(texts, 64), [[1, 0, 0], [1], [0, 1]])
+    batch = collate(examples, range(3), tokenizers, update_tokens=6)
+    task = Task(train="a", validation="b")
+    module, there = (ExtractiveModule(each, tokenizers, task) for each in (model, copy.deepcopy(model)))
+    with torch.autocast("cpu", torch.bfloat16, enabled=low):
+        expected, _ = module.loss(batch)
+    expected.backward()
+    with device.Watch() as watch:
+        there.model.to(device.DEVICE)
+        moved = batch.to(device.DEVICE)
+        watch.clear()
+        with torch.autocast(device.KIND, torch.bfloat16, enabled=low):
+            found, _ = there.loss(moved)
+        found.backward()
+        assert (watch.waits, watch.uploads) == ({}, {})
+        assert sum(watch.operators.values()) > 100
+        expect_close(found, expected, low)
+        gradients = {name: each.grad for name, each in there.model.named_parameters()}
+        for name, parameter in model.named_parameters():
+            if parameter.grad.norm() > (0.1 if low else 1e-2):
                 expect_close(gradients[name], parameter.grad, low)
 
 
