@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from encdec_lightning.cluster.options import Slurm
-from encdec_lightning.composition.options import Composition
+from encdec_lightning.composition.options import OF_SCORES, Composition
 from encdec_lightning.data.options import Extraction, Loading, Task
 from encdec_lightning.errors import FINITE, UserError, UserErrors, did_you_mean, is_finite, one_of, require
 from encdec_lightning.files import is_file_name
@@ -130,7 +130,8 @@ class Config:
         kept = {name: value for name, value in asdict(self).items() if name not in (*NOT_OF_THE_RESULT, unused)}
         del kept["data"]["cache"], kept["data"]["workers"]
         if not self.model.scores_sentences:
-            del kept["model"]["sentence_layers"]
+            for name in OF_SCORES:
+                del kept["model"][name]
         kept["trainer"] = {key: value for key, value in self.trainer.items() if not key.startswith(("enable_", "log_"))}
         return kept
 

@@ -11,6 +11,7 @@ Weights = Literal["untied", "tied_embeddings", "tied"]
 Init = Literal["pretrained", "random", "embeddings", "layers"]
 EmbeddingsInit = Literal["own", "encoder"]
 Segments = Literal["first", "interval"]
+SentencePooling = Literal["first", "mean"]
 PositionsInit = Literal["random", "last"]
 CrossAttentionInit = Literal["pretrained", "random", "self_attention"]
 CrossAttentionPlace = Literal["between", "after"]
@@ -117,6 +118,9 @@ class Composition:
     as the language model that it was."""
     sentence_layers: int = 2
     """Layers of a Transformer between the sentences, above an encoder alone (Liu & Lapata, section 3.1); 0: none."""
+    sentence_pooling: SentencePooling = "first"
+    """What stands for a sentence there: the state of its first token, as in the paper, or the mean of all of its own.
+    Encoders that were trained by means (all-MiniLM) have one state for the first tokens of all sentences."""
     dropout: float | None = None
     """Dropout probability of both sides, attention included; null: what the checkpoints' configs say."""
 
@@ -160,10 +164,9 @@ class Composition:
             require(*(self._unset(name) for name in OF_DECODER))
             needed = "an encoder alone scores sentences, and this says where one ends"
             require(("encoder_sentences", rule, rule is not None, needed))
-        elif layers != type(self).sentence_layers:
-            expected = "a decoder writes the target, and no sentence is scored; leave it away, or set decoder=null"
-            require(("sentence_layers", layers, False, expected))
-        elif self.decoder_embeddings_init == "encoder" and not self.reads_prefix:
+        else:
+            require(*(self._unscored(name) for name in OF_SCORES))
+        if self.decoder_embeddings_init == "encoder" and len(self.sides) == 2:
             require(*self._copied_embeddings())
         if self.reads_prefix:
             names = ("weights", "encoder_init", "encoder_layers", "encoder_vocabulary", "encoder_bidirectional")
@@ -232,6 +235,11 @@ class Composition:
         lacking = "a decoder" if self.scores_sentences else "an encoder"
         return name, value, value == default, f"without {lacking} it stays {'null' if default is None else default}"
 
+    def _unscored(self, name: str) -> tuple[str, object, bool, str]:
+        value = getattr(self, name)
+        expected = "a decoder writes the target, and no sentence is scored; leave it away, or set decoder=null"
+        return name, value, value == self.__dataclass_fields__[name].default, expected
+
     def _not_merged(self, name: str) -> tuple[str, object, bool, str]:
         value, default = getattr(self, name), self.__dataclass_fields__[name].default
         return name, value, value == default, f"merged attention has no part of its own, so it stays {default}"
@@ -261,6 +269,8 @@ OF_BOTH = (
     *("encoder_positions", "encoder_positions_init"),
 )
 """Further options that need an encoder."""
+OF_SCORES = ("sentence_layers", "sentence_pooling")
+"""Options that need an encoder alone."""
 OF_DECODER = (
     *("weights", "decoder_init", "decoder_layers", "decoder_vocabulary", "decoder_embeddings_init"),
     *("cross_attention_init", "cross_attention_place", "cross_attention_every", "cross_attention_kind"),

@@ -133,7 +133,10 @@ class SentenceScorer(ComposedModel):
         places = starts.int().argsort(dim=1, descending=True, stable=True)[:, :sentences]  # the starts come first
         mask = starts.gather(1, places)
         states = output.last_hidden_state
-        chosen = states.gather(1, places[..., None].expand(-1, -1, states.shape[2]))
+        if self.composition.sentence_pooling == "mean":
+            chosen = sentence_means(states, starts, attention_mask, sentences)
+        else:
+            chosen = states.gather(1, places[..., None].expand(-1, -1, states.shape[2]))
         logits = self.sentence_head(chosen, mask)
         return SentenceScores(loss=None if labels is None else _mean_loss(logits, labels), logits=logits, mask=mask)
 
@@ -200,6 +203,20 @@ def sentence_scorer(encoder: PreTrainedModel, kept: dict[str, Any]) -> SentenceS
     for name, value in kept.items():
         setattr(config, name, value)
     return SentenceScorer(config, encoder)
+
+
+def sentence_means(states: Tensor, starts: Tensor, mask: Tensor | None, sentences: int) -> Tensor:
+    """The mean state (B, N, H) of each sentence's tokens, from states (B, S, H); 0 where there is no sentence.
+
+    `starts` (B, S) is true where one begins, and `mask` (B, S) 1 at real tokens.
+    """
+    numbers = starts.long().cumsum(dim=1) - 1  # of a token's sentence
+    inside = (numbers >= 0) & (numbers < sentences)
+    if mask is not None:
+        inside = inside & mask.bool()
+    belongs = functional.one_hot(numbers.clamp(0, sentences - 1), sentences) * inside[..., None]
+    belongs = belongs.to(states.dtype)
+    return belongs.mT @ states / belongs.sum(dim=1).clamp(min=1)[..., None]
 
 
 def _mean_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -109,6 +109,7 @@ def test_a_second_stage_starts_from_the_encoder_that_has_learnt(files, in_tmp: P
         (["variant=bertsumext", "task.max_source_length=900", "data.batch_tokens=4000"], "positions for 64 tokens"),
         (["variant=bertsumext", "task.monitor=val/perplexity"], "task.monitor is 'val/perplexity'"),
         (["variant=bertsumext", "callbacks.best.monitor=val/perplexity"], "callbacks.best.monitor is 'val/perplexity'"),
+        (["variant=bert2bert", "model.sentence_pooling=mean"], "model.sentence_pooling is 'mean': a decoder writes"),
         (["variant=bert2bert", "model.sentence_layers=1"], "model.sentence_layers is 1: a decoder writes the target"),
     ],
 )

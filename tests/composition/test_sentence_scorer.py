@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModel, BertConfig
 
 from encdec_lightning import SentenceScorer, Tokenizers, UserError, check, compose
 from encdec_lightning.composition.assembly import rebuild
+from encdec_lightning.composition.segments import interval_segments
 from encdec_lightning.composition.sentence_head import SentenceHead, sinusoids
 
 EXTRACTS = dict(decoder=None, encoder_sentences="en", encoder_segments="interval")
@@ -111,6 +112,23 @@ def test_a_document_is_scored_as_alone_whatever_lies_beside_it(files):
             assert torch.allclose(together.logits[row, : len(alone)], alone, atol=1e-5)
         known = model(*batch(tokenizers, TEXTS), sentences=3)
     assert torch.equal(known.logits, together.logits)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_means_are_those_of_each_sentence_s_tokens(files, padded: bool):
+    model, tokenizers = scorer(files, sentence_pooling="mean")
+    ids, mask = batch(tokenizers, TEXTS if padded else TEXTS[:1])
+    with torch.inference_mode():
+        states = model.encoder(ids, mask, token_type_ids=interval_segments(ids, tokenizers.end_id)).last_hidden_state
+        found = model(ids, mask)
+        rows = []
+        for row, length in enumerate(mask.sum(dim=1).tolist()):
+            begins = (ids[row, :length] == tokenizers.start_id).nonzero()[:, 0].tolist()
+            parts = [states[row, at:end].mean(dim=0) for at, end in zip(begins, [*begins[1:], length], strict=True)]
+            rows.append(torch.stack(parts))
+        for row, expected in enumerate(rows):
+            alone = model.sentence_head(expected[None], torch.ones(1, len(expected), dtype=torch.bool))[0]
+            assert torch.allclose(found.logits[row, : len(expected)], alone, atol=1e-5)
 
 
 def test_segments_change_the_scores_and_are_made_by_the_model(files):
