@@ -38,5 +38,6 @@ def _roles(model: ComposedModel, lora: Lora) -> tuple[Role, ...]:
     if lora.sides == "both":
         return model.roles
     if lora.sides not in model.roles:
-        raise UserError("training.lora.sides", lora.sides, f"there is no {lora.sides}")
+        alone = "an encoder" if model.scores_sentences else "a decoder"
+        raise UserError("training.lora.sides", lora.sides, f"{alone} alone has no {lora.sides}")
     return (lora.sides,)

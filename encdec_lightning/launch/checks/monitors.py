@@ -11,7 +11,7 @@ from encdec_lightning.errors import UserError, did_you_mean, one_of
 from encdec_lightning.launch.slots.build import is_known, target_of
 from encdec_lightning.rules import concerned
 
-PERPLEXITY = "val/perplexity"
+ALWAYS = ("val/loss", "val/perplexity", "train/loss")
 COUNTERS = ("epoch", "step")  # what a ModelCheckpoint knows beside what is logged
 
 
@@ -22,7 +22,7 @@ def check_monitors(config: Config, doubtful: set[str]) -> Iterator[UserError]:
     metrics = metric_names(config)
     task = config.task
     if not concerned(["task.monitor"], doubtful) and task.monitor.startswith("val/"):
-        known = ["val/loss", *_of_texts(config), *metrics]
+        known = [*(name for name in always(config) if name.startswith("val/")), *metrics]
         if task.monitor not in known:
             hint = did_you_mean(task.monitor, known)
             expected = f"{one_of(known)}, as task.metrics has them{hint}"
@@ -38,9 +38,9 @@ def metric_names(config: Config) -> list[str]:
     return [f"val/{name}" for metric in config.task.scored_with for name in load_metric(metric).names]
 
 
-def _of_texts(config: Config) -> list[str]:
-    """What is logged where words are guessed, and not whether a sentence is right."""
-    return [] if config.model.scores_sentences else [PERPLEXITY]
+def always(config: Config) -> list[str]:
+    """What every fit logs; a perplexity only where words are guessed, and not whether a sentence is right."""
+    return [name for name in ALWAYS if name != "val/perplexity" or not config.model.scores_sentences]
 
 
 def names_logged_by(callbacks: Iterable[type | None]) -> list[str]:
@@ -57,7 +57,7 @@ def _check_callbacks(config: Config, doubtful: set[str], metrics: list[str]) -> 
         return  # a callback of the user's own may log anything
     generated = ["val/texts_per_second", *metrics]
     validated = generated if config.task.validation_generate else ()
-    known = ["val/loss", *_of_texts(config), "train/loss", *validated, *names_logged_by(targets.values())]
+    known = [*always(config), *validated, *names_logged_by(targets.values())]
     for name, node in used.items():
         field, monitor = f"callbacks.{name}.monitor", node.get("monitor")
         if not isinstance(monitor, str) or concerned([field], doubtful):
