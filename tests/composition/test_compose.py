@@ -39,7 +39,7 @@ def test_the_arguments_are_the_fields_of_composition(function):
 @pytest.mark.parametrize("function", [compose, check])
 def test_help_spells_the_arguments_out(function):
     shown = pydoc.render_doc(function, renderer=pydoc.plaintext)
-    assert f"{function.__name__}(encoder: str | None, decoder: str, weights: Literal['untied', " in shown
+    assert f"{function.__name__}(encoder: str | None, decoder: str | None, weights: Literal['untied', " in shown
     assert "dropout: float | None = None" in shown and function.__doc__.splitlines()[0] in shown
 
 
