@@ -193,6 +193,9 @@ class TaskModule(lightning.LightningModule, ABC):
         if cls.options_name not in kept:
             expected = f"it is no checkpoint of a {cls.__name__}, for it does not say its {cls.options_name}"
             raise UserError("checkpoint", str(path), expected)
+        if not isinstance(kept[cls.options_name], dict):
+            expected = f"its encdec_lightning.{cls.options_name} is no mapping, another program wrote it"
+            raise UserError("checkpoint", str(path), expected)
         with taken_from(path, "model"):
             check_values("model", str(path), kept["model"])
             model = rebuild(kept["model"])
