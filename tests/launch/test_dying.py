@@ -64,7 +64,7 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
     return torch.load(run.checkpoint("last"), weights_only=True)["state_dict"]
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_no_finite_number(ranks, options, capfd):
     more = ["hardware=ddp_cpu"] if ranks == 2 else []
     assert main([*options, *more, "folder=whole"]) == 0, capfd.readouterr().err

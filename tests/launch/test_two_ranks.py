@@ -56,7 +56,7 @@ def trace(run: Run, rank: int) -> dict[int, str]:
 
 @pytest.mark.parametrize(
     ("mode", "workers"),
-    [("data.accumulate=2", (0, 0)), ("data.update_examples=15", (2, 1))],
+    [pytest.param("data.accumulate=2", (0, 0), marks=pytest.mark.slow), ("data.update_examples=15", (2, 1))],
     ids=str,
 )
 def test_two_killed_ranks_continue_to_the_same_losses_and_weights(mode, workers, options, in_tmp, capfd):
