@@ -60,7 +60,7 @@ The map, from left to right; each room imports only from rooms to its left:
                                ranges.py
     launch/slots/              the open slots' nodes in, objects out: argument_types.py, build.py, places.py
     launch/loggers/            what a training logs in, runs of a dashboard out: labels.py, journal.py, wandb_files.py,
-                               wandb_run.py, mlflow_run.py, showing.py
+                               wandb_run.py, mlflow_run.py, tensorboard_run.py, showing.py
     launch/job/                a run's folder in, its results out: job.py, modules.py, quiet.py, trainer.py, ranks.py,
                                refusals.py, at_work.py, targets.py, weights.py, metrics_json.py, testing.py,
                                rank_starter.py, meeting.py

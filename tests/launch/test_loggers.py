@@ -13,18 +13,15 @@ import pytest
 import wandb
 from hypothesis import given
 from hypothesis import strategies as st
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from tiny import Files
+from lightning.pytorch.loggers import CSVLogger
 from wandb_server import read
 
 from encdec_lightning.cli.train import main
-from encdec_lightning.errors import UserError
 from encdec_lightning.launch.checks.checks import check_all
 from encdec_lightning.launch.command_line.overrides import compose_config
 from encdec_lightning.launch.job.trainer import build_trainer
 from encdec_lightning.launch.loggers.journal import Journal
 from encdec_lightning.launch.loggers.labels import Table, labels, point_label
-from encdec_lightning.launch.loggers.mlflow_run import MlflowRun
 from encdec_lightning.launch.loggers.wandb_files import files_of, last_steps, mend, records
 from encdec_lightning.launch.loggers.wandb_run import STEP, WandbRun
 from encdec_lightning.launch.run_folder import make_run
@@ -225,40 +222,3 @@ def test_a_missing_package_is_named_with_its_extra(name, files, monkeypatch):
     (problem,) = check_all(compose_config(files.overrides("variant=bertshare", f"logger={name}")))
     assert problem.field == f"logger.{name}._target_"
     assert problem.expected.endswith(f"which is not installed: pip install encdec_lightning[{name}]")
-
-
-def test_mlflow_has_one_run_for_all_starts(files: Files, in_tmp, monkeypatch):
-    pytest.importorskip("mlflow")
-    options = files.overrides("logger=mlflow", "trainer.max_steps=2", "variant=bertshare", "export=false", "folder=run")
-    assert main(options) == 0
-    run = Run("run")
-    again = MlflowRun(save_dir=run.logs, id=run.id)
-    again.log_hyperparams({"seed": 9})
-    again.log_metrics({"val/loss": 1.0}, step=3)
-    (only,) = again.experiment.search_runs([again.experiment_id])
-    assert only.info.run_id == again.run_id and only.info.run_name == "run"
-    assert (only.data.params["seed"], only.data.tags["weights"]) == ("0", "tied")
-    assert {"train/loss", "test/rouge1"} <= only.data.metrics.keys() and only.data.metrics["val/loss"] == 1.0
-    assert {path.name for path in in_tmp.iterdir()} <= {"run", "cache"}
-    other = MlflowRun(save_dir=run.logs, id="other")
-    assert other.run_id != again.run_id
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(UserError, match="mlflow begins no run there"):
-        _ = MlflowRun(save_dir=run.logs, tracking_uri="http://127.0.0.1:9", id="x").experiment
-
-
-def test_tensorboard_has_one_folder_for_all_starts(files: Files, in_tmp):
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    options = files.overrides("logger=tensorboard", "debug=step", "variant=bertshare", "export=false", "folder=run")
-    assert main(options) == 0
-    run = Run("run")
-    config = convert(run.config())
-    (again,) = (each for each in build_trainer(config, run).loggers if isinstance(each, TensorBoardLogger))
-    again.log_metrics({"val/loss": 1.0}, step=7)
-    again.finalize("success")
-    events = EventAccumulator(str(run.logs / "tensorboard")).Reload()
-    assert {"train/loss", "val/loss", "test/rouge1"} <= {*events.Tags()["scalars"]}
-    assert [each.step for each in events.Scalars("val/loss")][-1] == 7
-    assert list(run.logs.glob("csv/*/metrics.csv"))

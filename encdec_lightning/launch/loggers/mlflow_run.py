@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from encdec_lightning.errors import UserError, reason
+from encdec_lightning.launch.loggers.journal import Journal, Row
 
 RUN = "encdec_lightning.run"
 """The tag by which a start finds the mlflow run of those before."""
@@ -20,6 +22,9 @@ RUN = "encdec_lightning.run"
 
 class MlflowRun(MLFlowLogger):
     """Lightning's logger, with one mlflow run for all starts of a training.
+
+    What mlflow has is written down in `mlflow.jsonl` as well, so that steps which a later start does again are not
+    logged twice. A server that fails while a run is working does not end it: mlflow gets nothing more in that start.
 
     Args:
         experiment_name: mlflow's word for what holds the runs.
@@ -65,6 +70,10 @@ class MlflowRun(MLFlowLogger):
             **arguments,
         )
         self._continued = False
+        self._journal = Journal(folder / "mlflow.jsonl")
+        self._before: dict[int, Row] | None = None
+        """What earlier starts have logged, once it was read."""
+        self._given_up = False
 
     @property
     @rank_zero_experiment
@@ -94,4 +103,33 @@ class MlflowRun(MLFlowLogger):
         """Put options into the run's parameters, which mlflow takes once."""
         _ = self.experiment
         if not self._continued:
-            super().log_hyperparams(params)
+            self._try(lambda: super(MlflowRun, self).log_hyperparams(params))
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Log numbers of a step, without those that an earlier start has logged at it."""
+        _ = self.experiment
+        if self._before is None:
+            self._before = self._journal.rows() if self._continued else {}
+        at = step or 0
+        new = {name: value for name, value in metrics.items() if name not in self._before.get(at, {})}
+        if new and self._try(lambda: super(MlflowRun, self).log_metrics(new, step)):
+            self._journal.add(at, new)
+
+    @rank_zero_only
+    def finalize(self, status: str = "success") -> None:
+        """Tell mlflow how the training ended."""
+        self._try(lambda: super(MlflowRun, self).finalize(status))
+
+    def _try(self, do: Callable[[], object]) -> bool:
+        """Whether a call that must not end a training succeeded; after a failure mlflow gets nothing more."""
+        if self._given_up:
+            return False
+        try:
+            do()
+        except Exception as error:
+            self._given_up = True
+            told = f"mlflow fails ({reason(error).rstrip('. ')}): the run goes on without it."
+            print(f"{told} logs/csv keeps what is logged.", file=sys.stderr)
+            return False
+        return True

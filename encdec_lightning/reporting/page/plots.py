@@ -7,7 +7,7 @@ from typing import Any
 
 from encdec_lightning.reporting.curves import Points, logged
 from encdec_lightning.reporting.page.runs import Shown, row_label
-from encdec_lightning.reporting.report.rows import COSTS, Section
+from encdec_lightning.reporting.report.rows import COSTS, Section, finite_number
 
 AXES = {
     "train/target_tokens": "target tokens",
@@ -25,7 +25,7 @@ def plots(section: Section, runs: list[Shown]) -> dict[str, Any]:
     """The data of a section's plots; `runs` are its runs. None stands for what a run does not have."""
     logs = [logged(each.overview.run.logs) for each in runs]
     metrics = [each.metrics() for each in runs]
-    values = {key: [_number(each.get(key)) for each in metrics] for key in SIZES}
+    values = {key: [finite_number(each.get(key)) for each in metrics] for key in SIZES}
     known = {key: [value for value in column if value is not None] for key, column in values.items()}
     notes = []
     for key, column in known.items():
@@ -46,7 +46,7 @@ def plots(section: Section, runs: list[Shown]) -> dict[str, Any]:
             for number, row in enumerate(section.rows)
         ],
         "scores": section.scores,
-        "points": {name: [_number(each.get(f"test/{name}")) for each in metrics] for name in section.scores},
+        "points": {name: [finite_number(each.get(f"test/{name}")) for each in metrics] for name in section.scores},
         "sizes": [{"title": SIZES[key], "values": values[key]} for key in SIZES if len({*known[key]}) > 1],
         "sizes_left_out": notes,
         "logged": sorted(names, key=_usefulness),
@@ -70,8 +70,3 @@ def _usefulness(name: str) -> tuple[int, str]:
     """What is chosen first comes first."""
     first = ("val/loss", "train/loss")
     return (first.index(name) if name in first else 2 if name.startswith("val/") else 3), name
-
-
-def _number(value: object) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if is_number else None  # type: ignore[arg-type]

@@ -153,19 +153,22 @@ def _row(
 
 def _value(metrics: Sequence[Mapping[str, Any]], key: str) -> Value | None:
     """The number under a key, of the runs that have it."""
-    having = [each for each in metrics if _is_number(each.get(key))]
+    having = [(number, each) for each in metrics if (number := finite_number(each.get(key))) is not None]
     if not having:
         return None
-    values = [float(each[key]) for each in having]
-    if len(values) > 1:
+    if len(having) > 1:
+        values = [number for number, _ in having]
         return Value(statistics.fmean(values), statistics.stdev(values))
-    ends = [having[0].get(f"{key}/{end}") for end in ("low", "high")]
-    low, high = ends if all(map(_is_number, ends)) else (None, None)
-    return Value(values[0], None, low, high)
+    [(number, only)] = having
+    low, high = (finite_number(only.get(f"{key}/{end}")) for end in ("low", "high"))
+    return Value(number, None, low, high) if low is not None and high is not None else Value(number)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def finite_number(value: object) -> float | None:
+    """The value if it is a number that is neither infinite nor NaN, else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
 
 
 def _scored(metrics: Mapping[str, Any]) -> list[str]:
