@@ -52,7 +52,7 @@ def variants(*rows: str) -> str:
     return f"variant={','.join(rows)}"
 
 
-TUNED = (variants("rnd2rnd", "bertshare"), "training.learning_rate=2e-4,5e-4,1e-3")
+TUNED = (variants("rnd2rnd", "bertshare"), "training.learning_rate=1e-3,2e-3,4e-3")
 DEPTHS = ("model.encoder_layers=2,[2,4]", "model.decoder_layers=${model.encoder_layers}")
 VOCABULARY = "${kept:miniature/debsum_vocabulary}"
 NEW_VOCABULARY = (f"model.encoder_vocabulary={VOCABULARY}", f"model.decoder_vocabulary={VOCABULARY}")

@@ -96,6 +96,26 @@ def test_a_language_model_guesses_the_next_token():
     assert inputs[1].tolist() == [5, 5, 1, 1] and mask[1].tolist() == [1, 1, 0, 0]
 
 
+@pytest.mark.parametrize("name", ["bert", "roberta"])
+def test_a_masked_model_can_guess_the_next_token_without_seeing_it(name: str):
+    from pretrain import causal_mask, padded
+    from small_models import FAMILIES, new_model
+    from vocabularies import tokenizer_of
+
+    tokenizer = tokenizer_of(name, TEXTS, 320)
+    family, model = FAMILIES[name], new_model(name, tokenizer).eval()
+    inputs, mask = padded([[*range(10, 22)], [*range(30, 36)]], tokenizer.pad_token_id)
+    other = inputs.clone()
+    other[:, 5] = 40
+    first, second = (
+        family.body(model)(each, attention_mask=causal_mask(mask)).last_hidden_state for each in (inputs, other)
+    )
+    assert first[:, :5].allclose(second[:, :5], atol=1e-6)
+    assert not first[0, 5:].isclose(second[0, 5:]).all(-1).any()
+    alone = family.body(model)(inputs[1:, :6], attention_mask=causal_mask(mask[1:, :6])).last_hidden_state
+    assert alone.allclose(first[1:, :6], atol=1e-5)
+
+
 def test_each_pass_reads_every_text_until_the_tokens_are_read():
     from pretrain import BATCH_TOKENS, batches
 
@@ -135,7 +155,7 @@ def test_every_block_composes_at_its_first_and_last_point(tmp_path: Path, monkey
             chosen = {axis: f"{axis.partition('=')[0]}={value}" for axis, value in zip(axes, point, strict=True)}
             config = compose_config([chosen.get(each, each) for each in options], [PRESETS])
             assert config.task.train == str(tmp_path / config.task.train.split("/")[-2] / "train.jsonl.gz")
-            assert config.model.decoder and (config.trainer["max_steps"], config.generation.num_beams) == (600, 4)
+            assert config.model.decoder and (config.trainer["max_steps"], config.generation.num_beams) == (300, 4)
 
 
 def test_points_that_are_kept_are_not_run_again():
