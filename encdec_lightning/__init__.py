@@ -7,7 +7,7 @@ The map, from left to right; each room imports only from rooms to its left:
     errors.py, progress.py     a user's mistake, one sentence, exit code 2; how far long work is
     files.py, owner.py         files written whole, archives read whole; who works in a folder
     cache/                     derived data on disk: folder.py, entries.py, fingerprints.py
-    run.py                     a run's folder
+    advice.py, run.py          what to do about a run's folder; that folder
     cluster/                   folders of runs in, a job of Slurm's out: options.py, script.py, queue.py
     hparams_search/            ranges of options in, values to try out: options.py, space.py, study.py
     evaluation/                texts in, scores out: metric.py, registry.py, rouge.py, bleu.py, chrf.py, ter.py,

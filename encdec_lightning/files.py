@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import shutil
 import stat
@@ -125,6 +126,20 @@ def clear_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
         elif path.name.startswith(".model-") and path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
+
+
+def new_folder(path: Path) -> Path:
+    """Make a folder that nobody else has made: `path`, or `path-2`, `path-3`, ...; gives `path` where none can be."""
+    for number in itertools.count(1):
+        folder = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError:
+            break
+        return folder
+    return path
 
 
 def is_file_name(name: str) -> bool:

@@ -33,7 +33,7 @@ class Progress:
         hidden: bool = False,
     ) -> None:
         """`total` is how much there is to do, in `unit`s, None if nobody knows; `begin` how much was done before."""
-        self._console = console or Console(stderr=True, highlight=False)
+        self._console = console or Console(stderr=True, highlight=False, emoji=False)
         self._description, self._total, self._unit, self._begin = description, total, unit, begin
         self._done, self._note = begin, ""
         self._hidden = hidden

@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from datetime import datetime
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from encdec_lightning.credentials import without_secrets
+from encdec_lightning.advice import goes_on, scored_anew
 from encdec_lightning.errors import UserError, is_finite
 from encdec_lightning.files import clear_leftovers, damage, is_leftover, kind_of, sync_folder, sync_tree, write_text
 from encdec_lightning.owner import OWNER, Taken, flocked, owned
@@ -57,12 +56,14 @@ class Run:
     def create(cls, folder: str | os.PathLike[str], config: dict[str, Any], identity: str) -> Run:
         """A new run with its frozen config, or the one that is there if it has the same identity.
 
+        Unless that one has ended or is at work, it takes over what the config says on matters that change no result.
         What a process left that was killed in here is made whole, and a run of another identity is replaced if it has
         never taken a step. Raises `UserError` when the folder holds anything else; nothing of value is overwritten.
         """
         run = cls(folder)
         there = kind_of(run.config_file) == "file"
         if there and run.identity() == identity:
+            run._take_over(config)
             return run
         known = there or bool(run.status())
         cls.check_place(folder)
@@ -75,7 +76,7 @@ class Run:
                 if run._is_of_value():
                     expected = (
                         "the folder holds a run with another configuration, choose another folder;"
-                        f" encdec-train run={folder} continues that run"
+                        f" {goes_on(run.folder)}"
                     )
                     raise UserError("folder", str(folder), expected)
                 print(f"{folder} holds a run that has not taken a step: this one takes its place.", file=sys.stderr)
@@ -96,9 +97,16 @@ class Run:
         if not known and kind_of(run.folder) is not None and not run._holds_leftovers_alone():
             raise UserError("folder", str(folder), "it exists, is not empty and holds no run, choose another folder")
 
+    def _take_over(self, config: dict[str, Any]) -> None:
+        if self.status().get("state") == "finished":
+            return
+        with suppress(UserError), self.lock():  # else it is at work, or its config cannot be read
+            if self.config() != config:
+                write_text(self.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
     def identify(self, identity: str) -> None:
         """Write the status of a run that has not begun, or whose status was lost."""
-        self._write_status(identity=identity, id=f"{identity[:8]}-{self.folder.name}")
+        self._write_status(identity=identity, id=f"{identity[:8]}-{secrets.token_hex(3)}-{self.folder.name}")
 
     def _is_of_value(self) -> bool:
         """Whether a step was taken here, as far as anyone can know, or something was made of one."""
@@ -156,15 +164,6 @@ class Run:
     def _write_status(self, **status: Any) -> None:
         write_text(self.status_file, json.dumps(status, indent=2, allow_nan=False) + "\n")
 
-    def keep_traceback(self, error: BaseException, rank: int = 0) -> Path:
-        """Append an exception's traceback and the time to the file of a rank's errors in the logs; returns the file."""
-        path = self.logs / ("error.txt" if rank == 0 else f"error-rank{rank}.txt")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as stream:
-            text = without_secrets("".join(traceback.format_exception(error)))
-            stream.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}\n{text}\n")
-        return path
-
     @contextmanager
     def lock(self) -> Iterator[int]:
         """Hold the run for this process, until it dies at the latest; raises `UserError` if another one does, anywhere.
@@ -215,7 +214,7 @@ class Run:
             with path.open(encoding="utf-8") as lines:
                 return [prediction_of(json.loads(line)) for line in lines]
         except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
-            expected = f"its {path.name} cannot be read; encdec-evaluate run={self.folder} writes it anew"
+            expected = f"its {path.name} cannot be read; {scored_anew(self.folder)}"
             raise UserError("run", str(self.folder), expected) from error
 
     def write_predictions(self, predictions: Iterable[Prediction], split: str = "test") -> Path:
@@ -293,6 +292,6 @@ def _read_json(path: Path) -> dict[str, Any]:
         if not isinstance(content, dict):
             raise ValueError(f"{type(content).__name__} is no mapping")
     except (OSError, ValueError, RecursionError) as error:
-        expected = f"its {path.name} cannot be read; encdec-evaluate run={path.parent} writes it anew"
+        expected = f"its {path.name} cannot be read; {scored_anew(path.parent)}"
         raise UserError("run", str(path.parent), expected) from error
     return content

@@ -18,7 +18,8 @@ import encdec_lightning
 
 HOUSE = Path(encdec_lightning.__file__).parent
 ROOMS = [
-    *("records", "signals", "credentials", "dotted", "errors", "progress", "files", "owner", "cache", "run", "cluster"),
+    *("records", "signals", "credentials", "dotted", "errors", "progress", "files", "owner", "cache", "advice"),
+    *("run", "cluster"),
     "hparams_search",
     *("evaluation", "kernels", "composition"),
     *("data", "generation", "training"),

@@ -10,6 +10,7 @@ import tiny
 from encdec_lightning.cli import check, prepare, train
 from encdec_lightning.credentials import secret_in, secrets_of, without_secrets
 from encdec_lightning.errors import UserError, reason
+from encdec_lightning.launch.processes import keep_traceback
 from encdec_lightning.run import Run
 
 KEY = "hf_" + "a1B2" * 8
@@ -102,7 +103,7 @@ def test_a_traceback_is_kept_without(tmp_path: Path) -> None:
     try:
         raise OSError("cannot open https://me:hunter2@example.org/x")
     except OSError as error:
-        kept = Run.create(tmp_path / "run", {}, "abc").keep_traceback(error)
+        kept = keep_traceback(Run.create(tmp_path / "run", {}, "abc"), error)
     assert "OSError: cannot open https://***@example.org/x" in kept.read_text()
 
 

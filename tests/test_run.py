@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -44,17 +45,24 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_create_freezes_the_config(run):
     assert (run.config(), run.identity()) == ({"seed": 1, "name": "ü"}, "abc")
-    assert run.status() == {"identity": "abc", "id": "abc-run"}
+    assert run.status() == {"identity": "abc", "id": run.id}
+    assert re.fullmatch(r"abc-[0-9a-f]{6}-run", run.id)  # another run in this folder, later, is another for a dashboard
     assert Run.open(run.folder).folder == run.folder
     assert sorted(contents(run.folder)) == [".lock", "config.yaml", "status.json"]
 
 
-def test_the_same_identity_is_the_same_run(run):
+def test_the_same_identity_is_the_same_run_and_what_changes_no_result_is_taken_over(run):
     run.set_state("failed", "ValueError: x")
+    status = run.status()
+    again = Run.create(run.folder, {"data": {"workers": 0}}, "abc")
+    assert again.status() == status == {"identity": "abc", "id": run.id, "state": "failed", "error": "ValueError: x"}
+    assert again.config() == {"data": {"workers": 0}}
+    with again.lock():
+        Run.create(run.folder, {"data": {"workers": 2}}, "abc")
+    again.set_state("finished")
     before = contents(run.folder)
-    again = Run.create(run.folder, {"other": "text"}, "abc")
-    assert again.status() == {"identity": "abc", "id": "abc-run", "state": "failed", "error": "ValueError: x"}
-    assert contents(run.folder) == before
+    Run.create(run.folder, {"data": {"workers": 2}}, "abc")
+    assert contents(run.folder) == before and again.config() == {"data": {"workers": 0}}
 
 
 def test_another_identity_is_refused_once_a_step_was_taken(run):
@@ -67,9 +75,10 @@ def test_another_identity_is_refused_once_a_step_was_taken(run):
 
 def test_its_id_stays_where_the_folder_does_not(tmp_path):
     run = Run.create(tmp_path / "a run (1) é", {}, "0123456789")
-    assert run.id == "01234567-a_run__1___"
+    assert re.fullmatch("01234567-[0-9a-f]{6}-a_run__1___", run.id)
+    before = run.id
     run.set_state("preempted")
-    assert Run(run.folder.rename(tmp_path / "elsewhere")).id == "01234567-a_run__1___"
+    assert Run(run.folder.rename(tmp_path / "elsewhere")).id == before
 
 
 def test_a_folder_of_something_else_is_refused_and_untouched(tmp_path):

@@ -88,16 +88,18 @@ def _score_files(given: dict[str, str], options: dict[str, str], mistakes: list[
     found += check_metrics(metrics)
     references = [Path(each) for each in given.get("references", "").split(",") if each]
     sources = Path(given["sources"]) if "sources" in given else None
-    files = {}
-    for name in given["predictions"].split(","):
+    files, names = {}, given["predictions"].split(",")
+    for name in names:
         try:
-            files[name] = read_predictions(Path(name), references, sources, given.get("sentence_mark"))
+            files[name] = read_predictions(
+                Path(name), references, sources, given.get("sentence_mark"), alone=len(names) == 1
+            )
         except UserError as mistake:
             found.append(mistake)
     if found:
         raise UserErrors(found)
     rows = systems(files, metrics)
-    console = Console()
+    console = Console(emoji=False)
     console.print(systems_table(rows))
     for name, reason in {key: why for each in rows for key, why in each.failed.items()}.items():
         console.print(f"{name} is missing: {reason}", highlight=False, markup=False)

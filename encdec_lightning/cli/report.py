@@ -67,7 +67,11 @@ def _report(argv: Sequence[str] | None) -> None:
     sections, said = read_report([*map(Path, given.folders)], given.against, given.sort, metrics, given.paper)
     for line in said:
         print(line, file=sys.stderr)
-    console = Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=IN_A_FILE)
+    console = (
+        Console(emoji=False)
+        if sys.stdout.isatty() or "COLUMNS" in os.environ
+        else Console(width=IN_A_FILE, emoji=False)
+    )
     console.print(terminal(sections, console.width))
     for name, path in files.items():
         write_text(path, page(sections, said, given.examples) if name == "html" else FORMATS[name](sections))

@@ -36,7 +36,7 @@ def _sweep(argv: Sequence[str] | None) -> None:
 
     from encdec_lightning.reporting.overview import find_runs, overview, overview_table, remarks
 
-    console = Console()
+    console = Console(emoji=False)
 
     def shown() -> tuple[Group, bool]:
         found = [overview(run) for run in find_runs(Path(given.folder))]

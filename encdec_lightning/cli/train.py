@@ -40,7 +40,7 @@ def _train(argv: Sequence[str] | None) -> None:
         from encdec_lightning.launch.sweep import sweep
 
         points = sweep(arguments.overrides, arguments.config_dirs)
-        _show_all([Run.open(each) for each in points.finished])
+        _show_all([Run.open(each) for each in dict.fromkeys(points.finished)])
         if points.failed:
             count = len(points.failed) + len(points.finished)
             raise JobFailed("\n".join([f"{len(points.failed)} of {count} points failed:", *points.failed]))
@@ -56,7 +56,8 @@ def _train(argv: Sequence[str] | None) -> None:
         from encdec_lightning.launch.run_folder import make_run
         from encdec_lightning.launch.submit import checked, refused, submit, wants_slurm
 
-        made, by_slurm = compose_draft(*arguments.given), wants_slurm(arguments.overrides)
+        made = compose_draft(*arguments.given)
+        by_slurm = wants_slurm(*arguments.given)
         refuse(mistakes(made, "train", here=not by_slurm))
         if by_slurm:
             submit(checked([made.config]))
@@ -88,7 +89,7 @@ def _show_all(runs: Sequence[Run]) -> None:
     from encdec_lightning.reporting.report.folders import report
     from encdec_lightning.reporting.report.formats import terminal
 
-    console = Console()
+    console = Console(emoji=False)
     console.print(terminal(report(runs)[0], console.width))
     print(f"The runs are {', '.join(str(run.folder) for run in runs)}.")
 

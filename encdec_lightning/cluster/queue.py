@@ -71,12 +71,17 @@ def check_array(points: int) -> None:
 
 
 def in_queue(jobs: Iterable[str]) -> set[str]:
-    """Those of the jobs, `<number>` or `<number>_<task>`, that wait or run."""
+    """The jobs, `<number>` or `<number>_<task>`, that wait or run; raises `UserError` where Slurm does not say."""
     asked = set(jobs)
     if not asked:
         return set()
+    if shutil.which("squeue") is None:
+        return set()
     done = _asked("squeue", "--noheader", "--array", "--format=%i", "--me")
-    return set() if done is None else asked & set(done.stdout.split())
+    if done is None or done.returncode != 0:
+        said = "" if done is None else done.stderr.strip()
+        raise UserError("squeue", ", ".join(sorted(asked)), f"Slurm does not answer ({said or 'no answer in time'})")
+    return asked & set(done.stdout.split())
 
 
 def is_slurm_job() -> bool:

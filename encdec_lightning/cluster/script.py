@@ -17,6 +17,8 @@ ENVIRONMENT = (
     *("HOME", "USER", "LOGNAME", "SHELL", "PATH", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH", "MODULEPATH"),
     *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_DATASETS_OFFLINE", "XDG_CACHE_HOME"),
     *("ENCDEC_LIGHTNING_CACHE", "WANDB_MODE", "WANDB_DIR", "WANDB_ENTITY", "WANDB_PROJECT", "WANDB_SILENT"),
+    *("WANDB_BASE_URL", "WANDB_INIT_TIMEOUT", "MLFLOW_TRACKING_URI", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+    *("http_proxy", "https_proxy", "no_proxy"),
     *("SLURM_CONF", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM"),
 )
 """What a job takes from the shell that submits it, by name: the script holds no value, and the rest stays where it is.
@@ -32,8 +34,8 @@ class Work:
     """The job's."""
     folders: tuple[Path, ...]
     """Of the runs."""
-    points: Path | None
-    """The file that lists them, for an array; none: a job of one run."""
+    array: bool
+    """Whether each run is a task of an array; else there is one run."""
     log: Path
     """The file of the job's output, with Slurm's signs for its number."""
     nodes: int
@@ -60,17 +62,17 @@ def script(work: Work, slurm: Slurm) -> str:
         ("mem", slurm.mem),
         ("constraint", slurm.constraint),
     ]
-    if work.points is not None:
+    if work.array:
         throttle = "" if slurm.array_throttle is None else f"%{slurm.array_throttle}"
         asked.insert(1, ("array", f"0-{len(work.folders) - 1}{throttle}"))
     lines = [f"#SBATCH --{name}={_quoted(str(value))}" for name, value in asked if value is not None]
     lines += ["#SBATCH --requeue", *(f"#SBATCH {each}" for each in slurm.options)]
     command = f"exec {shlex.quote(sys.executable)} -m encdec_lightning.cli.train"
-    if work.points is None:
-        run = [f"{command} {shlex.quote(f'run={work.folders[0]}')}"]
+    if work.array:  # the folders are here, since Slurm keeps a copy of this script alone
+        run = ["folders=(", *(f"  {shlex.quote(str(each))}" for each in work.folders), ")"]
+        run.append(f'{command} "run=${{folders[$SLURM_ARRAY_TASK_ID]}}"')
     else:
-        line = f'sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {shlex.quote(str(work.points))}'
-        run = [f"folder=$({line})", f'{command} "run=$folder"']
+        run = [f"{command} {shlex.quote(f'run={work.folders[0]}')}"]
     grace = max(slurm.signal_seconds - SPARE, slurm.signal_seconds // 2)
     return "\n".join(
         [

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ Preprocess = Callable[[Pair], Pair | None]
 SPLIT_MARK = "<::::>"
 ASCII_QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "‘": "'", "’": "'", "‚": "'"})
 NYT50_WORDS = 50
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def join_split_sentences(pair: Pair) -> Pair:
@@ -58,12 +61,20 @@ def preprocessing(option: str, path: str) -> Preprocess:
 
 
 def code_hash(function: Preprocess) -> str:
-    """A hash of the file that defines a function, with which its work may change; of an object, of its state too."""
+    """A hash of the file that defines a function, with which its work may change; of an object, of its state too.
+
+    Of an object's parts the text counts that `repr` gives, without places in memory, which differ in each process.
+    """
+    if isinstance(function, functools.partial):
+        state = (
+            f"{code_hash(function.func)} {ADDRESS.sub('', repr((function.args, sorted(function.keywords.items()))))}"
+        )
+        return hashlib.sha256(state.encode()).hexdigest()
     plain = inspect.unwrap(function)
     is_object = not (inspect.isroutine(plain) or inspect.isclass(plain))
     try:
         source = Path(inspect.getfile(type(plain) if is_object else plain)).read_bytes()
     except (TypeError, OSError):  # built in, or made at a prompt
-        source = repr(plain).encode()
-    state = repr(plain) + repr(getattr(plain, "__dict__", None)) if is_object else ""
+        source = ADDRESS.sub("", repr(plain)).encode()
+    state = ADDRESS.sub("", repr(plain) + repr(getattr(plain, "__dict__", None))) if is_object else ""
     return hashlib.sha256(source + state.encode()).hexdigest()

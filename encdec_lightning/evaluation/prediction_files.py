@@ -17,15 +17,20 @@ READ = ("source", "document", "input", "text")
 
 
 def read_predictions(
-    path: Path, references: Sequence[Path] = (), sources: Path | None = None, sentence_mark: str | None = None
+    path: Path,
+    references: Sequence[Path] = (),
+    sources: Path | None = None,
+    sentence_mark: str | None = None,
+    alone: bool = True,
 ) -> list[Prediction]:
     """The predictions of a file; where a sentence mark is given, their sentences are lines.
 
     `.jsonl` has a record a line, `.json` a list of records, or of pairs of target and prediction; any other file a text
-    a line, whose references (one file for each) and sources are in files of as many lines. A record without an id has
-    its number. Raises `UserError` for an empty file, and naming the line that is no prediction.
+    a line. References (one file for each) and sources of texts, and of records that have none, are in files of as many
+    lines. A record without an id has its number. Raises `UserError` for an empty file, naming the line that is no
+    prediction, and for references that no record needs, unless the file is not `alone`: another one may need them.
     """
-    found = _read(path, references, sources)
+    found = _read(path, references, sources, alone)
     if sentence_mark is None:
         return found
     if not sentence_mark.strip():
@@ -43,7 +48,7 @@ def read_predictions(
     ]  # fmt: skip
 
 
-def _read(path: Path, references: Sequence[Path], sources: Path | None) -> list[Prediction]:
+def _read(path: Path, references: Sequence[Path], sources: Path | None, alone: bool) -> list[Prediction]:
     option = "predictions"
     if path.suffix == ".jsonl":
         records = [_parsed(option, path, number, line) for number, line in _lines(option, path) if line.strip()]
@@ -52,30 +57,33 @@ def _read(path: Path, references: Sequence[Path], sources: Path | None) -> list[
         if not isinstance(records, list):
             raise UserError(option, str(path), "it must hold a list of records")
     else:
-        return _plain(option, path, references, sources)
-    if references:
+        if not references:
+            expected = f"{path} holds texts alone: give the file of their references too, such as references=test.txt"
+            raise UserError("references", None, expected)
+        records = [{"prediction": text} for _, text in _lines(option, path)]
+    if references and alone and records and all(_has_references(record) for record in records):
         raise UserError("references", str(references[0]), f"{path} has references of its own: leave it away")
-    found = [_prediction(option, path, number, record) for number, record in enumerate(records, start=1)]
-    return _some(option, path, found)
-
-
-def _plain(option: str, path: Path, references: Sequence[Path], sources: Path | None) -> list[Prediction]:
-    if not references:
-        expected = f"{path} holds texts alone: give the file of their references too, such as references=test.txt"
-        raise UserError("references", None, expected)
-    texts = [text for _, text in _lines(option, path)]
-    columns = [[text for _, text in _lines("references", each)] for each in references]
-    read = [text for _, text in _lines("sources", sources)] if sources is not None else [""] * len(texts)
-    for name, file, column in [*(("references", *each) for each in zip(references, columns, strict=True)),
-                               ("sources", sources, read)]:  # fmt: skip
-        if len(column) != len(texts):
-            expected = f"it has {len(column):,} lines, and {path} has {len(texts):,}"
-            raise UserError(name, str(file), expected)
+    needed = [*([] if all(map(_has_references, records)) else (("references", file) for file in references))]
+    read = [*_columns(path, len(records), needed)]
+    [texts] = _columns(path, len(records), [("sources", sources)]) if sources is not None else [[""] * len(records)]
     found = [
-        Prediction(str(number), source, right[0], text, tuple(right[1:]))
-        for number, (text, source, *right) in enumerate(zip(texts, read, *columns, strict=True), start=1)
+        _prediction(option, path, number, record, [column[number - 1] for column in read], texts[number - 1])
+        for number, record in enumerate(records, start=1)
     ]
     return _some(option, path, found)
+
+
+def _columns(path: Path, count: int, files: Sequence[tuple[str, Path]]) -> Iterator[list[str]]:
+    """The lines of files that must have as many as `path` has predictions."""
+    for option, file in files:
+        column = [text for _, text in _lines(option, file)]
+        if len(column) != count:
+            raise UserError(option, str(file), f"it has {len(column):,} lines, and {path} has {count:,}")
+        yield column
+
+
+def _has_references(record: Any) -> bool:
+    return isinstance(record, list) or (isinstance(record, dict) and any(name in record for name in RIGHT))
 
 
 def _some(option: str, path: Path, found: list[Prediction]) -> list[Prediction]:
@@ -84,17 +92,20 @@ def _some(option: str, path: Path, found: list[Prediction]) -> list[Prediction]:
     return found
 
 
-def _prediction(option: str, path: Path, number: int, record: Any) -> Prediction:
+def _prediction(option: str, path: Path, number: int, record: Any, references: list[str], read: str) -> Prediction:
+    """The prediction of a record; `references` and `read`, its source, count where it has none."""
     place = f"{option} {path} record {number}"
     if isinstance(record, list) and len(record) == 2:
         record = {"target": record[0], "prediction": record[1]}
     if not isinstance(record, dict):
         raise UserError(place, record, "it must be a record with a prediction and a reference")
+    if references and not _has_references(record):
+        record = {**record, RIGHT[0]: references}
     own, right = (_first(place, record, names) for names in (OWN, RIGHT))
     texts = right if isinstance(right, list) else [right]
     if not texts or not all(isinstance(each, str) for each in [own, *texts]):
         raise UserError(place, record, "its prediction must be a text, and its reference a text or a list of some")
-    source = next((record[name] for name in READ if isinstance(record.get(name), str)), "")
+    source = next((record[name] for name in READ if isinstance(record.get(name), str)), read)
     return Prediction(str(record.get("id", number)), source, texts[0], own, tuple(texts[1:]))
 
 
@@ -122,7 +133,7 @@ def _lines(option: str, path: Path) -> Iterator[tuple[int, str]]:
 
 def _text(option: str, path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig").replace("\r\n", "\n")
+        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise UserError(option, str(path), f"it must be UTF-8 ({error.reason} at byte {error.start:,})") from error
     except OSError as error:

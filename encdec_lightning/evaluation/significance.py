@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -125,11 +126,14 @@ def randomization(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for their number (Holm 1979), in their order: those below 0.05 hold together at that level."""
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    corrected, largest = [0.0] * len(p_values), 0.0
+    """P-values corrected for their number (Holm 1979), in their order: those below 0.05 hold together at that level.
+
+    One that is NaN stays so, and is none of that number.
+    """
+    order = sorted((each for each in range(len(p_values)) if not math.isnan(p_values[each])), key=p_values.__getitem__)
+    corrected, largest = [math.nan] * len(p_values), 0.0
     for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        largest = max(largest, min(1.0, (len(order) - rank) * p_values[place]))
         corrected[place] = largest
     return corrected
 
@@ -138,8 +142,8 @@ def _p_value(drawn: NDArray[np.float64], found: NDArray[np.float64]) -> NDArray[
     """The share of drawn differences (D, M) that reach the found one, (M,), which counts as drawn too.
 
     sacrebleu counts those above it alone. That is the same but for ties, which are many where a metric takes few
-    values; two systems that are equal would differ with certainty.
+    values; two systems that are equal would differ with certainty. A difference that has no value has no p-value.
     """
-    reached = drawn >= found - ROUNDING * np.maximum(found, 1)
+    reached = ~(drawn < found - ROUNDING * np.maximum(found, 1))  # a draw without a value may have reached it
     share: NDArray[np.float64] = (reached.sum(axis=0) + 1) / (len(drawn) + 1)
-    return share
+    return np.where(np.isfinite(found), share, np.nan)

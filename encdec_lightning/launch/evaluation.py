@@ -19,7 +19,7 @@ from encdec_lightning.launch.job.quiet import quiet
 from encdec_lightning.launch.job.refusals import refusals_of_the_disk
 from encdec_lightning.launch.job.testing import test
 from encdec_lightning.launch.job.trainer import build_evaluator
-from encdec_lightning.launch.processes import recover
+from encdec_lightning.launch.processes import recorded, recover
 from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 from encdec_lightning.training.extractive_module import ExtractiveModule
@@ -53,7 +53,12 @@ def evaluate(run: Run, checkpoint: str | None, options: dict[str, str]) -> Run:
     with refusals_of_the_disk(target), target.lock():
         if target is run:
             recover(run)
-        test(target, replace(config, export=False), build_evaluator(config), data, module)
+            test(target, replace(config, export=False), build_evaluator(config), data, module)
+        else:
+            target.set_state("running")
+            with recorded(target):
+                test(target, replace(config, export=False), build_evaluator(config), data, module)
+            target.set_state("finished")
     return target
 
 

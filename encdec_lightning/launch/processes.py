@@ -6,11 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
 
+from encdec_lightning.advice import goes_on
 from encdec_lightning.cluster.queue import check_tasks, is_preempted, is_slurm_job, requeue, srun
 from encdec_lightning.config import Config
+from encdec_lightning.credentials import without_secrets
 from encdec_lightning.errors import EXIT_CODE, INTERRUPTED, TERMINATED, JobFailed, UserError, UserErrors, reason
 from encdec_lightning.launch.job.ranks import described, end_group
 from encdec_lightning.launch.job.refusals import refusals_of_the_disk
@@ -61,7 +66,7 @@ def start(run: Run, own_process: bool = False, unpromising: Callable[[], bool] |
             raise
         except (KeyboardInterrupt, Terminated):
             run.set_state("preempted")
-            continues = f"encdec-train run={run.folder} continues it"
+            continues = goes_on(run.folder)
             if is_slurm_job() and (TERMINATION.number != signal.SIGTERM or is_preempted()):
                 continues = requeue(run.slurm / "idle", progress=_saved(run) != before)
             print(f"The run is preempted; {continues}.", file=sys.stderr)
@@ -109,8 +114,18 @@ def recorded(run: Run, rank: int = 0) -> Iterator[None]:
         if undecided:
             run.set_state("failed", reason(error))
         if not isinstance(error, UserError | UserErrors):
-            error.add_note(f"This traceback is also in {run.keep_traceback(error, rank)}.")
+            error.add_note(f"This traceback is also in {keep_traceback(run, error, rank)}.")
         raise
+
+
+def keep_traceback(run: Run, error: BaseException, rank: int = 0) -> Path:
+    """Append an exception's traceback and the time to the file of a rank's errors in the logs; returns the file."""
+    path = run.logs / ("error.txt" if rank == 0 else f"error-rank{rank}.txt")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as stream:
+        text = without_secrets("".join(traceback.format_exception(error)))
+        stream.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}\n{text}\n")
+    return path
 
 
 def _in_worker(run: Run, lock: int, unpromising: Callable[[], bool] | None = None) -> None:

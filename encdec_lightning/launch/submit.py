@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from encdec_lightning.cluster.queue import check_array, check_here, devices_of, in_queue, submitted
@@ -11,10 +12,11 @@ from encdec_lightning.cluster.script import Work, script
 from encdec_lightning.config import Config
 from encdec_lightning.errors import UserError, UserErrors
 from encdec_lightning.files import write_text
+from encdec_lightning.launch.command_line.hydra_compose import compose_raw
+from encdec_lightning.launch.command_line.names import check_overrides
 from encdec_lightning.launch.run_folder import make_run
 from encdec_lightning.run import Run
 
-POINTS = "points.txt"
 SAME = "it must be the same for all points of a sweep, which are one job"
 
 
@@ -47,8 +49,6 @@ def submit(configs: Sequence[Config], sweep: Path | None = None, points: Sequenc
             return
     place = (waiting[0].slurm if sweep is None else sweep).absolute()
     text = script(_work(configs[0], waiting, place, array=sweep is not None), slurm)
-    if sweep is not None:
-        write_text(place / POINTS, "".join(f"{run.folder}\n" for run in waiting))
     write_text(place / "job.sh", text)
     if slurm.print:
         print(text, end="")
@@ -60,7 +60,10 @@ def submit(configs: Sequence[Config], sweep: Path | None = None, points: Sequenc
     print(f"Job {number} is submitted: {_counted(len(waiting))} in the queue, {len(runs) - len(waiting)} not in it.")
     print(f"  script and output: {place}")
     print(f"  squeue --job={number} shows where it is; scancel {number} ends it, with a checkpoint.")
-    print("  The same command again submits what is not finished then, and shows nothing but that.")
+    if sweep is not None or configs[0].folder is not None:
+        print("  The same command again submits what is not finished then, and shows nothing but that.")
+    else:
+        print(f"  The same command with folder={waiting[0].folder} submits it again, should it end unfinished.")
 
 
 def job_problems(configs: Sequence[Config]) -> list[UserError]:
@@ -101,7 +104,7 @@ def _work(config: Config, runs: Sequence[Run], place: Path, array: bool) -> Work
     return Work(
         name=config.name,
         folders=tuple(run.folder for run in runs),
-        points=place / POINTS if array else None,
+        array=array,
         log=place / ("%A_%a.log" if array else "%j.log"),
         nodes=int(config.trainer.get("num_nodes", 1)),
         ntasks_per_node=devices_of(config.trainer.get("devices", 1)) or 1,
@@ -120,14 +123,20 @@ def _counted(count: int) -> str:
     return "1 run is" if count == 1 else f"{count} runs are"
 
 
-def wants_slurm(overrides: Sequence[str]) -> bool:
-    """Whether a command asks for a job of Slurm's."""
+def wants_slurm(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> bool:
+    """Whether a command, or a preset of the user's own, asks for a job of Slurm's."""
+    if config_dirs:
+        with suppress(UserErrors):  # what is wrong is said by whoever composes the config
+            _, usable = check_overrides(overrides, config_dirs)
+            choices = compose_raw(usable, config_dirs, with_hydra=True).hydra.runtime.choices
+            return str(choices["hydra/launcher"]) == "slurm"
     return "hydra/launcher=slurm" in [line.lstrip("+") for line in overrides]
 
 
-def refused(config: Config, searched: bool = False) -> list[UserError]:
-    """Options of a job where none is asked for, and of a search unless values are `searched`."""
-    nodes = {"slurm": "hydra/launcher=slurm", **({} if searched else {"search": "hparams_search=optuna"})}
+def refused(config: Config, searched: bool = False, by_slurm: bool = False) -> list[UserError]:
+    """Options of a job unless it is `by_slurm`, and of a search unless values are `searched`."""
+    nodes = {} if by_slurm else {"slurm": "hydra/launcher=slurm"}
+    nodes |= {} if searched else {"search": "hparams_search=optuna"}
     found = []
     for node, choice in nodes.items():
         options, defaults = vars(getattr(config, node)), type(getattr(config, node))()

@@ -20,6 +20,9 @@ from encdec_lightning.launch.loggers.labels import point_label
 from encdec_lightning.launch.points import Point, Points, folder_of_points, points_in
 from encdec_lightning.launch.submit import checked, refused, submit
 
+LOCAL = ("basic", "joblib")
+"""Launchers whose points run on this machine; of any other nobody knows."""
+
 
 def sweep(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Points:
     """Run every point of a sweep.
@@ -42,7 +45,10 @@ def sweep(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Points:
         # The grid that a preset asks for goes to Hydra as if it were typed: the same checks, the same freedom.
         grid = [f"{name}={values}" for name, values in (composed.hydra.sweeper.params or {}).items()]
         usable = [*_checked(grid, config_dirs), *usable]
-        configs = _check_points(usable, config_dirs, here=not by_slurm)
+        if by_slurm:
+            _check_hydra(usable)
+        here = choices["hydra/launcher"] in LOCAL
+        configs = _check_points(usable, config_dirs, here, by_slurm)
         if by_slurm:
             submit(checked([config for _, config in configs]), _folder_of(composed), [told for told, _ in configs])
             return Points((), ())
@@ -58,6 +64,18 @@ def sweep(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Points:
     if given_up is not None and not points.failed:  # else it is because of a point's failure
         raise given_up
     return points
+
+
+def _check_hydra(overrides: Sequence[str]) -> None:
+    """Raise `UserErrors` for what of Hydra does not act on a job of Slurm's, whose points it does not start."""
+    found = []
+    for line in overrides:
+        name, _, value = line.lstrip("+~").partition("=")
+        if name.startswith("hydra") and name not in ("hydra/launcher", "hydra/sweeper", "hydra.sweep.dir"):
+            expected = "it has no effect on a job of Slurm's; slurm.setup takes commands, slurm.environment variables"
+            found.append(UserError(name, value, expected))
+    if found:
+        raise UserErrors(found)
 
 
 def _folder_of(composed: Any) -> Path:
@@ -145,7 +163,9 @@ def _same(overrides: Sequence[str]) -> tuple[str, ...]:
     return tuple(line for line in overrides if not is_sweep(line))
 
 
-def _check_points(overrides: Sequence[str], config_dirs: Sequence[Path], here: bool) -> list[tuple[str, Config]]:
+def _check_points(
+    overrides: Sequence[str], config_dirs: Sequence[Path], here: bool, by_slurm: bool
+) -> list[tuple[str, Config]]:
     """What sets each point of a plain grid apart, and its checked config. Other sweepers choose points as they go.
 
     `here`: the points run on this machine, which must have what they ask for.
@@ -167,7 +187,7 @@ def _check_points(overrides: Sequence[str], config_dirs: Sequence[Path], here: b
     for point in points:
         try:
             config = compose_config(point, config_dirs, multirun=True)
-            problems = [*check_all(config, here), *(refused(config) if here else [])]
+            problems = [*check_all(config, here), *refused(config, by_slurm=by_slurm)]
             configs.append((point_label(point, _same(overrides)), config))
             if config.folder in folders:
                 problems.append(UserError("folder", config.folder, "each point of a sweep needs a folder of its own"))

@@ -21,10 +21,11 @@ from encdec_lightning.data.sources.pairs import PairReader
 from encdec_lightning.data.sources.source import find_source
 from encdec_lightning.errors import UserError
 from encdec_lightning.evaluation.registry import score_all
+from encdec_lightning.files import new_folder
 from encdec_lightning.generation.options import LACKING, Generation
 from encdec_lightning.generation.other_model import OtherModel, Reading
 from encdec_lightning.launch.job.quiet import quiet
-from encdec_lightning.launch.job.refusals import refusals_of_the_disk
+from encdec_lightning.launch.processes import recorded
 from encdec_lightning.prediction.lines import windows
 from encdec_lightning.prediction.partial import Done, opened_output
 from encdec_lightning.progress import Progress
@@ -102,22 +103,18 @@ def score_model(job: Job, folder: str | None) -> Run:
     """
     quiet()
     name = Path(job.checkpoint).name or "model"
-    run = Run.create(folder or Path("runs", name, f"{datetime.now():%Y-%m-%d_%H-%M-%S}"), job.frozen(), job.identity())
-    with refusals_of_the_disk(run), run.lock():
+    if folder is None:
+        folder = str(new_folder(Path("runs", name, f"{datetime.now():%Y-%m-%d_%H-%M-%S}")))
+    run = Run.create(folder, job.frozen(), job.identity())
+    with run.lock():
         if run.status().get("state") == "finished":
             return run
         run.set_state("running")
-        try:
+        with recorded(run):
             predictions = _predicted(job, run)
-        except UserError as problem:
-            run.set_state("failed", str(problem))
-            raise
-        except BaseException:
-            run.set_state("preempted")
-            raise
-        task = job.config.task
-        scores, failed = score_all(predictions, task.scored_with)
-        write_results(run, predictions, scores, task.scored_with, task.baselines or [], failed)
+            task = job.config.task
+            scores, failed = score_all(predictions, task.scored_with)
+            write_results(run, predictions, scores, task.scored_with, task.baselines or [], failed)
         run.set_state("finished")
     return run
 
@@ -135,24 +132,26 @@ def _predicted(job: Job, run: Run) -> list[Prediction]:
         raise UserError("task.test", task.path("test"), f"two examples have the id {twice}")
     digest = hashlib.sha256(b"".join(hashed(texts_of(pair)) for pair in pairs)).hexdigest()
     path = run.folder / "predictions" / "test.jsonl"
+    told = {"data/test_fingerprint": digest, "data/test_skipped": reader.skipped}
+    told |= {"data/test_dropped_by_preprocessing": reader.dropped}
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
-        parameters = _write_texts(job, pairs, digest, path)
-        told = {"parameters": parameters, "version/transformers": transformers.__version__}
-        told |= {"data/test_fingerprint": digest, "data/test_skipped": reader.skipped}
-        run.write_metrics({**told, "data/test_dropped_by_preprocessing": reader.dropped})
+        run.write_metrics(told)
+        _write_texts(job, pairs, digest, run)
     found = {each.id: each for each in run.predictions()}
     if found.keys() != ids.keys():
         raise UserError("folder", str(run.folder), "its predictions are not of this test set, choose another folder")
     return [found[key] for key in sorted(found)]
 
 
-def _write_texts(job: Job, pairs: Sequence[Pair], digest: str, path: Path) -> int:
-    """Write the predictions of all pairs into a file; returns the model's number of parameters."""
+def _write_texts(job: Job, pairs: Sequence[Pair], digest: str, run: Run) -> None:
+    """Write the predictions of all pairs into the run's file, and the model's number of parameters into its metrics."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     made = {"model": job.frozen(), "test": digest}
-    with opened_output(str(path), made) as output:
+    with opened_output(str(run.folder / "predictions" / "test.jsonl"), made) as output:
         model = OtherModel.open(job.checkpoint, job.reading, device, job.dtype)
+        told = {"parameters": model.parameters, "version/transformers": transformers.__version__}
+        run.write_metrics({**run.metrics(), **told})
         arguments = model.arguments(
             {NAMES.get(name, name): value for name, value in job.generation.items()}, job.config.task.max_target_length
         )
@@ -168,7 +167,6 @@ def _write_texts(job: Job, pairs: Sequence[Pair], digest: str, path: Path) -> in
                 done += len(window)
                 lines = [_line(pair, texts[pair.id]) for pair in window]
                 output.write("".join(lines), Done(done))
-    return model.parameters
 
 
 def _line(pair: Pair, text: str) -> str:

@@ -165,11 +165,13 @@ def opened_output(output: str, job: dict[str, Any]) -> Iterator[Output]:
     with opened as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise UserError("output", output, f"another process is writing {path}, wait for its end") from error
-        check_output(output)  # the other process may have ended just now
+        except OSError:  # a file system without locks
+            pass
         partial: Partial | None = None
         try:
+            check_output(output)  # the other process may have ended just now
             partial = Partial(output, job, stream)
             yield partial
             check_output(output)
@@ -179,12 +181,12 @@ def opened_output(output: str, job: dict[str, Any]) -> Iterator[Output]:
             except OSError as error:
                 expected = f"{path} cannot be given this name ({error.strerror}), which it still has to get"
                 raise UserError("output", output, expected) from error
-            partial.done = Done()
+            partial = None  # the stream is the output's now
+            Path(f"{path}.json").unlink(missing_ok=True)
         finally:
             with suppress(OSError):  # the folder may be gone
                 if partial is not None and partial.done.sources == 0:
-                    if path.exists():
-                        partial.cut()
+                    partial.cut()
                     Path(f"{path}.json").unlink(missing_ok=True)
-                if os.fstat(stream.fileno()).st_size == 0:
-                    path.unlink(missing_ok=True)
+                if os.fstat(stream.fileno()).st_size == 0 and path.exists() and path.stat().st_size == 0:
+                    path.unlink()

@@ -80,7 +80,7 @@ def _predict(
     total: int | None,
 ) -> None:
     """Write the lines of the windows of sources that are not done yet; `digest` is the hash of those that are."""
-    text, console = output != "-" and not output.endswith(".jsonl"), Console(stderr=True)
+    text, console = output != "-" and not output.endswith(".jsonl"), Console(stderr=True, emoji=False)
     begun, first = time.perf_counter(), sink.done.sources
     number = first
     columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]} a second")

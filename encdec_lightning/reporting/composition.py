@@ -136,7 +136,7 @@ def variant_table(rows: Sequence[tuple[str, Composition, ParameterTable]]) -> Ta
 
 def _console() -> Console:
     """Wide enough that no figure is cut: a narrow terminal, or a pipe, breaks lines instead."""
-    console = Console()
+    console = Console(emoji=False)
     console.width = max(console.width, WIDTH)
     return console
 

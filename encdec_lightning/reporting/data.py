@@ -37,7 +37,7 @@ def show_data(
     console: Console | None = None,
 ) -> None:
     """Print tables of the splits, histograms of the first one's lengths, and some examples as the model sees them."""
-    console = console or Console(highlight=False)
+    console = console or Console(highlight=False, emoji=False)
     console.print(_rows_table(statistics))
     console.print(_lengths_table(statistics))
     console.print(_texts_table(statistics))
@@ -52,7 +52,7 @@ def show_data(
 
 def show_prepared(splits: Mapping[str, OnDisk], console: Console | None = None) -> None:
     """Print what lies in the cache now."""
-    console = console or Console(highlight=False)
+    console = console or Console(highlight=False, emoji=False)
     of_targets = SENTENCES.lower() if any(each.meta["labels"] for each in splits.values()) else "target tokens"
     table = _table("Prepared", "split", "examples", "source tokens", of_targets, "MB", "rows skipped")
     for split, examples in splits.items():

@@ -41,7 +41,7 @@ class Row:
 
 def show(run: Run, console: Console | None = None) -> None:
     """Print a run's table of scores, five sampled predictions, and its files."""
-    console = console or Console()
+    console = console or Console(emoji=False)
     metrics = run.metrics()
     console.print(score_table(metrics, console.width))
     for line in remarks(metrics):
@@ -60,7 +60,7 @@ def show(run: Run, console: Console | None = None) -> None:
         console.print(f"[bold]prediction[/] {escape(_short(each.prediction))}", highlight=False)
     console.print()
     for what, path in _files(run).items():
-        console.print(f"{what:<12}{path}", highlight=False, soft_wrap=True)
+        console.print(f"{what:<12}{path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def score_table(metrics: dict[str, Any], width: int | None = None) -> Table:

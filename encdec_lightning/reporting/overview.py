@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -13,14 +15,18 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from encdec_lightning.advice import goes_on
 from encdec_lightning.errors import UserError
 from encdec_lightning.files import kind_of
+from encdec_lightning.owner import OWNER
 from encdec_lightning.run import Run
 
 SILENT = 120.0
 """Seconds without a sign of life after which a running run is called silent: nobody may be at work on it any more."""
 SAME = ("name", "folder", "logger", "export", "data.cache")
 """Options in which runs may differ without being other models."""
+MOST_DETAIL = 20
+"""Parts of a path that are shown at most; from so many on all of it is."""
 STYLES = {"finished": "green", "failed": "red", "silent": "red", "preempted": "yellow", "pruned": "cyan"}
 
 
@@ -39,6 +45,8 @@ class Overview:
     """Of the test, else of the last validation."""
     error: str | None
     """Why it failed, or cannot be read."""
+    tested: bool = False
+    """Whether the scores are the test's."""
 
 
 def find_runs(folder: Path) -> list[Run]:
@@ -63,14 +71,15 @@ def overview(run: Run, now: float | None = None) -> Overview:
         error = str(problem)
     status, told = run.status(), progress(run)
     state = str(status.get("state", "waiting"))
-    seen = told.get("time")
+    seen = _last_sign(run, told)
     if state == "running" and seen is not None and (time.time() if now is None else now) - seen > SILENT:
         state = "silent"
     tested = [key for key in metrics if key.startswith("test/") and f"{key}/low" in metrics]
     scores = {key.removeprefix("test/"): metrics[key] for key in tested if isinstance(metrics[key], int | float)}
+    tested_scores = bool(scores)
     if not scores:
         scores = {name: value for name, value in told.get("scores", {}).items() if "second" not in name}
-    return Overview(run, dict(_flat(config)), state, told, scores, error or status.get("error"))
+    return Overview(run, dict(_flat(config)), state, told, scores, error or status.get("error"), tested_scores)
 
 
 def differing(overviews: Sequence[Overview]) -> list[str]:
@@ -121,14 +130,15 @@ def overview_table(overviews: Sequence[Overview], now: float | None = None) -> T
     for name in scores:
         table.add_column(name, justify="right", no_wrap=True, min_width=5)
     table.add_column("where", overflow="fold", min_width=6)
-    for each in overviews:
+    cells = zip(*(option_texts(overviews, name) for name in options), strict=True) if options else repeat(())
+    for each, values in zip(overviews, cells, strict=False):
         style = STYLES.get(each.state)
         table.add_row(
-            each.run.folder.name,
+            escape(each.run.folder.name),
             f"[{style}]{_state(each, now)}[/]" if style else _state(each, now),
             _steps(each),
             _left(each),
-            *(escape(option_of(each, name)) for name in options),
+            *map(escape, values),
             *(f"{each.scores[name]:.2f}" if name in each.scores else "-" for name in scores),
             _where(each),
         )
@@ -139,14 +149,23 @@ def remarks(overviews: Iterable[Overview]) -> list[str]:
     """A line on each run that needs somebody's hand."""
     found = []
     for each in overviews:
-        go_on = f"encdec-train run={each.run.folder} continues it"
         if each.error is not None:
             found.append(f"{each.run.folder.name}: {each.error}")
         elif each.state == "silent":
-            found.append(f"{each.run.folder.name} gives no sign of life; if its process is gone, {go_on}")
+            found.append(
+                f"{each.run.folder.name} gives no sign of life; if its process is gone, {goes_on(each.run.folder)}"
+            )
         elif each.state == "preempted":
-            found.append(f"{each.run.folder.name} is preempted; {go_on}")
+            found.append(f"{each.run.folder.name} is preempted; {goes_on(each.run.folder)}")
     return found
+
+
+def _last_sign(run: Run, told: Mapping[str, Any]) -> float | None:
+    """When a run last took a step, or its process last said that it is at work; None where neither is known."""
+    signs = [float(told["time"])] if isinstance(told.get("time"), int | float) else []
+    with suppress(OSError):
+        signs.append((run.folder / OWNER).stat().st_mtime)
+    return max(signs, default=None)
 
 
 def progress(run: Run) -> dict[str, Any]:
@@ -172,21 +191,32 @@ def short_names(options: Sequence[str]) -> list[str]:
     return [short if last.count(short) == 1 else name for short, name in zip(last, options, strict=True)]
 
 
-def option_of(each: Overview, name: str) -> str:
-    """A run's value of an option in a cell."""
-    return option_text(each.options[name]) if name in each.options else "-"
+def option_texts(overviews: Sequence[Overview], name: str) -> list[str]:
+    """The cells of an option, one for each run; values that differ have texts that differ, as short as can be."""
+    values = {option_key(each, name): each.options[name] for each in overviews if name in each.options}
+    texts = {key: option_text(value) for key, value in values.items()}
+    for detail in range(2, MOST_DETAIL + 1):
+        alike = [key for key in texts if [*texts.values()].count(texts[key]) > 1]
+        texts |= {key: option_text(values[key], detail) for key in alike}
+    return [texts.get(option_key(each, name), "-") for each in overviews]
 
 
-def option_text(value: Any) -> str:
-    """An option's value in a cell; of a path its last part."""
+def option_key(each: Overview, name: str) -> str:
+    """A text that runs share which have the same value of an option, or both none."""
+    return json.dumps(each.options[name], sort_keys=True, default=str) if name in each.options else ""
+
+
+def option_text(value: Any, detail: int = 1) -> str:
+    """An option's value on one line: of a path the last `detail` parts, of a number four digits, or all from 2 on."""
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
     if isinstance(value, Mapping):
-        return " ".join(f"{name}={option_text(each)}" for name, each in value.items())
+        return " ".join(f"{name}={option_text(each, detail)}" for name, each in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(map(option_text, value))
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return PurePath(text).name if "/" in text else text
+        return ", ".join(option_text(each, detail) for each in value)
+    text = f"{value:.4g}" if isinstance(value, float) and detail == 1 else " ".join(str(value).split())
+    is_path = "/" in text and " " not in text
+    return str(PurePath(*PurePath(text).parts[-detail:])) if is_path and detail < MOST_DETAIL else text
 
 
 def _state(each: Overview, now: float) -> str:
@@ -194,7 +224,7 @@ def _state(each: Overview, now: float) -> str:
     if each.state == "running" and doing:
         return str(doing)
     if each.state == "silent":
-        return f"silent for {_time(now - float(each.progress['time']))}"
+        return f"silent for {_time(now - (_last_sign(each.run, each.progress) or now))}"
     return each.state
 
 

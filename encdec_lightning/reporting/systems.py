@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from encdec_lightning.errors import UserError
@@ -64,7 +65,7 @@ def systems_table(found: Sequence[System]) -> Table:
     table = Table(title="Scores with 95% intervals", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("", no_wrap=True)
     for header in _titles([each.name for each in found]):
-        table.add_column(header, justify="right", overflow="fold")
+        table.add_column(escape(header), justify="right", overflow="fold")
     for name in names:
         table.add_row(name, *(_cell(each, name) for each in found))
     return table

@@ -53,7 +53,7 @@ def show_trials(tried: Sequence[Tried], best: Tried | None, monitor: str, consol
             escape(Path(each.folder).name) if each.folder else "-",
             style="bold" if best is not None and each.number == best.number else None,
         )
-    (console or Console()).print(table)
+    (console or Console(emoji=False)).print(table)
 
 
 def write_trials(folder: Path, tried: Sequence[Tried], best: Tried | None, more: Mapping[str, Any]) -> None:

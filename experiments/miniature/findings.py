@@ -63,19 +63,20 @@ class Finding:
 
 
 def claims() -> Iterator[Claim]:
-    """All claims of sections 4 and 5 of the paper that the miniature asks."""
+    """All claims of sections 4 and 5 of the paper that the miniature asks, and four about language models."""
 
     def rows(text: str, blocks: tuple[str, ...], more: str, less: str) -> Iterator[Claim]:
         for block in blocks:
             yield Claim(text, block, {"variant": more}, {"variant": less})
 
     english, everywhere = ("summarization", "fusion"), ("summarization", "fusion", "translation")
-    yield from rows("A pretrained encoder is essential", everywhere, "bert2rnd", "rnd2rnd")
-    yield from rows("so it is with a pretrained decoder", everywhere, "bert2bert", "rnd2bert")
-    yield from rows("A pretrained encoder is worth more than a decoder", everywhere, "bert2rnd", "rnd2bert")
-    yield from rows("A pretrained decoder helps", everywhere, "bert2bert", "bert2rnd")
-    yield from rows("so it does without a pretrained encoder", everywhere, "rnd2bert", "rnd2rnd")
-    yield from rows("Sharing helps where both sides are one language", english, "bertshare", "bert2bert")
+    of_bert, english_of_bert = (*everywhere, "minilm"), (*english, "minilm")
+    yield from rows("A pretrained encoder is essential", of_bert, "bert2rnd", "rnd2rnd")
+    yield from rows("so it is with a pretrained decoder", of_bert, "bert2bert", "rnd2bert")
+    yield from rows("A pretrained encoder is worth more than a decoder", of_bert, "bert2rnd", "rnd2bert")
+    yield from rows("A pretrained decoder helps", of_bert, "bert2bert", "bert2rnd")
+    yield from rows("so it does without a pretrained encoder", of_bert, "rnd2bert", "rnd2rnd")
+    yield from rows("Sharing helps where both sides are one language", english_of_bert, "bertshare", "bert2bert")
     yield from rows("Sharing hurts translation", ("translation",), "bert2bert", "bertshare")
     yield from rows("Two vocabularies hurt: one is better", english, "roberta2gpt", "bert2gpt")
     yield from rows("Two vocabularies hurt: a random decoder is better", everywhere, "bert2rnd", "bert2gpt")
@@ -96,6 +97,11 @@ def claims() -> Iterator[Claim]:
     embedded = shared | {"ablation": "embeddings_only"}
     yield Claim("Pretrained embeddings alone help", "parts", embedded, {"variant": "rnd2rnd"}, "summarization")
     yield Claim("A new vocabulary hurts", "summarization", shared, {}, "new-vocabulary")
+    alone, both, one = ({"variant": variant} for variant in ("lm", "lm2lm", "lmshare"))
+    yield Claim("An encoder helps a language model", "modern", {"variant": "enc2lm"}, alone)
+    yield Claim("Two sides of a language model are better than one", "modern", both, alone)
+    yield Claim("Sharing helps two sides of a language model", "modern", one, both)
+    yield Claim("A shared BERT is better than a shared language model", "summarization", shared, one, "modern")
 
 
 def found(claim: Claim, folder: Path = RESULTS) -> Finding | None:

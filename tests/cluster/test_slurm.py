@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import Files
-from virtual_slurm import VirtualSlurm, kill, virtual_slurm, why_not
+from virtual_slurm import VirtualSlurm, kill, runs_of, virtual_slurm, why_not
 
 from encdec_lightning.cli.train import main
 from encdec_lightning.run import Run
@@ -123,8 +123,8 @@ def test_two_nodes_that_are_asked_to_end_are_queued_again_and_go_on(cluster, opt
 
 def test_a_sweep_is_one_job_and_what_is_done_is_not_submitted_again(cluster, options, monkeypatch, capsys):
     job = submitted(capsys, "--multirun", *options, "seed=1,2", "trainer.max_steps=2")
-    (points,) = Path("runs/sweeps").rglob("points.txt")
-    runs = [Run.open(line) for line in points.read_text().splitlines()]
+    (script,) = Path("runs/sweeps").rglob("job.sh")
+    runs = runs_of(script)
     assert [run.config()["seed"] for run in runs] == [1, 2]
     assert all("slurm" not in run.config() for run in runs)
     assert main(["--multirun", *options, "seed=1,2", "trainer.max_steps=2", SLURM]) == 0
@@ -133,11 +133,11 @@ def test_a_sweep_is_one_job_and_what_is_done_is_not_submitted_again(cluster, opt
         cluster.wait(f"{job}_{task}")
     assert {run.status()["state"] for run in runs} == {"finished"}
     assert all(len(run.predictions()) == 12 for run in runs)
-    said = [file.read_text() for file in sorted(points.parent.glob(f"{job}_*.log"))]
+    said = [file.read_text() for file in sorted(script.parent.glob(f"{job}_*.log"))]
     assert len(said) == 2 and all("2 steps on 2 x cpu" in each and "Test scores" in each for each in said)
     assert main(["--multirun", *options, "seed=1,2", "trainer.max_steps=2", SLURM]) == 0
     assert capsys.readouterr().out == "Nothing is submitted: 2 runs are finished.\n"
-    again = cluster.run("sbatch", "--parsable", "--array=1", str(points.with_name("job.sh"))).strip()
+    again = cluster.run("sbatch", "--parsable", "--array=1", str(script)).strip()
     cluster.wait(f"{again}_1")  # a task whose run is finished
 
 
@@ -181,8 +181,7 @@ def test_a_rank_that_dies_fails_the_run_within_a_minute(cluster, options, monkey
 def test_one_task_of_an_array_is_queued_again_alone(cluster, options, monkeypatch, capsys):
     monkeypatch.setenv("PLACE", "wait")
     job = submitted(capsys, "--multirun", *options, "seed=0,3")
-    (points,) = Path("runs/sweeps").rglob("points.txt")
-    first, second = (Run.open(line) for line in points.read_text().splitlines())
+    first, second = runs_of(*Path("runs/sweeps").rglob("job.sh"))
     reached(first)
     reached(second)
     cluster.run("scancel", "--signal=USR1", "--batch", f"{job}_0")

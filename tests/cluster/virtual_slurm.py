@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import signal
 import socket
@@ -12,6 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from encdec_lightning.run import Run
 
 NODES = ("127.0.0.1", "127.0.0.2")
 FIRST_TO_ASK_FOR_CGROUPS = 23.11  # a node of this Slurm or a later one does not start without them, unless it is told
@@ -59,6 +63,13 @@ NodeName={nodes[1]} NodeHostname=localhost NodeAddr={nodes[0]} Port={ports[2]} C
 PartitionName=main Nodes=ALL Default=YES MaxTime=60 DefaultTime=10 State=UP PriorityTier=1
 PartitionName=urgent Nodes=ALL MaxTime=60 DefaultTime=10 State=UP PriorityTier=10 PreemptMode=OFF
 """
+
+
+def runs_of(script: Path) -> list[Run]:
+    """The runs of an array, by its script."""
+    text = script.read_text(encoding="utf-8")
+    (listed,) = re.findall(r"^folders=\(\n(.*?)^\)$", text, re.MULTILINE | re.DOTALL)
+    return [Run.open(folder) for folder in shlex.split(listed)]
 
 
 def why_not() -> str | None:

@@ -21,6 +21,7 @@ from encdec_lightning.composition.local_checkpoints import MINILM, SMOLLM2
 from encdec_lightning.composition.paper import ROWS
 from encdec_lightning.config import Config
 from encdec_lightning.errors import UserErrors
+from encdec_lightning.launch.checks.checks import check_all
 from encdec_lightning.launch.command_line.overrides import compose_config
 from encdec_lightning.launch.command_line.presets import choices, conf_folder, roles
 from encdec_lightning.run import Run
@@ -193,8 +194,8 @@ def test_sets_of_a_pair_fill_the_roles_encoder_and_decoder(name, files, in_tmp, 
 
 ROTHE = {  # updates, examples of each, beams: section 4 of the paper
     "discofuse": (300_000, 256, 1), "wikisplit": (300_000, 256, 1), "gigaword": (500_000, 256, 1),
-    "cnn_dailymail": (300_000, 128, 1), "xsum": (200_000, 128, 1), "wmt14_en_de": (None, 256, 4),
-    "wmt14_de_en": (None, 256, 4),
+    "cnn_dailymail": (300_000, 128, 1), "xsum": (200_000, 128, 1), "wmt14_en_de": (-1, 256, 4),
+    "wmt14_de_en": (-1, 256, 4),
 }  # fmt: skip
 
 
@@ -208,7 +209,8 @@ def test_a_cell_of_the_paper_is_a_task_and_a_row(task):
         config = compose_config([f"experiment=rothe2020/{task}", f"variant={variant}"])
         steps, examples, beams = ROTHE[task]
         assert config.trainer["max_steps"] == steps and config.data.update_examples == examples
-        assert config.trainer.get("max_epochs") == (None if steps else 30)
+        assert config.trainer.get("max_epochs") == (None if steps > 0 else 30)
+        assert [each for each in check_all(config) if each.field.startswith("trainer")] == []
         assert (config.generation.num_beams, config.training.schedule) == (beams, "noam")
         assert config.optimizer["_target_"] == "torch.optim.Adam"
         bert = "bert-base-multilingual-cased" if task.startswith("wmt14") else "bert-base-cased"

@@ -135,10 +135,10 @@ def test_any_text_arrives_in_the_config_or_is_refused(text):
 def test_commas_ask_for_a_sweep_and_quotes_for_a_text(in_tmp):
     with pytest.raises(UserErrors) as caught:
         composed("name=a,b")
-    hint = "several values need --multirun; a text with commas stands in quotes, \"name='a,b'\""
+    hint = "several values need encdec-train --multirun; a text with commas stands in quotes, \"name='a,b'\""
     assert str(caught.value) == f"name is 'a,b': {hint}."
     assert composed("name='a,b'") == "a,b"
-    with pytest.raises(UserErrors, match=r"data.cache is 'a,b': several values need --multirun"):
+    with pytest.raises(UserErrors, match=r"data.cache is 'a,b': several values need encdec-train --multirun"):
         composed("data.cache=a,b")
     Path("a,b").mkdir()
     assert composed("data.cache=a,b") == "a,b"

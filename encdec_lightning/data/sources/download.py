@@ -115,6 +115,6 @@ def _chunks(field: str, url: str, name: str) -> Iterator[bytes]:
 
 
 def _progress() -> Progress:
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
     return Progress(*columns, console=console, disable=not console.is_terminal)

@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, StrategyRegistry
 
+from encdec_lightning.cluster.queue import is_slurm_job
 from encdec_lightning.config import Config, Node
 from encdec_lightning.errors import UserError, UserErrors, did_you_mean, one_of
 from encdec_lightning.launch.auto_precision import uses_gpu
@@ -142,6 +144,10 @@ def _hardware(node: Node, here: bool) -> Iterator[UserError]:
     elif here and not _is_here(accelerator):
         expected = "this machine has none; hardware=auto takes what it has, hardware=cpu the processor"
         yield UserError("trainer.accelerator", accelerator, expected)
+    nodes = node.get("num_nodes", 1)
+    if here and isinstance(nodes, int) and nodes > 1 and not (is_slurm_job() or TorchElasticEnvironment.detect()):
+        expected = "processes on several machines need a job of Slurm's, hydra/launcher=slurm"
+        yield UserError("trainer.num_nodes", nodes, expected)
     strategies = ["auto", *STRATEGIES, *sorted(set(StrategyRegistry.available_strategies()) - {*STRATEGIES, *FSDP1})]
     if isinstance(strategy, str) and strategy.lower() in FSDP1:
         expected = f"it knows no shared weights; hardware=fsdp takes {FSDP}, which shards what the sides share"

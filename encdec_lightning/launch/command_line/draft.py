@@ -13,7 +13,7 @@ from encdec_lightning.errors import UserError, UserErrors, nearest
 
 NODES: dict[str, str | None] = {
     **dict.fromkeys(("checkpoints", "encoder", "decoder", "weights", "variant", "ablation"), "model"),
-    **{name: name for name in ("task", "generation", "optimizer", "callbacks", "logger", "slurm")},
+    **{name: name for name in ("task", "generation", "training", "optimizer", "callbacks", "logger", "slurm")},
     **dict.fromkeys(("hardware", "precision", "debug"), "trainer"),
     "hparams_search": None,
 }

@@ -130,4 +130,4 @@ def is_sweep(line: str) -> bool:
 def _several_values(argument: Argument) -> UserError:
     name, value = argument.name, argument.given
     hint = f'; a text with commas stands in quotes, "{name}={quoted(value)}"' if is_text(name) else ""
-    return UserError(name, value, f"several values need --multirun{hint}")
+    return UserError(name, value, f"several values need encdec-train --multirun{hint}")

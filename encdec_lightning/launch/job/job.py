@@ -49,6 +49,8 @@ def train(run: Run) -> None:
         data.check_devices(trainer.num_devices * trainer.num_nodes)
         if trainer.is_global_zero and resumed not in (None, run.last):
             print(f"{run.last} is damaged or gone: training goes on from {resumed}.", file=sys.stderr)
+            if resumed == run.before_last:  # a damaged one must not take its place at the next checkpoint
+                run.last.unlink(missing_ok=True)
         for logger in trainer.loggers:
             logger.log_hyperparams(config.frozen())
         module.show_predictions = partial(show_predictions, trainer, "val/predictions")

@@ -45,7 +45,7 @@ def lightnings_refusals() -> Iterator[None]:
             raise
         expected = (
             "a process that prepares batches has died, often because the memory is short; fewer of them, or"
-            " data.workers=0, need less, and the same command goes on from the last checkpoint"
+            " data.workers=0, need less: the same command with it and folder=<the run's folder> goes on"
         )
         raise UserError("data.workers", str(error).splitlines()[0].rstrip(". "), expected) from error
 

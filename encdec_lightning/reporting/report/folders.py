@@ -48,14 +48,21 @@ def report(
             if name not in known:
                 expected = f"{one_of(known)}{did_you_mean(name, known)}" if known else "no run has a score yet"
                 raise UserError(option, name, expected)
+    refused: list[UserError] = []
     for section in found:
         if sort is not None:
             _sort(section, sort)
         add_printed(section, paper, ordered=sort is not None)
         if against is not None:
-            said += compare_rows(section, against)
+            try:
+                said += compare_rows(section, against)
+            except UserError as problem:  # it may be a row of another section
+                refused.append(problem)
+                said.append(f"{section.title}: nothing is compared there. {problem}")
         if metrics is not None:
             section.scores = [name for name in metrics if name in section.scores]
+    if refused and len(refused) == len(found):
+        raise refused[0]
     return found, said
 
 

@@ -89,7 +89,9 @@ def terminal(sections: Sequence[Section], width: int) -> Group:
         left_out = [header[place] for place in hidden]
         header = [name for place, name in enumerate(header) if place not in hidden]
         rows = [[cell for place, cell in enumerate(row) if place not in hidden] for row in rows]
-        made = Table(title=title(section), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        made = Table(
+            title=escape(title(section)), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+        )
         for place, (name, cell) in enumerate(zip(header, rows[0], strict=True)):
             widest = max(len(each) for each in (name, *(row[place].text for row in rows)))
             justify: Literal["left", "right"] = "right" if cell.number else "left"
@@ -248,7 +250,7 @@ def _mark(p_value: float | None) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(each.replace("|", "\\|") for each in cells) + " |"
+    return "| " + " | ".join(" ".join(each.split()).replace("|", "\\|") for each in cells) + " |"
 
 
 def _escaped(text: str) -> str:

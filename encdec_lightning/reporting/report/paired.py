@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encdec_lightning.errors import UserError
+from encdec_lightning.errors import UserError, reason
 from encdec_lightning.evaluation.baselines import BASELINES, baseline_predictions
 from encdec_lightning.evaluation.comparison import aligned
 from encdec_lightning.evaluation.metric import Metric, statistics_of
@@ -27,9 +28,8 @@ def compare_rows(section: Section, chosen: str, trials: int = TRIALS) -> list[st
     Raises `UserError` where no row, or more than one, is meant.
     """
     section.against = _place(section, chosen)
-    metrics = [load_metric(each) for each in _specs(section)]
+    metrics, said = _metrics(section)
     outputs: list[list[list[Prediction]] | None] = []
-    said = []
     for row in section.rows:
         try:
             outputs.append(_predictions(section, row))
@@ -43,15 +43,31 @@ def compare_rows(section: Section, chosen: str, trials: int = TRIALS) -> list[st
     for number, own in enumerate(outputs):
         if own is None or number == section.against:
             continue
-        try:
-            for metric in metrics:
+        for spec, metric in metrics.items():
+            try:
                 one, two = (_mean_statistics(each, metric, reference[0]) for each in (reference, own))
                 p_values = randomization(one, two, metric.aggregate, trials)
-                found |= {(number, name): float(p) for name, p in zip(metric.names, p_values, strict=True)}
-        except UserError as problem:
-            said.append(f"{describe(section, section.rows[number])} is not compared: {problem}")
+            except UserError as problem:  # the texts are not of the same examples, which no metric changes
+                said.append(f"{describe(section, section.rows[number])} is not compared: {problem}")
+                break
+            except Exception as error:  # a metric of the user's own
+                said.append(f"{describe(section, section.rows[number])} is not compared by {spec}: {reason(error)}")
+                continue
+            told = zip(metric.names, p_values.tolist(), strict=True)
+            found |= {(number, name): p for name, p in told if math.isfinite(p)}
     section.p_values = dict(zip(found, holm([*found.values()]), strict=True))
     return said
+
+
+def _metrics(section: Section) -> tuple[dict[str, Metric], list[str]]:
+    """The metrics of a section by their specs, and a sentence on each that cannot be loaded here."""
+    found, said = {}, []
+    for spec in _specs(section):
+        try:
+            found[spec] = load_metric(spec)
+        except UserError as problem:
+            said.append(f"Nothing is compared by {spec}: {problem}")
+    return found, said
 
 
 def describe(section: Section, row: Row) -> str:
@@ -89,7 +105,7 @@ def _specs(section: Section) -> Sequence[str]:
 def _predictions(section: Section, row: Row) -> list[list[Prediction]]:
     """What each of a row's runs that have been tested has predicted; raises `UserError` where there is nothing."""
     if not row.label:
-        found = [each.run.predictions() for each in row.runs if each.scores]
+        found = [each.run.predictions() for each in row.runs if each.tested]
         if not found or not all(found):
             raise UserError("predictions", [], "its run has none" if len(row.runs) == 1 else "none of its runs has any")
         return found

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from encdec_lightning.reporting.overview import Overview, differing, option_of
+from encdec_lightning.reporting.overview import Overview, differing, option_key, option_texts
 
 SEED = "seed"
 COSTS = {
@@ -105,12 +105,15 @@ def _section(group: Sequence[tuple[Overview, Mapping[str, Any]]]) -> Section:
             scores.setdefault(name, str(metrics.get(f"test/{name}/signature", "")))
             if metrics.get(f"test/{name}/better") in ("min", "max"):
                 better[name] = metrics[f"test/{name}/better"]
-    folded: dict[tuple[str, tuple[str, ...]], list[tuple[Overview, Mapping[str, Any]]]] = {}
-    for each, metrics in group:
-        values = tuple(option_of(each, name) for name in options)
+    columns = [option_texts(overviews, name) for name in options]
+    folded: dict[tuple[str, ...], list[int]] = {}
+    for number, each in enumerate(overviews):
         alone = "" if each.options else str(each.run.folder)  # what nothing is known of is nobody's other seed
-        folded.setdefault((alone, values), []).append((each, metrics))
-    rows = [_row("", values, members, "test", scores) for (_, values), members in folded.items()]
+        folded.setdefault((alone, *(option_key(each, name) for name in options)), []).append(number)
+    rows = [
+        _row("", tuple(column[members[0]] for column in columns), [group[at] for at in members], "test", scores)
+        for members in folded.values()
+    ]
     rows.sort(key=lambda row: tuple(map(_natural, row.options)))
     blank = ("",) * len(options)
     known = dict.fromkeys(key.split("/")[1] for _, metrics in group for key in metrics if key.startswith("baseline/"))
