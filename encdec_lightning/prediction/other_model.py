@@ -136,22 +136,20 @@ def _predicted(job: Job, run: Run) -> list[Prediction]:
     told |= {"data/test_dropped_by_preprocessing": reader.dropped}
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
-        run.write_metrics(told)
-        _write_texts(job, pairs, digest, run)
+        _write_texts(job, pairs, told, run)
     found = {each.id: each for each in run.predictions()}
     if found.keys() != ids.keys():
         raise UserError("folder", str(run.folder), "its predictions are not of this test set, choose another folder")
     return [found[key] for key in sorted(found)]
 
 
-def _write_texts(job: Job, pairs: Sequence[Pair], digest: str, run: Run) -> None:
-    """Write the predictions of all pairs into the run's file, and the model's number of parameters into its metrics."""
+def _write_texts(job: Job, pairs: Sequence[Pair], told: dict[str, Any], run: Run) -> None:
+    """Write the predictions of all pairs into the run's file; what is `told` of them, and the model's size, as metrics."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    made = {"model": job.frozen(), "test": digest}
+    made = {"model": job.frozen(), "test": told["data/test_fingerprint"]}
     with opened_output(str(run.folder / "predictions" / "test.jsonl"), made) as output:
         model = OtherModel.open(job.checkpoint, job.reading, device, job.dtype)
-        told = {"parameters": model.parameters, "version/transformers": transformers.__version__}
-        run.write_metrics({**run.metrics(), **told})
+        run.write_metrics({"parameters": model.parameters, "version/transformers": transformers.__version__, **told})
         arguments = model.arguments(
             {NAMES.get(name, name): value for name, value in job.generation.items()}, job.config.task.max_target_length
         )

@@ -123,3 +123,26 @@ def test_mistakes(arguments, sentence, own, capsys):
     Path("latin").write_bytes(b"caf\xe9\n")
     assert main(arguments) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_records_without_references_or_sources_take_those_of_files(in_tmp, capsys):
+    Path("out.jsonl").write_text("".join(json.dumps({"id": f"k{n}", "prediction": f"p{n}"}) + "\n" for n in (1, 2)))
+    Path("own.json").write_text(json.dumps([["r1", "p1"], ["r2", "q"]]))
+    for name, text in {"texts": "p1\nq\n", "gold": "r1\nr2\n", "read": "s1\ns2\n"}.items():
+        Path(name).write_text(text)
+    gold, read = [Path("gold")], Path("read")
+    assert read_predictions(Path("out.jsonl"), gold, read) == [
+        Prediction("k1", "s1", "r1", "p1"), Prediction("k2", "s2", "r2", "p2")
+    ]  # fmt: skip
+    assert [each.source for each in read_predictions(Path("own.json"), sources=read)] == ["s1", "s2"]
+    assert main(["predictions=own.json,texts", "references=gold", "metrics=exact_match"]) == 0
+    assert main(["predictions=own.json", "sources=read", "metrics=[sari]"]) == 0
+    Path("gold").write_text("r1\n")
+    assert main(["predictions=out.jsonl", "references=gold"]) == 2
+    assert "references is 'gold': it has 1 lines, and out.jsonl has 2" in capsys.readouterr().err
+
+
+def test_a_carriage_return_inside_a_text_ends_no_line(in_tmp):
+    Path("texts").write_bytes(b"one\rtwo\r\nthree\n")
+    Path("gold").write_bytes(b"1\n3\n")
+    assert [each.prediction for each in read_predictions(Path("texts"), [Path("gold")])] == ["one\rtwo", "three"]

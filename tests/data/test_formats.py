@@ -4,33 +4,24 @@ from __future__ import annotations
 
 import bz2
 import codecs
-import csv
 import gzip
-import io
 import json
 import lzma
 import zipfile
-from pathlib import Path
 
 import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
+from task_files import ROWS, TEXT, WRITERS, jsonl, read, table, tsv
 
 from encdec_lightning.data.options import Task
-from encdec_lightning.data.sources.pairs import PairReader
 from encdec_lightning.data.sources.source import find_source
 from encdec_lightning.errors import UserError
 from encdec_lightning.records import Pair
 
-ROWS = [("eins, zwei", 'a "b"'), ("Wörter\u2028文 \x85 x", "t 2")]
 PAIRS = [Pair(str(number), *row) for number, row in enumerate(ROWS, start=1)]
-
-
-def read(location, cache, skip=None, **options):
-    task = Task(train=str(location), validation="-", **options)
-    return [pair for _, pair in PairReader(task, "train", skip).read(find_source(task, "train", Path(cache)).rows)]
 
 
 def refused(location, cache, **options):
@@ -41,27 +32,6 @@ def refused(location, cache, **options):
     return sentence
 
 
-def jsonl(rows, header=("source", "target")):
-    return "".join(json.dumps(dict(zip(header, row, strict=True)), ensure_ascii=False) + "\n" for row in rows).encode()
-
-
-def as_csv(rows, header=("source", "target")):
-    stream = io.StringIO(newline="")
-    csv.writer(stream).writerows([header, *rows])
-    return stream.getvalue().encode()
-
-
-def tsv(rows, header=("source", "target")):
-    return "".join("\t".join(row) + "\n" for row in (header, *rows)).encode()
-
-
-def table(rows, header=("source", "target")):
-    stream = io.BytesIO()
-    parquet.write_table(pyarrow.Table.from_pylist([dict(zip(header, row, strict=True)) for row in rows]), stream)
-    return stream.getvalue()
-
-
-WRITERS = {".jsonl": jsonl, ".csv": as_csv, ".tsv": tsv, ".parquet": table}
 FIRST_ROW = {".jsonl": 1, ".csv": 2, ".tsv": 2, ".parquet": 1}  # a header is line 1
 PACKERS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 
@@ -268,9 +238,6 @@ def test_bad_rows_are_skipped_where_that_is_wanted(tmp_path):
     ]
     assert [row for row, _ in listed] == [2, 3, 4, 5, 6]
     assert all(f"line {row}" in sentence for row, sentence in listed)
-
-
-TEXT = st.text(st.characters(exclude_characters="\n\r\t\0", exclude_categories=("Cs",)), min_size=1).filter(str.strip)
 
 
 @settings(deadline=None, max_examples=60)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_formats import ROWS, TEXT, WRITERS, read
+from task_files import ROWS, TEXT, WRITERS, read
 
 from encdec_lightning.data.options import Task
 from encdec_lightning.errors import UserError

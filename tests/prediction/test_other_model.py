@@ -236,3 +236,21 @@ def test_models_that_write_no_texts_are_refused(files, in_tmp, capsys):
     assert main(["model=nowhere", *task_of(files)]) == 2
     assert main([f"model={files.gpt2}"]) == 2
     assert "task" in capsys.readouterr().err
+
+
+def test_a_crash_is_a_failure_with_its_reason(bart, files, in_tmp, monkeypatch, capsys):
+    def crashes(*_, **__):
+        raise RuntimeError("no kernel for this")
+
+    monkeypatch.setattr(OtherModel, "texts", crashes)
+    with pytest.raises(RuntimeError, match="no kernel"):
+        main([f"model={bart}", *task_of(files), "folder=run"])
+    status = Run("run").status()
+    assert (status["state"], status["error"]) == ("failed", "RuntimeError: no kernel for this")
+    assert "parameters" in Run("run").metrics()
+    (Run("run").folder / "predictions").mkdir(exist_ok=True)
+    (Run("run").folder / "predictions" / "test.jsonl").write_text("{\n")
+    with pytest.raises(UserError, match="delete the folder, and give the command that made it again"):
+        Run("run").predictions()
+    assert main([f"model={bart}", *task_of(files), "folder=run", "dtype=bfloat16"]) == 2
+    assert "the command that made it, given again with folder=" in capsys.readouterr().err
