@@ -144,7 +144,7 @@ def _predicted(job: Job, run: Run) -> list[Prediction]:
 
 
 def _write_texts(job: Job, pairs: Sequence[Pair], told: dict[str, Any], run: Run) -> None:
-    """Write the predictions of all pairs into the run's file; what is `told` of them, and the model's size, as metrics."""
+    """Write the predictions of all pairs into the run's file, and what is `told` of them into its metrics."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     made = {"model": job.frozen(), "test": told["data/test_fingerprint"]}
     with opened_output(str(run.folder / "predictions" / "test.jsonl"), made) as output:
