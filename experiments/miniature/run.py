@@ -52,7 +52,8 @@ def variants(*rows: str) -> str:
     return f"variant={','.join(rows)}"
 
 
-TUNED = (variants("rnd2rnd", "bertshare"), "training.learning_rate=1e-3,2e-3,4e-3")
+SHORT = ("trainer.max_steps=200", "task.test_examples=100")  # a search looks at the loss of the validations
+TUNED = (variants("rnd2rnd", "bertshare"), "training.learning_rate=1.5e-3,3e-3,6e-3", *SHORT)
 DEPTHS = ("model.encoder_layers=2,[2,4]", "model.decoder_layers=${model.encoder_layers}")
 VOCABULARY = "${kept:miniature/debsum_vocabulary}"
 NEW_VOCABULARY = (f"model.encoder_vocabulary={VOCABULARY}", f"model.decoder_vocabulary={VOCABULARY}")

@@ -155,7 +155,8 @@ def test_every_block_composes_at_its_first_and_last_point(tmp_path: Path, monkey
             chosen = {axis: f"{axis.partition('=')[0]}={value}" for axis, value in zip(axes, point, strict=True)}
             config = compose_config([chosen.get(each, each) for each in options], [PRESETS])
             assert config.task.train == str(tmp_path / config.task.train.split("/")[-2] / "train.jsonl.gz")
-            assert config.model.decoder and (config.trainer["max_steps"], config.generation.num_beams) == (300, 4)
+            steps = 200 if name.startswith("tune") else 600
+            assert config.model.decoder and (config.trainer["max_steps"], config.generation.num_beams) == (steps, 4)
 
 
 def test_points_that_are_kept_are_not_run_again():
