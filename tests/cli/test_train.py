@@ -15,6 +15,7 @@ import yaml
 from tiny import pairs, write_rows
 
 from encdec_lightning.cli.train import main
+from encdec_lightning.files import damage
 from encdec_lightning.run import Run
 
 LIGHT = """
@@ -174,6 +175,12 @@ def test_a_checkpoint_that_is_half_written_is_one_sentence(options, in_tmp, caps
         f"last.ckpt is damaged or gone: training goes on from {run.checkpoints / 'best.ckpt'}"
         in capsys.readouterr().err
     )
+    run.before_last.write_bytes((run.checkpoints / "best.ckpt").read_bytes())
+    assert damage(last)  # the fit had ended
+    run.set_state("preempted")
+    assert main(["run=run"]) == 0
+    assert f"training goes on from {run.before_last}" in capsys.readouterr().err
+    assert not last.exists() and damage(run.before_last) is None  # whose place the damaged one would have taken
     for path in run.checkpoints.iterdir():
         path.write_bytes(path.read_bytes()[:1000])
     run.set_state("preempted")
