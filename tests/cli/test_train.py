@@ -180,7 +180,7 @@ def test_a_checkpoint_that_is_half_written_is_one_sentence(options, in_tmp, caps
     run.set_state("preempted")
     assert main(["run=run"]) == 0
     assert f"training goes on from {run.before_last}" in capsys.readouterr().err
-    assert not last.exists() and damage(run.before_last) is None  # whose place the damaged one would have taken
+    assert damage(last) is None and not run.before_last.exists()  # whose place the damaged one would have taken
     for path in run.checkpoints.iterdir():
         path.write_bytes(path.read_bytes()[:1000])
     run.set_state("preempted")

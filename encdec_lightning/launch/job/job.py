@@ -12,6 +12,7 @@ from encdec_lightning.composition.parameters import count_parameters, count_trai
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.config import Config
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
+from encdec_lightning.files import kind_of
 from encdec_lightning.launch.job.at_work import at_work
 from encdec_lightning.launch.job.metrics_json import training_metrics
 from encdec_lightning.launch.job.modules import loaded_module, new_data, new_module
@@ -68,6 +69,8 @@ def train(run: Run) -> None:
         test(run, config, trainer, data, module)
         if trainer.is_global_zero:
             summarize(trainer, run.metrics())
+            if kind_of(run.last) is None and kind_of(run.before_last) is not None:  # the fit had ended before
+                run.before_last.replace(run.last)
             run.before_last.unlink(missing_ok=True)  # nothing goes on from here
             drop_unused_pieces(run.checkpoints, partial(read_file, map_location="meta"))
 
