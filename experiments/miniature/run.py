@@ -53,7 +53,7 @@ def variants(*rows: str) -> str:
 
 
 SHORT = ("trainer.max_steps=200", "task.test_examples=100")  # a search looks at the loss of the validations
-TUNED = (variants("rnd2rnd", "bertshare"), "training.learning_rate=1.5e-3,3e-3,6e-3", *SHORT)
+TUNED = (variants("rnd2rnd", "bertshare"), "training.learning_rate=7.5e-4,1.5e-3,3e-3", *SHORT)
 DEPTHS = ("model.encoder_layers=2,[2,4]", "model.decoder_layers=${model.encoder_layers}")
 VOCABULARY = "${kept:miniature/debsum_vocabulary}"
 NEW_VOCABULARY = (f"model.encoder_vocabulary={VOCABULARY}", f"model.decoder_vocabulary={VOCABULARY}")
