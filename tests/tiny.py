@@ -120,7 +120,6 @@ SIZES = {
 """What the sizes of tiny models are called in one family or another."""
 PECULIAR: dict[str, dict[str, object]] = {
     "albert": {"embedding_size": 16},
-    "big_bird": {"attention_type": "original_full"},
     "electra": {"embedding_size": 16},
     "gpt-sw3": {"model_type": "gpt-sw3"},
     "gptj": {"rotary_dim": 4},
@@ -136,6 +135,7 @@ PECULIAR: dict[str, dict[str, object]] = {
     "rembert": {"input_embedding_size": 16, "output_embedding_size": 16},
     "roformer": {"embedding_size": WIDTH},
     "squeezebert": {"embedding_size": WIDTH},
+    "xlm": {"n_langs": 2},
     "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
 }
 """Sizes that only one family has."""

@@ -34,7 +34,11 @@ _BERT = Architecture(encodes="yes", decodes=True, encoder_arguments=_NO_POOLER, 
 _ROBERTA = replace(_BERT, positions_before_first=2)
 _ENCODER = Architecture(encodes="yes")
 _POOLED = replace(_ENCODER, encoder_arguments=_NO_POOLER)
-_XLM = replace(_ENCODER, embeddings=("embeddings.", "position_embeddings.", "lang_embeddings.", "layer_norm_emb."))
+_XLM = replace(
+    _ENCODER,
+    embeddings=("embeddings.", "position_embeddings.", "lang_embeddings.", "layer_norm_emb."),
+    unused=("lang_embeddings.",),
+)
 _T5 = replace(_ENCODER, embeddings=("shared.",), positions=None, encoder_class=AutoModelForTextEncoding)
 _BART = Architecture(
     decodes=True,
@@ -181,7 +185,7 @@ DROPOUTS = (
     *("resid_pdrop", "embd_pdrop", "attn_pdrop", "dropout_rate", "hidden_dropout", "embedding_dropout", "mlp_dropout"),
 )
 """Names of configs' dropout probabilities."""
-PER_LAYER = ("layer_types", "attention_window")
+PER_LAYER = ("layer_types", "attention_window", "no_rope_layers")
 """Names of configs' lists with an entry for each layer."""
 HEADS = ("ForMaskedLM", "ForPreTraining", "LMHeadModel", "ForCausalLM", "ForConditionalGeneration", "GenerationDecoder")
 """Ends of the names of classes whose checkpoints have a language model's head."""

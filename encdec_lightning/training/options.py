@@ -71,7 +71,7 @@ class Training:
     `fresh_learning_rate` is given; null: `learning_rate`. Liu & Lapata train a pretrained encoder more slowly than a
     decoder that starts at random."""
     schedule: Schedule = "linear"
-    """After the warm-up: constant, linear to zero at the last step, or falling with the square root of the step;
+    """After the warm-up: constant, linear to zero one step after the last, or falling with the square root of the step;
     `noam` is the last with the paper's scaling by the model's width."""
     warmup_steps: int = 0
     """Optimizer steps of linear warm-up."""

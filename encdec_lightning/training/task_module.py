@@ -188,7 +188,7 @@ class TaskModule(lightning.LightningModule, ABC):
         cls, path: str | Path, map_location: torch.device | str, task: Task | None, options: object | None
     ) -> Self:
         """A module from a checkpoint alone; what is given replaces the task and the options of the training."""
-        checkpoint = load_checkpoint(path, map_location)
+        checkpoint = load_checkpoint(path, "cpu")
         kept = checkpoint["encdec_lightning"]
         if cls.options_name not in kept:
             expected = f"it is no checkpoint of a {cls.__name__}, for it does not say its {cls.options_name}"
@@ -211,7 +211,7 @@ class TaskModule(lightning.LightningModule, ABC):
         if len(dtypes) == 1:  # of a training in bf16-true, 16-true or 64-true
             module.to(*dtypes)
         module.load_state_dict(checkpoint["state_dict"])
-        return module
+        return module.to(map_location)
 
     def on_fit_start(self) -> None:
         """Refuse a Trainer that this module and its data cannot be right with; forget a fit before."""
@@ -258,12 +258,13 @@ class TaskModule(lightning.LightningModule, ABC):
 
         Not by Lightning's estimate, which would drop a stateful loader's state.
         """
-        if self.trainer.max_steps > 0:
-            return int(self.trainer.max_steps)
         data: Any = getattr(self.trainer, "datamodule", None)
-        epochs = self.trainer.max_epochs
+        steps, epochs = self.trainer.max_steps, self.trainer.max_epochs
+        bounds = [int(steps)] if steps > 0 else []
         if epochs and epochs > 0 and hasattr(data, "updates_per_epoch"):
-            return int(epochs * data.updates_per_epoch())
+            bounds.append(int(epochs * data.updates_per_epoch()))
+        if bounds:
+            return min(bounds)
         name = self.training_options.schedule
         if not SCHEDULES[name].needs_steps:
             return 0

@@ -24,6 +24,9 @@ def family_problems(side: Side, composition: Composition) -> list[UserError]:
     config = checkpoint_config(side)
     family, known = family_of(config), known_architecture(stored_config(side))
     problems = []
+    if family == "xmod" and config.default_language not in config.languages:
+        expected = f"{side.checkpoint} does not say its language; take a copy whose config.json has a default_language"
+        problems.append(UserError(side.role, side.checkpoint, f"{expected}, one of {', '.join(config.languages[:8])}"))
     if side.role == "encoder":
         segments = getattr(config, "type_vocab_size", None) or 0
         if composition.encoder_segments == "interval" and segments < 2:

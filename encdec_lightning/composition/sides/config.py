@@ -38,6 +38,8 @@ def checkpoint_config(side: Side) -> PretrainedConfig:
         config.is_decoder = config.add_cross_attention = side.role == "decoder"
     if side.bidirectional:
         config.is_causal = False
+    if config.model_type == "big_bird":  # block-sparse attention depends on padding, and on earlier batches' lengths
+        config.attention_type = "original_full"
     known = ARCHITECTURES.get(config.model_type)
     if side.added is not None and known is not None and known.layout is not None:
         return _with_added(side, side.added, config, known.layout(config))
@@ -71,6 +73,9 @@ def side_config(side: Side) -> PretrainedConfig:
     architecture = architecture_of(config)
     chosen = layer_numbers(side, config)
     if side.layers is not None:
+        if getattr(config, "scale_attn_by_inverse_layer_idx", False) and chosen != list(range(len(chosen))):
+            expected = "its attention is scaled by the numbers of its layers, take the first ones"
+            raise UserError(f"{side.role}_layers", side.layers, expected)
         for name in PER_LAYER:
             each = getattr(config, name, None)
             if isinstance(each, list):

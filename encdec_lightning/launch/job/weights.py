@@ -31,7 +31,7 @@ def start_from(module: TaskModule, folder: str) -> None:
     except RuntimeError as error:
         raise UserError("init_from", folder, "its model has other parameters than this run's") from error
     loaded = module.state_dict()
-    if not all(torch.equal(value, loaded[name]) for name, value in state.items()):
+    if not all(torch.equal(value.to(loaded[name].dtype), loaded[name]) for name, value in state.items()):
         raise UserError("init_from", folder, "its model shares fewer parameters than this run's (model.weights)")
 
 

@@ -105,4 +105,5 @@ def validation_may_follow(trainer: lightning.Trainer, index: int) -> bool:
     )
     if ends or every is None or (every == math.inf and last_of_epoch):
         return True
-    return (index + 1) % every == 0 or (loop.total_batch_idx + 1) % every == 0
+    counted = loop.total_batch_idx if trainer.check_val_every_n_epoch is None else index
+    return (counted + 1) % every == 0

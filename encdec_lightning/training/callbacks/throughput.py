@@ -150,9 +150,10 @@ class Throughput(lightning.Callback):
         since, ranks = self._since, trainer.world_size
         names = ("tokens", "examples", "padded", "flops")
         counted = [*(since[name] for name in names), self._own.tokens, self._own.target_tokens]
-        own = torch.tensor(counted, dtype=torch.float64, device=module.device)
+        exact = torch.float32 if module.device.type == "mps" else torch.float64
+        own = torch.tensor(counted, dtype=exact, device=module.device)
         tokens, examples, padded, flops, *so_far = trainer.strategy.reduce(own, reduce_op="sum").tolist()
-        slowest = torch.tensor(self._own.seconds, dtype=torch.float64, device=module.device)
+        slowest = torch.tensor(self._own.seconds, dtype=exact, device=module.device)
         seconds = self._before.seconds + trainer.strategy.reduce(slowest, reduce_op="max").item()
         steps = since["batches"] / trainer.accumulate_grad_batches
         sampled = steps if module.device.type == "cpu" else 1 / trainer.accumulate_grad_batches
