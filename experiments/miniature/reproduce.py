@@ -69,7 +69,7 @@ def cells(block: str) -> dict[str, dict[str, Result]]:
     found: dict[str, dict[str, Result]] = {}
     for each in read(block):
         label = ", ".join(f"{name}={value}" for name, value in each.point.items() if name != "seed")
-        found.setdefault(label, {})[each.point["seed"]] = each
+        found.setdefault(label, {})[each.point.get("seed", "0")] = each  # a search has no axis of seeds
     return found
 
 

@@ -295,3 +295,20 @@ def test_a_cell_that_is_not_there_is_refused(
         "parts has no cell 'variant=nothing': give one value of each of its axes (variant=bertshare,bert2bert;"
         in capsys.readouterr().err
     )
+
+
+def test_the_tables_have_the_papers_order_and_means_over_seeds(monkeypatch: pytest.MonkeyPatch):
+    import reproduce
+    from results import Result
+    from tables import table
+
+    kept = [
+        Result({"variant": row, "seed": seed}, row + seed, {"rouge1": 1.0, "rouge2": 2.0, "rougeL": score, "loss": 5.0},
+               {"parameters": 7.0, "train/seconds": 60.0}, ["rouge"], "t", "s", "p", "cpu")
+        for row, seed, score in (("gpt", "1", 9.0), ("bertshare", "1", 20.0), ("bertshare", "2", 22.0))
+    ]  # fmt: skip
+    monkeypatch.setattr(reproduce, "read", lambda block: kept)
+    assert table("summarization").splitlines()[2:] == [
+        "| variant=bertshare | 1, 2 | 1.00 ± 0.00 | 2.00 ± 0.00 | 21.00 ± 1.41 | 5.00 ± 0.00 | 7 | 1.0 |",
+        "| variant=gpt | 1 | 1.00 | 2.00 | 9.00 | 5.00 | 7 | 1.0 |",
+    ]
