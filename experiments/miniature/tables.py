@@ -29,9 +29,8 @@ def table(block: str) -> str:
         each = [*runs.values()]
         scores = " | ".join(_mean([run.scores[name] for run in each]) for name in names)
         size, minutes = each[0].costs["parameters"], statistics.fmean(_minutes(run) for run in each)
-        lines.append(
-            f"| {', '.join(sorted(label.split(', '), key=_place))} | {', '.join(runs)} | {scores} | {size:,.0f} | {minutes:.1f} |"
-        )
+        told = ", ".join(sorted(label.split(", "), key=_place))
+        lines.append(f"| {told} | {', '.join(runs)} | {scores} | {size:,.0f} | {minutes:.1f} |")
     return "\n".join(lines)
 
 
