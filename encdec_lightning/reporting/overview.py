@@ -215,7 +215,7 @@ def option_text(value: Any, detail: int = 1) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(option_text(each, detail) for each in value)
     text = f"{value:.4g}" if isinstance(value, float) and detail == 1 else " ".join(str(value).split())
-    is_path = "/" in text and " " not in text
+    is_path = text.startswith("/") or ("/" in text and " " not in text)
     return str(PurePath(*PurePath(text).parts[-detail:])) if is_path and detail < MOST_DETAIL else text
 
 

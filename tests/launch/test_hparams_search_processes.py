@@ -55,6 +55,7 @@ def is_free(run: Run) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_search_is_killed_and_goes_on_and_prunes(files, in_tmp, slow, capfd):
     options = files.overrides(slow, "hardware=ddp_cpu", f"trainer.max_steps={STEPS}", "validate_every=2")
     options += ["export=false", "hparams_search=optuna", "training.learning_rate=0.01,1e-7", "search.sampler=random"]

@@ -27,7 +27,7 @@ def labels(run: Run, config: Config) -> dict[str, Any]:
     or by its folder's first name where it has none.
     """
     point = run.status().get("point")
-    own = config.name if config.name != Config.name else run.id.partition("-")[2]
+    own = config.name if config.name != Config.name else run.id.split("-", 2)[-1]
     sides: dict[str, str] = {
         side.role: PurePath(side.checkpoint).name.rpartition("--")[2] for side in config.model.sides
     }

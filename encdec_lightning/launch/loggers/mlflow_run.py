@@ -16,6 +16,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from encdec_lightning.errors import UserError, reason
 from encdec_lightning.launch.loggers.journal import Journal, Row
 
+DATABASES: set[str] = set()
+"""Those in runs' folders that loggers of this process have."""
 RUN = "encdec_lightning.run"
 """The tag by which a start finds the mlflow run of those before."""
 
@@ -58,8 +60,11 @@ class MlflowRun(MLFlowLogger):
         folder.mkdir(parents=True, exist_ok=True)
         known = {**(facts or {}), **({"group": group} if group else {}), **({RUN: id} if id else {}), **(tags or {})}
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+        if tracking_uri is None and uri in DATABASES:  # mlflow puts there what another logger of this process has
+            uri = None
         if uri is None:
             arguments.setdefault("artifact_location", (folder / "mlflow").as_uri())
+            DATABASES.add(f"sqlite:///{folder / 'mlflow.db'}")
         super().__init__(
             experiment_name=experiment_name,
             run_name=run_name or name,
