@@ -72,6 +72,7 @@ def test_all_variants_of_a_set(capsys, monkeypatch):
     assert rows["bertshare"]["parameters"]["by_the_paper"]["total"] == 205_629_696
 
 
+@pytest.mark.slow
 def test_the_first_job_does_not_stand_against_any_variant(capsys):
     code, out, err = answer(capsys, "checkpoints=published", "--variants")
     assert (code, err) == (0, "") and all(f" {row} " in out for row in ROWS)

@@ -53,7 +53,8 @@ def run(command: str, arguments: list[str], place: Path) -> subprocess.Completed
     ("command", "arguments"),
     [
         ("train", ["run=run"]), ("evaluate", ["run=run", "generation.num_beams=2"]), ("check", []), ("check", ["--data"]),
-        ("check", ["--variants"]), ("check", ["--json"]), ("prepare", []), ("train", ["--cfg"]), ("train", ["--help"]),
+        pytest.param("check", ["--variants"], marks=pytest.mark.slow), ("prepare", []), ("train", ["--help"]),
+        pytest.param("check", ["--json"], marks=pytest.mark.slow), pytest.param("train", ["--cfg"], marks=pytest.mark.slow),
     ],
     ids=str,
 )  # fmt: skip

@@ -25,7 +25,7 @@ ADDED = st.sampled_from([{}, {}, {"kind": "merged"}, {"gate": "zero"}, {"place":
 INITS = st.sampled_from(["pretrained", "random", "embeddings", "layers"])
 
 
-@settings(max_examples=90, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 @given(encoder=FOLDERS, decoder=FOLDERS, weights=st.sampled_from(WEIGHTS),
        same=st.booleans(), inits=st.tuples(INITS, INITS), cross=st.sampled_from(["pretrained", "random", "self_attention"]), added=ADDED)  # fmt: skip
 def test_any_pair_is_refused_beforehand_or_holds_what_check_said(

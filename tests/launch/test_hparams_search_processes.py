@@ -93,6 +93,7 @@ def test_a_search_is_killed_and_goes_on_and_prunes(files, in_tmp, slow, capfd):
     assert bad.resumable() is not None and is_free(bad)  # it may still be continued by hand
 
 
+@pytest.mark.slow
 def test_joblib_runs_two_points_at_once(files, in_tmp, slow, capfd):
     options = files.overrides("debug=step", "callbacks.slow._target_=slow.Slow")
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]

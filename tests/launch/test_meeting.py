@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+import pytest
 import torch
 
 from encdec_lightning.cli.train import main
@@ -37,6 +38,7 @@ class Elsewhere(lightning.Callback):
 '''
 
 
+@pytest.mark.slow
 def test_two_ranks_with_two_folders(files, in_tmp, monkeypatch, capfd):
     (in_tmp / "elsewhere.py").write_text(MINE)
     monkeypatch.setenv("PYTHONPATH", str(in_tmp), prepend=os.pathsep)
