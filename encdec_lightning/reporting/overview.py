@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -196,8 +197,8 @@ def option_texts(overviews: Sequence[Overview], name: str) -> list[str]:
     values = {option_key(each, name): each.options[name] for each in overviews if name in each.options}
     texts = {key: option_text(value) for key, value in values.items()}
     for detail in range(2, MOST_DETAIL + 1):
-        alike = [key for key in texts if [*texts.values()].count(texts[key]) > 1]
-        texts |= {key: option_text(values[key], detail) for key in alike}
+        times = Counter(texts.values())
+        texts |= {key: option_text(values[key], detail) for key, text in texts.items() if times[text] > 1}
     return [texts.get(option_key(each, name), "-") for each in overviews]
 
 
