@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 
 from encdec_lightning.cli import check, evaluate, predict, prepare, report, sweep, train
 from encdec_lightning.composition.architectures import ARCHITECTURES
+from encdec_lightning.composition.local_checkpoints import SMOLLM2, local_or_hub
 from encdec_lightning.launch.command_line.presets import choices
 
 ROOT = Path(__file__).parents[1]
@@ -79,6 +80,8 @@ def run_all(file: Path, files: tiny.Files, capsys: pytest.CaptureFixture[str]) -
         if command == "make":
             assert f"\n{arguments[0]}:" in text_of("Makefile")
             continue
+        if "checkpoints=smollm2" in arguments and not Path(local_or_hub(SMOLLM2)).is_dir():  # no command fetches it
+            arguments += [f"checkpoints.encoder={files.bert}", f"checkpoints.decoder={files.llama}"]
         if any(each.startswith("model=") for each in arguments):
             arguments = [re.sub("^model=.*", f"model={files.gpt2}", each) for each in [*arguments, *small[:2]]]
         elif {"task=mine", "task=jsonl"} & {*arguments}:
