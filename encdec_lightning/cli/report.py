@@ -67,11 +67,8 @@ def _report(argv: Sequence[str] | None) -> None:
     sections, said = read_report([*map(Path, given.folders)], given.against, given.sort, metrics, given.paper)
     for line in said:
         print(line, file=sys.stderr)
-    console = (
-        Console(emoji=False)
-        if sys.stdout.isatty() or "COLUMNS" in os.environ
-        else Console(width=IN_A_FILE, emoji=False)
-    )
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else IN_A_FILE
+    console = Console(width=width, emoji=False)
     console.print(terminal(sections, console.width))
     for name, path in files.items():
         write_text(path, page(sections, said, given.examples) if name == "html" else FORMATS[name](sections))

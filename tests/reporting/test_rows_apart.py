@@ -119,3 +119,15 @@ def test_the_process_at_work_in_a_run_is_a_sign_of_life(tmp_path: Path):
     assert silent.state == "silent" and "encdec-train run=" in remarks([silent])[0]
     run.config_file.write_text("model: {checkpoint: gpt2}\n")
     assert "the command that made it, given again with folder=" in remarks([overview(run, now=5200)])[0]
+
+
+def test_metrics_with_options_are_compared_too_and_one_that_is_not_there_stops_itself_alone(tmp_path: Path):
+    for kind, error in (("tied", 0.1), ("untied", 0.4)):
+        run = made(tmp_path / kind, kind, 1, error)
+        text = run.config_file.read_text(encoding="utf-8")
+        specs = "  metrics:\n  - name: rouge\n    types: [rouge1]\n  - nowhere.Metric\n"
+        run.config_file.write_text(text.replace("  metrics:\n  - rouge\n  - ter\n", specs), encoding="utf-8")
+        assert "types" in run.config_file.read_text(encoding="utf-8")
+    (section,), said = read_report([tmp_path], against="tied")
+    assert {name for _, name in section.p_values} == {"rouge1"}
+    assert [line for line in said if line.startswith("Nothing is compared by nowhere.Metric")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,7 @@ def compare_rows(section: Section, chosen: str, trials: int = TRIALS) -> list[st
     for number, own in enumerate(outputs):
         if own is None or number == section.against:
             continue
-        for spec, metric in metrics.items():
+        for spec, metric in metrics:
             try:
                 one, two = (_mean_statistics(each, metric, reference[0]) for each in (reference, own))
                 p_values = randomization(one, two, metric.aggregate, trials)
@@ -59,12 +60,12 @@ def compare_rows(section: Section, chosen: str, trials: int = TRIALS) -> list[st
     return said
 
 
-def _metrics(section: Section) -> tuple[dict[str, Metric], list[str]]:
-    """The metrics of a section by their specs, and a sentence on each that cannot be loaded here."""
-    found, said = {}, []
+def _metrics(section: Section) -> tuple[list[tuple[Any, Metric]], list[str]]:
+    """The metrics of a section with their specs, and a sentence on each that cannot be loaded here."""
+    found, said = [], []
     for spec in _specs(section):
         try:
-            found[spec] = load_metric(spec)
+            found.append((spec, load_metric(spec)))
         except UserError as problem:
             said.append(f"Nothing is compared by {spec}: {problem}")
     return found, said
