@@ -156,3 +156,35 @@ def test_the_tables_have_the_papers_order_and_means_over_seeds(monkeypatch: pyte
         "| variant=bertshare | 1, 2 | 1.00 ± 0.00 | 2.00 ± 0.00 | 21.00 ± 1.41 | 5.00 ± 0.00 | 7 | 1.0 |",
         "| variant=gpt | 1 | 1.00 | 2.00 | 9.00 | 5.00 | 7 | 1.0 |",
     ]
+
+
+def test_the_figures_have_a_dot_a_run_and_an_interval_a_claim(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    import figures
+    from findings import Claim, Finding
+
+    claims = [
+        Claim("first", "fusion", {"variant": "bert2rnd"}, {"variant": "rnd2rnd"}),
+        Claim("second", "translation", {"variant": "bert2rnd"}, {"variant": "rnd2rnd"}),
+        Claim("part", "summarization", {"variant": "bertshare"}, {"variant": "bertshare"}, "parts"),
+    ]
+    findings = [
+        Finding(claim, {"1": 1.0, "2": 2.0}, 1.5, 0.5, 2.5, p)
+        for claim, p in zip(claims, (0.01, 0.5, 0.5), strict=True)
+    ]
+    with monkeypatch.context() as replaced:
+        replaced.setattr(figures, "claims", lambda: claims)
+        drawn = figures.forests(findings)
+    assert [axes.get_title() for axes in drawn["claims"].axes] == ["fusion", "translation"]
+    assert [label.get_text() for label in drawn["claims"].axes[0].get_yticklabels()] == ["first", "second"]
+    colors = [axes.lines[0].get_color() for axes in drawn["claims"].axes]
+    assert colors == [figures.DECIDED, figures.OPEN]
+    assert [*drawn["claims"].axes[0].lines[0].get_xdata()] == [0.5, 2.5]
+    assert [label.get_text() for label in drawn["ablations"].axes[0].get_yticklabels()] == ["part"]
+    blocks = [block for block in figures.TASKS if figures.read(block)]
+    dots = [sum(len(line.get_xdata()) for line in axes.lines) for axes in figures.rows(blocks).axes]
+    assert dots == [len(figures.read(block)) for block in blocks]
+    monkeypatch.setattr(figures, "read", lambda block: [])
+    assert figures.main() == 1
+    assert "There are no results yet" in capsys.readouterr().err
