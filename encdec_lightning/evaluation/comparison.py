@@ -74,8 +74,9 @@ def aligned(first: Sequence[Prediction], second: Sequence[Prediction]) -> list[P
                 f"both systems must have predicted the same examples, and {which} {', '.join(lacking[:NAMED])}{more}"
             )
             raise UserError("predictions", f"{len(first):,} and {len(second):,} examples", expected)
-    if len(by_id) != len(second):
-        raise UserError("predictions", f"{len(second):,} examples", "an id occurs twice")
+    for each in (first, second):
+        if len({prediction.id for prediction in each}) != len(each):
+            raise UserError("predictions", f"{len(each):,} examples", "an id occurs twice")
     found = [by_id[each.id] for each in first]
     other = [one.id for one, two in zip(first, found, strict=True) if {*one.references} != {*two.references}]
     if other:

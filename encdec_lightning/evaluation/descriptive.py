@@ -21,7 +21,7 @@ FUNCTION_WORDS = frozenset(
     of off on once only or other ought our ours ourselves out over own said same say says she should so some such
     than that the their theirs them themselves then there these they this those through to too under until up upon
     very was we were what when where which while who whom why will with would you your yours yourself s t re ve ll d
-    m
+    m ain aren couldn didn doesn don hadn hasn haven isn mightn mustn needn shan shouldn wasn weren wouldn
     """.split()  # noqa: SIM905
 )
 """English words that a text may well have twice."""
@@ -77,7 +77,7 @@ class Repetition:
     """
 
     names: tuple[str, ...] = ("repetition",)
-    signature: str = "words:unicode|function words:english|version:1"
+    signature: str = "words:unicode|function words:english|version:2"
     higher_is_better: bool = False
 
     def statistics(self, prediction: Prediction) -> NDArray[np.float64]:

@@ -106,7 +106,8 @@ def _prediction(option: str, path: Path, number: int, record: Any, references: l
     if not texts or not all(isinstance(each, str) for each in [own, *texts]):
         raise UserError(place, record, "its prediction must be a text, and its reference a text or a list of some")
     source = next((record[name] for name in READ if isinstance(record.get(name), str)), read)
-    return Prediction(str(record.get("id", number)), source, texts[0], own, tuple(texts[1:]))
+    own_id = record.get("id")
+    return Prediction(str(number if own_id is None else own_id), source, texts[0], own, tuple(texts[1:]))
 
 
 def _first(place: str, record: dict[str, Any], names: Sequence[str]) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from importlib.metadata import version
 
@@ -10,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
-from encdec_lightning.evaluation.words import grams
+from encdec_lightning.evaluation.words import grams, words_and_signs
 from encdec_lightning.records import Prediction
 
 LONGEST = 4  # tokens of an n-gram
-_TOKEN = re.compile(r"\w+|[^\w\s]")
 
 Grams = frozenset[tuple[str, ...]]
 
@@ -34,9 +32,9 @@ class Sari:
 
     def statistics(self, prediction: Prediction) -> NDArray[np.float64]:
         """The example's SARI, between 0 and 1; shape (1,)."""
-        source, own = (_TOKEN.findall(text) for text in (prediction.source, prediction.prediction))
+        source, own = (words_and_signs(text) for text in (prediction.source, prediction.prediction))
         scores = [
-            _sari(*(frozenset(grams(each, n)) for each in (source, own, _TOKEN.findall(reference))))
+            _sari(*(frozenset(grams(each, n)) for each in (source, own, words_and_signs(reference))))
             for reference in prediction.references
             for n in range(1, LONGEST + 1)
         ]

@@ -13,6 +13,7 @@ TOKENIZERS: tuple[Tokenizer, ...] = ("ascii", "unicode")
 STEMMED_FROM = 4
 """Letters of the shortest word that is stemmed, as in ROUGE-1.5.5."""
 _ASCII = re.compile("[a-z0-9]+")
+_WORD_OR_SIGN = re.compile(r"\w+|[^\w\s]")
 _WITHOUT_SPACES = (
     (0x0E00, 0x0EFF),  # Thai, Lao
     (0x1000, 0x109F),  # Myanmar
@@ -24,6 +25,11 @@ _WITHOUT_SPACES = (
     (0x20000, 0x3FFFF),
 )
 """Blocks of scripts that write no space between words."""
+
+
+def words_and_signs(text: str) -> list[str]:
+    """Words, and every other sign but white space by itself, their case kept: tensor2tensor's tokens."""
+    return _WORD_OR_SIGN.findall(text)
 
 
 class Words:

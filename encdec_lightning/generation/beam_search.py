@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from encdec_lightning.errors import UserError
 from encdec_lightning.generation.candidates import candidates
 from encdec_lightning.generation.logits import Pieces
 from encdec_lightning.generation.options import Generation
@@ -13,7 +16,7 @@ from encdec_lightning.generation.search import Hypothesis, Move, Places, Search
 from encdec_lightning.generation.special_tokens import Tokens
 
 LOWEST = -1.0e9
-"""The score of a beam that there is not."""
+"""The score of a running beam that there is not; a finished target that there is not has -inf."""
 
 
 class BeamSearch(Search):
@@ -33,7 +36,7 @@ class BeamSearch(Search):
         self.count = max(2, 1 + len(special.end)) * beams
         self.finished = self.tokens.clone()
         self.finished_lengths = torch.zeros(sources, beams, dtype=torch.long, device=device)
-        self.finished_scores = torch.full((sources, beams), LOWEST, dtype=torch.float32, device=device)
+        self.finished_scores = torch.full((sources, beams), -torch.inf, dtype=torch.float32, device=device)
         penalties = [options.penalty(length) for length in range(max_length + 1)]
         self.penalties = torch.tensor(penalties, dtype=torch.float32, device=device)
 
@@ -46,7 +49,7 @@ class BeamSearch(Search):
         """The first tokens of new sources in these places, from the logits of M targets."""
         self.lengths[places] = 0
         self.scores[places] = 0
-        self.finished_scores[places] = LOWEST
+        self.finished_scores[places] = -torch.inf
         return self._advance(places, 0, pieces, beams=1)
 
     def step(self, active: int, longest: int, pieces: Pieces) -> Move:
@@ -79,7 +82,7 @@ class BeamSearch(Search):
     ) -> None:
         """Keep the best K of the finished targets and of the new ones, which are among the first K of these."""
         sums, parents, words = (each[:, : self.beams] for each in (sums, parents, words))
-        new = torch.where(sums > LOWEST, sums / self.penalties[lengths][:, None], LOWEST)
+        new = torch.where(sums > LOWEST, sums / self.penalties[lengths][:, None], -torch.inf)
         scores, kept = torch.cat([self.finished_scores[at], new], dim=1).topk(self.beams, dim=1)
         both = torch.cat([self.finished[at], _grown(tokens, lengths, parents, words)], dim=1)
         self.finished[at] = both.gather(1, kept[..., None].expand(-1, -1, both.shape[2]))
@@ -88,10 +91,10 @@ class BeamSearch(Search):
         self.finished_scores[at] = scores
 
     def _done(self, at: Places, lengths: Tensor, best_running: Tensor) -> Tensor:
-        """(M,): whether nothing more is to be found. Without K finished targets the worst of them is `LOWEST`."""
+        """(M,): whether nothing more is to be found. Without K finished targets the worst of them is -inf."""
         worst = self.finished_scores[at][:, -1]
         if self.options.early_stopping is True:
-            overtaken = worst > LOWEST
+            overtaken = worst > -torch.inf
         else:
             at_best = lengths
             if self.options.early_stopping == "never" and self.options.length_penalty > 0:
@@ -100,14 +103,27 @@ class BeamSearch(Search):
         return overtaken | (lengths == self.max_length)
 
     def hypotheses(self, places: Tensor) -> list[list[Hypothesis]]:
-        """The best `num_return_sequences` of sources that are done; fewer where the vocabulary allows no more."""
+        """The best `num_return_sequences` of sources that are done; fewer where the vocabulary allows no more.
+
+        Raises `UserError` where there is none at all.
+        """
         count = self.options.num_return_sequences
         tables = (self.finished, self.finished_lengths, self.finished_scores)
         rows = zip(*(each[places, :count].tolist() for each in tables), strict=True)
-        return [
-            [Hypothesis(ids[1 : 1 + length], score) for ids, length, score in zip(*row, strict=True) if score > LOWEST]
+        found = [
+            [
+                Hypothesis(ids[1 : 1 + length], score)
+                for ids, length, score in zip(*row, strict=True)
+                if score > -math.inf
+            ]
             for row in rows
         ]
+        if not all(found):
+            expected = (
+                "no target was found for a source: the model's logits are no finite numbers, or all are forbidden"
+            )
+            raise UserError("generation.num_beams", self.beams, expected)
+        return found
 
 
 def _grown(tokens: Tensor, lengths: Tensor, parents: Tensor, words: Tensor) -> Tensor:

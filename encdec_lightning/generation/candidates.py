@@ -61,7 +61,7 @@ def candidates(pieces: Pieces, count: int, forbid: Forbid | None = None, normali
         numbers, inside = groups // GROUPS, groups % GROUPS
         targets = torch.arange(len(groups), device=groups.device)[:, None]
         members = torch.arange(PIECE // GROUPS, device=groups.device)
-        if all(kept[number].data_ptr() - kept[0].data_ptr() == number * _bytes(kept[0]) for number in whole):
+        if all(_follows(kept[number], kept[0], number) for number in whole):
             stacked = kept[0].as_strided((len(whole), *kept[0].shape), (kept[0].numel(), *kept[0].stride()))
         else:
             stacked = torch.stack([kept[number] for number in whole])
@@ -79,8 +79,11 @@ def candidates(pieces: Pieces, count: int, forbid: Forbid | None = None, normali
     return Candidates(best.values.float(), torch.cat(tokens, dim=1).gather(1, best.indices), normalizer)
 
 
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
+def _follows(piece: Tensor, first: Tensor, number: int) -> bool:
+    """Whether a piece lies so many pieces behind the first in the same memory, not in another that begins there."""
+    if piece.untyped_storage().data_ptr() != first.untyped_storage().data_ptr():
+        return False
+    return piece.data_ptr() - first.data_ptr() == number * first.numel() * first.element_size()
 
 
 def _group_maxima(piece: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ class Generation:
                 self.min_length >= 0 and (longest is None or self.min_length <= longest),
                 f"it must lie between 0 and max_length{'' if longest is None else f' ({longest})'}",
             ),
-            ("length_penalty", self.length_penalty, abs(self.length_penalty) <= 20, "it must lie between -20 and 20"),
+            ("length_penalty", self.length_penalty, abs(self.length_penalty) <= 8, "it must lie between -8 and 8"),
             (
                 "no_repeat_ngram_size",
                 self.no_repeat_ngram_size,

@@ -37,12 +37,17 @@ def runs_flash_attention(device: torch.device) -> bool:
 def packed_varlen(
     query: Tensor, key: Tensor, value: Tensor, packing: Packing, scaling: float | None, is_causal: bool
 ) -> Tensor:
-    """Attention within each example, (1, H, N, D) and (1, H, M, D) twice to (1, N, H, D), without dropout."""
+    """Attention within each example, (1, H, N, D) and (1, K, M, D) twice to (1, N, H, D), without dropout.
+
+    Each of the K heads of keys and values is that of H / K heads of queries.
+    """
     function = torch_varlen()
     assert function is not None
     device = query.device.type
     if torch.is_autocast_enabled(device):
         query, key, value = (each.to(torch.get_autocast_dtype(device)) for each in (query, key, value))
+    if key.shape[1] != query.shape[1]:  # not every torch takes fewer heads of keys
+        key, value = (each.repeat_interleave(query.shape[1] // each.shape[1], dim=1) for each in (key, value))
     (starts, longest), (of_keys, longest_keys) = packing.starts(query.shape[2]), packing.starts(key.shape[2])
     tokens = (each.transpose(1, 2)[0] for each in (query, key, value))
     window = (-1, 0 if is_causal else -1)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from encdec_lightning.errors import UserError
 from encdec_lightning.evaluation.metric import statistics_of
-from encdec_lightning.evaluation.registry import load_metric
+from encdec_lightning.evaluation.registry import load_metric, title
 from encdec_lightning.reporting.overview import find_runs
 from encdec_lightning.run import Run
 from encdec_lightning.training.product_speeds import processor
@@ -35,7 +35,7 @@ class Result:
     """One run that has ended."""
 
     point: Point
-    """The options that set it apart in its sweep, its seed among them."""
+    """The options that set it apart in its block, its seed among them."""
     identity: str
     scores: dict[str, float]
     """Of the test set, and `loss`, the best of the validations, in nats a token."""
@@ -44,7 +44,11 @@ class Result:
     test: str
     """The fingerprint of the test set."""
     setting: str
-    """A hash of the run's options without its seed and name: that of the runs which may stand in one row."""
+    """A hash of the run's options without seed, name and precision: that of the runs which may stand in one row."""
+    baselines: dict[str, float]
+    """Of systems that need no model, such as `copy/sari`."""
+    checkpoints: dict[str, str]
+    """sha256 of the weights of each side's checkpoint. They differ from machine to machine, as the precision does."""
     precision: str
     processor: str
     """Of the machine that wrote this down, which is the one that ran where run.py does it."""
@@ -98,25 +102,39 @@ def point_of(label: str) -> Point:
 
 def _result(run: Run, single: Point) -> Result:
     metrics, config = run.metrics(), run.config()
-    names = [key.split("/")[1] for key in metrics if key.startswith("test/") and key.endswith("/signature")]
-    scores = {name: metrics[f"test/{name}"] for name in names} | {"loss": metrics["best/val/loss"]}
+    signed = [key.removesuffix("/signature") for key in metrics if key.endswith("/signature")]
+    scores = {key.removeprefix("test/"): metrics[key] for key in signed if key.startswith("test/")}
+    scores["loss"] = metrics["best/val/loss"]
+    baselines = {key.removeprefix("baseline/"): metrics[key] for key in signed if key.startswith("baseline/")}
     return Result(
-        point={**single, **point_of(run.status().get("point") or "")},
+        point=dict(sorted({**single, **point_of(run.status().get("point") or "")}.items())),
         identity=run.identity(),
         scores={name: round(value, 4) for name, value in scores.items()},
         costs={name: round(metrics[name], 1) for name in COSTS if name in metrics},
-        metrics=config["task"]["metrics"],
+        metrics=[title(spec) for spec in config["task"]["metrics"]],
         test=metrics["data/test_fingerprint"],
-        setting=_setting(config),
+        setting=setting(config),
+        baselines={name: round(value, 4) for name, value in baselines.items()},
+        checkpoints=_checkpoints(config),
         precision=metrics["train/precision"],
         processor=processor(),
     )
 
 
-def _setting(config: dict[str, Any]) -> str:
+def setting(config: dict[str, Any]) -> str:
+    """What `Result.setting` is of a config."""
     left_out = ("seed", "name", "folder", "logger", "export", "search", "slurm")
     kept = {name: _anywhere(value) for name, value in config.items() if name not in left_out}
+    kept["trainer"] = {name: value for name, value in (kept.get("trainer") or {}).items() if name != "precision"}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _checkpoints(config: dict[str, Any]) -> dict[str, str]:
+    """A checkpoint without weights, which a fit from random weights may do with, is left out."""
+    model = config.get("model") or {}
+    folders = {Path(model[side]) for side in ("encoder", "decoder") if model.get(side)}
+    files = [file for folder in sorted(folders) if (file := folder / "model.safetensors").exists()]
+    return {file.parent.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def _anywhere(value: Any) -> Any:
@@ -129,6 +147,6 @@ def _anywhere(value: Any) -> Any:
 def _statistics(run: Run) -> dict[str, NDArray[np.float32]]:
     predictions = sorted(run.predictions(), key=lambda each: each.id)
     return {
-        spec: statistics_of(predictions, load_metric(spec)).astype(np.float32)
+        title(spec): statistics_of(predictions, load_metric(spec)).astype(np.float32)
         for spec in run.config()["task"]["metrics"]
     }

@@ -53,23 +53,28 @@ def variants(*rows: str) -> str:
 
 
 SHORT = ("trainer.max_steps=200", "task.test_examples=100")  # a search looks at the loss of the validations
-TUNED = (variants("rnd2rnd", "bertshare"), "training.learning_rate=7.5e-4,1.5e-3,3e-3", *SHORT)
+TUNED = (variants("rnd2rnd", "bertshare"), "training.learning_rate=0.00075,0.0015,0.003", *SHORT)
 DEPTHS = ("model.encoder_layers=2,[2,4]", "model.decoder_layers=${model.encoder_layers}")
 VOCABULARY = "${kept:miniature/debsum_vocabulary}"
 NEW_VOCABULARY = (f"model.encoder_vocabulary={VOCABULARY}", f"model.decoder_vocabulary={VOCABULARY}")
+OF_MINILM = ("training.learning_rate=3e-4", "training.fresh_learning_rate=1e-3", "model.dropout=0.0")  # quickstart's
+OFTEN = "validate_every=20"  # of few examples the best state comes early
+NEW_ATTENTION = "model.cross_attention_init=pretrained"  # none has any: it starts at random, as in BERT's rows
+COPIED_ATTENTION = "model.cross_attention_init=self_attention"
 BLOCKS = {
     "tune-summarization": Block("debsum", TUNED, 1),
     "tune-fusion": Block("wikifusion", TUNED, 1),
-    "tune-translation": Block("debmt_de_en", TUNED, 1),
+    "tune-translation": Block("debmt_en_de", TUNED, 1),
     "summarization": Block("debsum", (variants(*ROWS, *ROBERTA, *GPT),)),
     "fusion": Block("wikifusion", (variants(*ROWS, *ROBERTA, *GPT),)),
-    "translation": Block("debmt_de_en", (variants(*ROWS, *GPT),), 2),
-    "minilm": Block("debsum", (variants(*ROWS), "checkpoints=minilm", "model.dropout=0.0")),
-    "less-data": Block("debsum", (variants("rnd2rnd", "bert2rnd", "bertshare"), "task.train_share=0.1,0.01")),
+    "translation": Block("debmt_en_de", (variants(*ROWS, *GPT),), 2),
+    "minilm": Block("debsum", (variants(*ROWS), "checkpoints=minilm", *OF_MINILM)),
+    "less-data": Block("debsum", (variants("rnd2rnd", "bert2rnd", "bertshare"), "task.train_share=0.1,0.01", OFTEN)),
     "new-vocabulary": Block("debsum", (variants("bertshare"), *NEW_VOCABULARY)),
     "parts": Block("debsum", (variants("bertshare", "bert2bert"), "ablation=embeddings_only,layers_only")),
     "depth": Block("debsum", (variants("bertshare"), *DEPTHS)),
-    "modern": Block("debsum", (variants("enc2lm", "lm2lm", "lmshare", "lm"),)),
+    "modern": Block("debsum", (variants("enc2lm", "lm2lm", "lmshare", "lm"), NEW_ATTENTION)),
+    "copied-attention": Block("debsum", (variants("bertshare", "lm2lm", "lmshare"), COPIED_ATTENTION)),
 }
 
 
@@ -83,12 +88,10 @@ def command(name: str, data: Path, axes: dict[str, list[str]]) -> list[str]:
 def sweeps(name: str, seeds: int | None, kept: list[Point]) -> list[dict[str, list[str]]]:
     """{axis: values} of the sweeps that make the points of a block which are not kept; `seeds` is their number.
 
-    The whole block is one sweep. Else the first axis is swept, with one value of each other one.
+    Each has all values of the first axis and one of each other one, so that a seed is whole before the next begins.
     """
     axes = {option: AXIS.split(values) for option, _, values in (each.partition("=") for each in BLOCKS[name].axes)}
     axes["seed"] = [str(number) for number in range(1, (seeds or BLOCKS[name].seeds) + 1)]
-    if not kept:
-        return [axes]
     first, *others = axes
     found = []
     for chosen in itertools.product(*(axes[option] for option in reversed(others))):
@@ -100,8 +103,8 @@ def sweeps(name: str, seeds: int | None, kept: list[Point]) -> list[dict[str, li
 
 
 def _point(axes: dict[str, list[str]], chosen: dict[str, str]) -> Point:
-    """What results.py calls a point; `chosen` has a value of each axis."""
-    return point_of(point_label([f"{option}={chosen[option]}" for option in axes], ()))
+    """What results.py calls a point; `chosen` has a value of each axis, or of some."""
+    return point_of(point_label([f"{option}={chosen[option]}" for option in axes if option in chosen], ()))
 
 
 def setting_of(name: str, data: Path) -> list[str]:

@@ -103,8 +103,8 @@ NYT = [
     Pair("2", "The council met.", " ".join(["word"] * 50)),
 ]
 CASES = {  # {preset: (training pairs, test pairs, metrics, lengths)}
-    "discofuse": (DISCOFUSE, DISCOFUSE, ["exact_match", "sari"], (128, 128)),
-    "wikisplit": (WIKISPLIT, WIKISPLIT, ["exact_match", "sari", "bleu"], (128, 128)),
+    "discofuse": (DISCOFUSE, DISCOFUSE, [{"name": "exact_match", "tokens": "words"}, "sari"], (128, 128)),
+    "wikisplit": (WIKISPLIT, WIKISPLIT, [{"name": "exact_match", "tokens": "words"}, "sari", "bleu"], (128, 128)),
     "gigaword": (GIGAWORD, GIGAWORD, ["rouge"], (128, 32)),
     "cnn_dailymail": (CNN, CNN, ["rouge"], (512, 128)),
     "xsum": (*2 * ([Pair("3501", "The river rose.\nPeople left.", "A river rose.")],), ["rouge"], (512, 64)),

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from encdec_lightning.errors import UserError
 from encdec_lightning.evaluation.exact_match import ExactMatch
 from encdec_lightning.records import Prediction
 
@@ -54,6 +55,27 @@ def test_aggregate_keeps_leading_axes() -> None:
     assert EXACT.aggregate(np.array([[1.0], [2.0], [4.0]]), 4).tolist() == [[25], [50], [100]]
 
 
+@pytest.mark.parametrize(
+    ("reference", "prediction", "equal"),
+    [
+        ("He 's here , now .", "He's here, now.", 1),
+        ("( 3.5 % )", "(3.5%)", 1),
+        ("a b", "a B", 0),
+        ("a , b", "a b", 0),
+        ("now here", "nowhere", 0),
+        ("l'été", "l' été", 1),
+    ],
+)
+def test_of_words_and_signs_spaces_around_signs_are_forgiven(reference: str, prediction: str, equal: int) -> None:
+    assert ExactMatch("words").statistics(made(reference, prediction)) == equal
+
+
+def test_what_it_does_not_compare_is_refused() -> None:
+    with pytest.raises(UserError, match="tokens is 'signs': expected it must be spaces or words"):
+        ExactMatch("signs")  # type: ignore[arg-type]
+
+
 def test_names_and_signature() -> None:
     assert EXACT.names == ("exact",)
     assert EXACT.signature == "case:kept|space:collapsed|version:1"
+    assert ExactMatch("words").signature == "case:kept|tokens:words and signs|version:1"

@@ -140,7 +140,8 @@ def test_every_block_composes_at_its_first_and_last_point(tmp_path: Path, monkey
 
     monkeypatch.setenv("ENCDEC_LIGHTNING_CACHE", str(tmp_path))
     for name in BLOCKS:
-        options = command(name, tmp_path, *sweeps(name, None, []))[6:]
+        found = sweeps(name, None, [])
+        options = command(name, tmp_path, {axis: [found[0][axis][0], found[-1][axis][-1]] for axis in found[0]})[6:]
         axes = [key for key in options if re.search(r",(?![^\[]*\])", key)]
         points = [re.split(r",(?![^\[]*\])", axis.partition("=")[2]) for axis in axes]
         every = list(itertools.product(*points))

@@ -16,22 +16,24 @@ from encdec_lightning.kernels.packing import Packing
 SOURCES, TARGETS = (7, 3, 5), (2, 4, 1)
 
 
+@pytest.mark.parametrize("heads", [2, 4], ids=lambda heads: f"{heads} heads, 2 of keys")
 @pytest.mark.parametrize("kind", ["source", "target", "cross"])
-def test_each_example_attends_to_itself_alone(monkeypatch, kind: str) -> None:
+def test_each_example_attends_to_itself_alone(monkeypatch, kind: str, heads: int) -> None:
     """Outputs and gradients of what is handed to torch's function are those of each example by itself."""
     monkeypatch.setattr(varlen, "torch_varlen", lambda: varlen_attn)
     packing = Packing(SOURCES, TARGETS, (torch.tensor(SOURCES), torch.tensor(TARGETS)))
     queries, keys = SOURCES if kind == "source" else TARGETS, TARGETS if kind == "target" else SOURCES
     made = torch.Generator().manual_seed(0)
     leaves = [
-        torch.randn(1, sum(each), 2, 8, dtype=torch.float64, generator=made).requires_grad_()
-        for each in (queries, keys, keys)
+        torch.randn(1, sum(each), number, 8, dtype=torch.float64, generator=made).requires_grad_()
+        for each, number in ((queries, heads), (keys, 2), (keys, 2))
     ]
-    heads = [each.transpose(1, 2) for each in leaves]
-    output = varlen.packed_varlen(*heads, packing, 0.3, kind == "target")
-    splits = [each.split(lengths, dim=2) for each, lengths in zip(heads, (queries, keys, keys), strict=True)]
+    given = [each.transpose(1, 2) for each in leaves]
+    output = varlen.packed_varlen(*given, packing, 0.3, kind == "target")
+    splits = [each.split(lengths, dim=2) for each, lengths in zip(given, (queries, keys, keys), strict=True)]
+    asked = {"is_causal": kind == "target", "scale": 0.3, "enable_gqa": True}
     alone = [
-        functional.scaled_dot_product_attention(q, k, v, is_causal=kind == "target", scale=0.3).transpose(1, 2)
+        functional.scaled_dot_product_attention(q, k, v, **asked).transpose(1, 2)
         for q, k, v in zip(*splits, strict=True)
     ]
     expected = torch.cat(alone, dim=1)

@@ -15,6 +15,7 @@ def varlen_attn(
 
     With a window of (-1, 0) a query sees the keys up to its own, counted from the ends of both sequences.
     """
+    assert query.shape[1] == key.shape[1] == value.shape[1]
     assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
     (of_query, from_end), (of_key, key_from_end) = (
         _places(cu_seq, len(each)) for cu_seq, each in ((cu_seq_q, query), (cu_seq_k, key))
