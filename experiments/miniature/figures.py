@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from findings import LEVEL, SCORES, SUMMARIES, Finding, claims, found
+from claims import claims
+from findings import LEVEL, SCORES, SUMMARIES, Finding, found
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from reproduce import cells
@@ -24,7 +25,7 @@ MATRIX, ABLATIONS = (*TASKS, "minilm"), "ablations"
 Panel = dict[str, tuple[Finding, float]]
 """By a claim's words what was found, and its corrected p-value."""
 NAMES = {"rougeL": "ROUGE-L", "sari": "SARI", "bleu_uncased": "BLEU (uncased)"}
-DECIDED, OPEN, NULL = "tab:blue", "0.6", "0.3"
+DECIDED, OPEN, NULL, PAPER = "tab:blue", "0.6", "0.3", "tab:orange"
 
 
 def rows(blocks: list[str]) -> Figure:
@@ -74,7 +75,8 @@ def _forest(panels: dict[str, Panel]) -> Figure:
     """A line a claim: the difference, its interval, and in blue where p, corrected, is below the level."""
     texts = [*dict.fromkeys(claim.text for claim in claims() for panel in panels.values() if claim.text in panel)]
     figure = Figure(figsize=(4.6 + 2.6 * len(panels), 0.32 * len(texts) + 1.4), layout="constrained")
-    figure.suptitle(f"dot: all seeds, with the 95% interval, blue where corrected p < {LEVEL}; bar: a seed", fontsize=9)
+    told = f"dot: all seeds, with the 95% interval, blue where corrected p < {LEVEL}; bar: a seed; diamond: the paper"
+    figure.suptitle(told, fontsize=9)
     columns = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (block, panel) in zip(columns, panels.items(), strict=True):
         for text, (each, p) in panel.items():
@@ -82,6 +84,8 @@ def _forest(panels: dict[str, Panel]) -> Figure:
             axes.plot([each.low, each.high], [place, place], color=color, linewidth=2)
             axes.plot([each.value], [place], "o", color=color, markersize=6)
             axes.plot([*each.seeds.values()], [place] * len(each.seeds), "|", color=NULL, markersize=9)
+            if each.claim.paper is not None:
+                axes.plot([each.claim.paper], [place], "D", color=PAPER, markersize=4, fillstyle="none")
         score = NAMES[SCORES.get(block, SUMMARIES)[1]]
         axes.axvline(0, color=NULL, linewidth=1)
         axes.set(title=block, xlabel=f"difference, {score}")

@@ -1,19 +1,22 @@
 """The paper's claims, tested: `python experiments/miniature/findings.py` prints a table in markdown.
 
-A claim is that one row scores more than another on a task. Statistics of each test example are averaged over the seeds
-that both rows have; the interval is that of the paired bootstrap over examples, the p-value that of approximate
-randomization, corrected for the number of claims (Holm). Seeds are the other source of chance: a claim holds if p is
-below 0.05 and each seed has the claimed sign.
+A claim is that one row scores more than another on a task. There are two sources of chance. Of the examples: their
+statistics are averaged over the seeds that both rows have; the interval is that of the paired bootstrap, the p-value
+that of approximate randomization, corrected for the number of claims (Holm). Of the seeds: the difference that they
+alone make between two equal rows in 95% of all cases, after Student, from the variance that is left in a table of rows
+and seeds when the means of both are taken off. A claim holds if p is below 0.05 and its difference is larger than that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from claims import Claim, claims
 from results import RESULTS, Point, Result, read, statistics
+from run import BLOCKS
 
 from encdec_lightning.evaluation.registry import load_metric
 from encdec_lightning.evaluation.significance import difference, holm
@@ -22,19 +25,13 @@ SCORES = {"fusion": ("sari", "sari"), "translation": ("bleu_uncased", "bleu_unca
 """By block the metric and its value that decide; everywhere else those of summaries."""
 SUMMARIES = ("rouge", "rougeL")
 LEVEL = 0.05
-
-
-@dataclass(frozen=True, eq=False)
-class Claim:
-    """That the row `more` scores more than the row `less`."""
-
-    text: str
-    block: str
-    more: Point
-    less: Point
-    """The options of the block's axes, none where it has seeds alone."""
-    other_block: str | None = None
-    """Where the row `less` is, if it is not in the same block."""
+BLOCK_OF_TASK = {"debsum": "summarization", "wikifusion": "fusion", "debmt_en_de": "translation"}
+"""The block of a task that has most rows, from which the variance over seeds is taken for smaller ones."""
+STUDENT = (
+    *(12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23),
+    *(2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10, 2.09, 2.09),
+)
+"""Two-sided 95% quantiles of Student's t distribution with 1, 2, ... degrees of freedom."""
 
 
 @dataclass(frozen=True)
@@ -51,66 +48,30 @@ class Finding:
     high: float
     p: float
     """Not corrected."""
+    by_chance: float | None
+    """How large a difference seeds alone make between equal rows in 95% of all cases; None where it is not known."""
 
     def verdict(self, corrected: float) -> str:
         """In words, with the p-value that was corrected."""
-        signs = {value > 0 for value in self.seeds.values()}
-        if len(self.seeds) < 2:
-            return "one seed alone"
-        if corrected >= LEVEL or len(signs) > 1:
+        if corrected >= LEVEL:
             return "too small to tell"
+        if self.by_chance is None:
+            return "one seed alone"
+        if abs(self.value) <= self.by_chance:
+            return "seeds differ as much"
         return "holds" if self.value > 0 else "the contrary holds"
 
 
-def claims() -> Iterator[Claim]:
-    """All claims of sections 4 and 5 of the paper that the miniature asks, and four about language models."""
-
-    def rows(text: str, blocks: tuple[str, ...], more: str, less: str) -> Iterator[Claim]:
-        for block in blocks:
-            yield Claim(text, block, {"variant": more}, {"variant": less})
-
-    english, everywhere = ("summarization", "fusion"), ("summarization", "fusion", "translation")
-    of_bert, english_of_bert = (*everywhere, "minilm"), (*english, "minilm")
-    yield from rows("A pretrained encoder is essential", of_bert, "bert2rnd", "rnd2rnd")
-    yield from rows("so it is with a pretrained decoder", of_bert, "bert2bert", "rnd2bert")
-    yield from rows("A pretrained encoder is worth more than a decoder", of_bert, "bert2rnd", "rnd2bert")
-    yield from rows("A pretrained decoder helps", of_bert, "bert2bert", "bert2rnd")
-    yield from rows("so it does without a pretrained encoder", of_bert, "rnd2bert", "rnd2rnd")
-    yield from rows("Sharing helps where both sides are one language", english_of_bert, "bertshare", "bert2bert")
-    yield from rows("Sharing hurts translation", ("translation",), "bert2bert", "bertshare")
-    yield from rows("Two vocabularies hurt: one is better", english, "roberta2gpt", "bert2gpt")
-    yield from rows("Two vocabularies hurt: a random decoder is better", everywhere, "bert2rnd", "bert2gpt")
-    yield from rows("Two vocabularies hurt: nothing pretrained is better", english, "rnd2rnd", "bert2gpt")
-    yield from rows("A language model alone is worse than random sides", ("translation",), "rnd2rnd", "gpt")
-    yield from rows("RoBERTa shared is better than BERT shared", english, "robertashare", "bertshare")
-    for share, words in (("0.1", "10%"), ("0.01", "1%")):
-        yield Claim(
-            f"With {words} of the data fewer random parameters are better",
-            "less-data",
-            {"variant": "bertshare", "train_share": share},
-            {"variant": "bert2rnd", "train_share": share},
-        )
-    shared = {"variant": "bertshare"}
-    for part, other in (("embeddings_only", "layers"), ("layers_only", "embeddings")):
-        lacking = shared | {"ablation": part}
-        yield Claim(f"Pretrained {other} help", "summarization", shared, lacking, "parts")
-    embedded = shared | {"ablation": "embeddings_only"}
-    yield Claim("Pretrained embeddings alone help", "parts", embedded, {"variant": "rnd2rnd"}, "summarization")
-    yield Claim("A new vocabulary hurts", "summarization", shared, {}, "new-vocabulary")
-    alone, both, one = ({"variant": variant} for variant in ("lm", "lm2lm", "lmshare"))
-    yield Claim("An encoder helps a language model", "modern", {"variant": "enc2lm"}, alone)
-    yield Claim("Two sides of a language model are better than one", "modern", both, alone)
-    yield Claim("Sharing helps two sides of a language model", "modern", one, both)
-    yield Claim("A shared BERT is better than a shared language model", "summarization", shared, one, "modern")
-
-
 def found(claim: Claim, folder: Path = RESULTS) -> Finding | None:
-    """What the runs say; None where a row has no run, or the two rows no seed in common."""
+    """What the runs say; None where a row has no run, or the two rows have no seed in common.
+
+    Rows can be compared where their runs of a seed are of one precision and of the same checkpoints.
+    """
     metric_name, value_name = SCORES.get(claim.block, SUMMARIES)
     metric = load_metric(metric_name)
     more = _of(claim.block, claim.more, folder)
     less = _of(claim.other_block or claim.block, claim.less, folder)
-    seeds = sorted(more.keys() & less.keys())
+    seeds = sorted(seed for seed in more.keys() & less.keys() if _comparable(more[seed], less[seed]))
     if not seeds:
         return None
     if len({each[seed].test for each in (more, less) for seed in seeds}) > 1:
@@ -124,7 +85,40 @@ def found(claim: Claim, folder: Path = RESULTS) -> Finding | None:
     count = arrays[0].shape[1]
     each = [metric.aggregate(values.sum(axis=1), count)[:, at] for values in arrays]
     by_seed = dict(zip(seeds, (each[1] - each[0]).tolist(), strict=True))
-    return Finding(claim, by_seed, *(float(getattr(told, name)[at]) for name in ("value", "low", "high", "p")))
+    values = (float(getattr(told, name)[at]) for name in ("value", "low", "high", "p"))
+    return Finding(claim, by_seed, *values, by_chance(claim.block, value_name, len(seeds), folder))
+
+
+def by_chance(block: str, score: str, seeds: int, folder: Path = RESULTS) -> float | None:
+    """How far apart the means of two equal rows over so many seeds lie in 95% of all cases, at most."""
+    spreads = (spread(each, score, folder) for each in (block, BLOCK_OF_TASK[BLOCKS[block].task]))
+    known = max((each for each in spreads if each is not None), key=lambda each: each[1], default=None)
+    if known is None:
+        return None
+    deviation, freedom = known
+    return STUDENT[min(freedom, len(STUDENT)) - 1] * deviation * math.sqrt(2 / seeds)
+
+
+def spread(block: str, score: str, folder: Path = RESULTS) -> tuple[float, int] | None:
+    """Standard deviation of a score from seed to seed, with its degrees of freedom; None with too few runs to tell.
+
+    What all rows of a seed have in common, such as their checkpoints, is not counted: it takes no part in differences.
+    """
+    rows: dict[str, dict[str, float]] = {}
+    for each in read(block, folder):
+        rows.setdefault(str(_without_seed(each)), {})[each.point["seed"]] = each.scores.get(score, math.nan)
+    seeds = {seed for row in rows.values() for seed in row}
+    table = np.array([[row[seed] for seed in sorted(seeds)] for row in rows.values() if row.keys() == seeds])
+    freedom = (len(table) - 1) * (len(seeds) - 1)
+    if freedom < 1:
+        return None
+    rest = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
+    return math.sqrt((rest**2).sum() / freedom), freedom
+
+
+def _comparable(one: Result, other: Result) -> bool:
+    common = one.checkpoints.keys() & other.checkpoints.keys()
+    return one.precision == other.precision and all(one.checkpoints[name] == other.checkpoints[name] for name in common)
 
 
 def _of(block: str, point: Point, folder: Path) -> dict[str, Result]:
@@ -141,11 +135,14 @@ def _without_seed(result: Result) -> Point:
 
 def table(findings: list[Finding]) -> str:
     """A line a claim."""
-    lines = ["| claim | task | difference | each seed | p | |", "|---|---|---:|---|---:|---|"]
+    lines = ["| claim | task | paper | here | each seed | seeds alone | p | |", "|---|---|---:|---:|---|---:|---:|---|"]
     for each, p in zip(findings, holm([each.p for each in findings]), strict=True):
-        seeds = ", ".join(f"{value:+.1f}" for value in each.seeds.values())
+        claim, seeds = each.claim, ", ".join(f"{value:+.2f}" for value in each.seeds.values())
         interval = f"{each.value:+.2f} ({each.low:+.2f} to {each.high:+.2f})"
-        lines.append(f"| {each.claim.text} | {each.claim.block} | {interval} | {seeds} | {p:.3f} | {each.verdict(p)} |")
+        paper = "" if claim.paper is None else f"{claim.paper:+.1f}"
+        chance = "" if each.by_chance is None else f"{each.by_chance:.2f}"
+        told = (claim.text, claim.block, paper, interval, seeds, chance, f"{p:.3f}", each.verdict(p))
+        lines.append(f"| {' | '.join(told)} |")
     return "\n".join(lines)
 
 

@@ -27,7 +27,7 @@ from encdec_lightning.training.product_speeds import processor
 Point = dict[str, str]
 """{option: value} of what sets a run apart in its block."""
 RESULTS = Path(__file__).with_name("results")
-COSTS = ("parameters", "train/steps", "train/seconds", "train/tokens_per_second", "train/flops", "test/seconds")
+COSTS = ("parameters", "train/steps", "train/seconds", "train/tokens_per_second", "train/flops")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,12 @@ from reproduce import cells
 from results import RESULTS, Result
 from run import GPT, ROBERTA, ROWS
 
-COLUMNS = {"rouge": ("rouge1", "rouge2", "rougeL"), "sari": ("exact_match", "sari"), "bleu_uncased": ("bleu_uncased",)}
+COLUMNS = {
+    "rouge": ("rouge1", "rouge2", "rougeL"),
+    "exact_match": ("exact",),
+    "sari": ("sari",),
+    "bleu_uncased": ("bleu_uncased",),
+}
 """By a metric of a task the scores that its table shows."""
 
 
@@ -24,13 +29,27 @@ def table(block: str) -> str:
     first = next(iter(next(iter(found.values())).values()))
     names = [name for metric in first.metrics for name in COLUMNS.get(metric, ()) if name in first.scores]
     names = [*dict.fromkeys(names), "loss"]
-    lines = [f"| {block} | seeds | {' | '.join(names)} | parameters | minutes |", f"|---|{'---:|' * (len(names) + 3)}"]
+    lines = [
+        f"| {block} | seeds | {' | '.join(names)} | parameters | minutes of training |",
+        f"|---|{'---:|' * (len(names) + 3)}",
+    ]
     for label, runs in sorted(found.items(), key=lambda cell: _place(cell[0])):
         each = [*runs.values()]
         scores = " | ".join(_mean([run.scores[name] for run in each]) for name in names)
         size, minutes = each[0].costs["parameters"], statistics.fmean(_minutes(run) for run in each)
         told = ", ".join(sorted(label.split(", "), key=_place))
-        lines.append(f"| {told} | {', '.join(runs)} | {scores} | {size:,.0f} | {minutes:.1f} |")
+        lines.append(f"| {told or 'one cell'} | {', '.join(runs)} | {scores} | {size:,.0f} | {minutes:.1f} |")
+    kept = {
+        name.rpartition("/")[0]: run.baselines
+        for runs in found.values()
+        for run in runs.values()
+        for name in run.baselines
+    }
+    for baseline, values in kept.items():
+        scores = " | ".join(
+            f"{values[f'{baseline}/{name}']:.2f}" if f"{baseline}/{name}" in values else "" for name in names
+        )
+        lines.append(f"| {baseline} | | {scores} | | |")
     return "\n".join(lines)
 
 
@@ -47,7 +66,7 @@ def _mean(values: list[float]) -> str:
 
 
 def _minutes(run: Result) -> float:
-    return (run.costs["train/seconds"] + run.costs.get("test/seconds", 0.0)) / 60
+    return run.costs["train/seconds"] / 60
 
 
 def blocks(folder: Path = RESULTS) -> list[str]:

@@ -8,6 +8,8 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -170,3 +172,20 @@ def test_points_that_are_kept_are_not_run_again():
         {"model.encoder_layers": ["[2,4]"], "seed": ["1"]}
     ]
     assert sweeps("new-vocabulary", 1, [{"seed": "1"}]) == []
+
+
+def test_a_block_is_run_a_seed_at_a_time_and_each_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What a sweep does not vary is not in its runs' labels, so that it is told to what keeps them."""
+    import run
+
+    began: list[list[str]] = []
+    kept: list[Any] = []
+    monkeypatch.setattr(run.subprocess, "run", lambda line, check: began.append(line) or SimpleNamespace(returncode=0))
+    monkeypatch.setattr(run, "read", lambda block: [])
+    monkeypatch.setattr(run, "keep", lambda block, folder, **options: kept.append(options["single"]) or [])
+    monkeypatch.setattr("sys.argv", ["run.py", "less-data", "--data", str(tmp_path), "--seeds", "2"])
+    assert run.main() == 0
+    assert kept == [{"train_share": share, "seed": seed} for seed in "12" for share in ("0.1", "0.01")]
+    assert all("variant=rnd2rnd,bert2rnd,bertshare" in line for line in began) and len(began) == 4
+    monkeypatch.setattr("sys.argv", ["run.py", "new-vocabulary", "--data", str(tmp_path), "--seeds", "1"])
+    assert run.main() == 0 and kept[-1] == {"seed": "1"}
