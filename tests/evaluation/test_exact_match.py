@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encdec_lightning.errors import UserError
+from encdec_lightning.errors import UserErrors
 from encdec_lightning.evaluation.exact_match import ExactMatch
 from encdec_lightning.records import Prediction
 
@@ -71,7 +71,7 @@ def test_of_words_and_signs_spaces_around_signs_are_forgiven(reference: str, pre
 
 
 def test_what_it_does_not_compare_is_refused() -> None:
-    with pytest.raises(UserError, match=r"tokens is .signs.: it must be spaces or words"):
+    with pytest.raises(UserErrors, match=r"tokens is .signs.: it must be spaces or words"):
         ExactMatch("signs")  # type: ignore[arg-type]
 
 
