@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from encdec_lightning.composition.composed_model import ComposedModel, check_composed
+from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.composition.cross_attending import family
 from encdec_lightning.composition.lora import merged
 from encdec_lightning.data.batches.batch import Batch
@@ -21,7 +21,15 @@ from encdec_lightning.generation.engine import Engine
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.search import Hypothesis
 from encdec_lightning.generation.special_tokens import Tokens
-from encdec_lightning.generation.support import checked, obstacle, source_limit, target_limit, why_not_quantized
+from encdec_lightning.generation.support import (
+    check_writes,
+    checked,
+    longest_sequence,
+    obstacle,
+    source_limit,
+    target_limit,
+    why_not_quantized,
+)
 
 _announced: set[str] = set()
 """Warnings that this process has seen."""
@@ -46,8 +54,11 @@ def generate(
     lengths = batch.lengths[:, 0].tolist()
     sources = [(number, batch.source_ids[number, : lengths[number]]) for number in range(batch.examples)]
     sources.sort(key=lambda source: -len(source[1]))
-    options = generation or Generation()
-    found = dict(stream(model, sources, options, max_target_length=max_target_length, generator=generator))
+    start: Streamer[int] = streamer(
+        model, generation or Generation(), longest_source=max(lengths, default=0), max_target_length=max_target_length,
+        generator=generator, stacklevel=3,
+    )  # fmt: skip
+    found = dict(start(sources))
     return [found[number] for number in range(batch.examples)]
 
 
@@ -83,6 +94,7 @@ def streamer(
     model: ComposedModel,
     generation: Generation,
     *,
+    longest_source: int | None = None,
     max_target_length: int | None = None,
     targets: int = 256,
     generator: torch.Generator | None = None,
@@ -91,17 +103,21 @@ def streamer(
 ) -> Streamer[Key]:
     """`stream` for many streams, one after the other: the weights are cast once, when this is called.
 
+    Where sources have `longest_source` tokens at most, more decoders with a window of attention need no other way.
+
     A stream may stop anywhere: what it leaves unfinished is dropped when the next begins. Each thread needs a streamer
     of its own; a second stream beside one that has not ended raises `UserError`, or makes that one raise it.
     """
-    check_composed(model)
+    check_writes(model)
     model = merged(model)
     longest = target_limit(model, generation, max_target_length)
     unfit = None if generation.quantize is None else why_not_quantized(model.device.type)
     if unfit is not None:
         raise UserError("quantize", generation.quantize, unfit)
     limit = source_limit(model, longest)
-    why = obstacle(model, longest + (limit or 0) if model.reads_prefix else longest)
+    if longest_source is not None:
+        limit = longest_source if limit is None else min(limit, longest_source)
+    why = obstacle(model, longest_sequence(model, longest, longest_source))
     if why is not None:
         name = family(model.config.decoder)
         sentence = f"transformers' own generate runs {name}, slower: {why}"

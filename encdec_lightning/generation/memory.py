@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from encdec_lightning.errors import UserError
 from encdec_lightning.generation.generate import Streamer, streamer, working_dtype
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.search import Hypothesis
-from encdec_lightning.generation.support import obstacle, target_limit
+from encdec_lightning.generation.support import check_writes, longest_sequence, obstacle, target_limit
 from encdec_lightning.kernels.onednn_linear import runs_in_onednn, weight_and_bias
 
 MOST = {"cpu": 256, "cuda": 1024}  # targets under way, where the memory holds so many
@@ -46,6 +47,7 @@ class ElasticStreamer(Generic[Key]):
 
         Raises `UserError` where the model does not allow targets as long as they may be.
         """
+        check_writes(model)
         model = merged(model)
         longest = target_limit(model, generation, max_target_length)
         device = model.device
@@ -54,7 +56,7 @@ class ElasticStreamer(Generic[Key]):
         self.targets = targets_that_fit(model, generation, longest_source, longest, free_memory(device), most)
         """Targets under way."""
         self._model, self._generation, self._max_target_length = model, generation, max_target_length
-        self._generator, self._scores = generator, scores
+        self._generator, self._scores, self._longest_source = generator, scores, longest_source
         self._start: Streamer[Key] | None = None
 
     def __call__(self, sources: Sequence[tuple[Key, Tensor]]) -> Iterator[tuple[Key, list[Hypothesis]]]:
@@ -81,8 +83,9 @@ class ElasticStreamer(Generic[Key]):
 
     def _streamer(self) -> Streamer[Key]:
         return streamer(
-            self._model, self._generation, max_target_length=self._max_target_length, targets=self.targets,
-            generator=self._generator, scores=self._scores,
+            self._model, self._generation, longest_source=self._longest_source,
+            max_target_length=self._max_target_length, targets=self.targets, generator=self._generator,
+            scores=self._scores,
         )  # fmt: skip
 
 
@@ -94,9 +97,33 @@ def free_memory(device: torch.device) -> int:
     sizes = []
     with suppress(OSError, ValueError, IndexError):  # not on every system
         sizes.append(1024 * int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]))
-    with suppress(OSError, ValueError):  # of a container, "max" if there is none
-        sizes.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(sizes, default=4 << 30)
+    return min([*sizes, *(_left_of_group(folder) for folder in _groups())], default=4 << 30)
+
+
+def _groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[Path]:
+    """The folders of the control groups, of a container or a Slurm job, that limit this process's memory."""
+    path = Path()
+    with suppress(OSError, IndexError):  # not on every system
+        lines = own.read_text().splitlines()
+        path = Path(next((line[3:].lstrip("/") for line in lines if line.startswith("0::")), ""))
+    inside = [] if ".." in path.parts else [root / each for each in (path, *path.parents)]
+    return [folder for folder in {root, *inside} if _limit(folder) is not None]
+
+
+def _left_of_group(folder: Path) -> int:
+    """Bytes of a control group's limit that nobody in it has taken; what the page cache holds is free."""
+    taken = 0
+    with suppress(OSError, ValueError):
+        taken = int((folder / "memory.current").read_text())
+        found = re.search(r"^inactive_file (\d+)", (folder / "memory.stat").read_text(), re.MULTILINE)
+        taken -= int(found[1]) if found else 0
+    return max(0, (_limit(folder) or 0) - taken)
+
+
+def _limit(folder: Path) -> int | None:
+    with suppress(OSError, ValueError):  # "max" where there is none
+        return int((folder / "memory.max").read_text())
+    return None
 
 
 def targets_that_fit(
@@ -110,7 +137,7 @@ def targets_that_fit(
     """
     config, dtype = model.config.decoder, working_dtype(model) or model.dtype
     beams, slots = generation.targets_per_source, 1 + generation.targets_per_source * (target - 1)
-    ours = obstacle(model, source + target) is None
+    ours = obstacle(model, longest_sequence(model, target, source)) is None
     copies = 2 if model.device.type == "cpu" else 1
     columns = slots + source * (copies if ours else beams)
     numbers = 2 * depth(config) * key_width(config) * columns + beams * slots

@@ -93,10 +93,22 @@ class OtherModel:
         if own.max_length is None and own.max_new_tokens is None:
             arguments.setdefault("max_new_tokens", longest)
         if self._reading.target_language is not None:
-            arguments["forced_bos_token_id"] = self._words.convert_tokens_to_ids(self._reading.target_language)
+            arguments["forced_bos_token_id"] = _language_id(self._words, self._reading.target_language)
         if own.pad_token_id is None:
             arguments["pad_token_id"] = self._words.pad_token_id
+        self._check_positions(arguments)
         return arguments
+
+    def _check_positions(self, arguments: dict[str, Any]) -> None:
+        """Raise `UserError` where a text may be longer than the positions of the side that writes it."""
+        own, config = self._model.generation_config, self._model.config
+        source = self._reading.max_source_length if self._causal else 0
+        new = arguments.get("max_new_tokens") or own.max_new_tokens
+        longest = source + new if new else arguments.get("max_length") or own.max_length or 0
+        limit = _positions(config, "decoder")
+        if limit is not None and longest > limit:
+            room = f"the model has {limit} positions" + (f", of which a source takes up to {source}" if source else "")
+            raise UserError("task.max_target_length", new or longest, room)
 
     def texts(
         self, sources: Iterable[tuple[Key, str]], arguments: dict[str, Any], budget: int
@@ -174,18 +186,32 @@ def _check_reading(tokenizer: PreTrainedTokenizerBase, reading: Reading) -> None
     if reading.prompt.count(SOURCE) != 1:
         raise UserError("prompt", reading.prompt, f"it must hold {SOURCE} once, where the source stands")
     for name, language in (("source_language", reading.source_language), ("target_language", reading.target_language)):
-        if language is not None and tokenizer.convert_tokens_to_ids(language) in (None, tokenizer.unk_token_id):
-            raise UserError(name, language, "the model's tokenizer has no such token, such as en_XX or eng_Latn")
+        if language is not None and _language_id(tokenizer, language) in (None, tokenizer.unk_token_id):
+            raise UserError(name, language, "the model's tokenizer has no such language, such as en_XX or eng_Latn")
+
+
+def _language_id(tokenizer: PreTrainedTokenizerBase, code: str) -> int | None:
+    """The token of a language's code; M2M100's are called otherwise than their codes, and words may be called so."""
+    tokens = getattr(tokenizer, "lang_code_to_token", None)
+    if isinstance(tokens, dict):
+        token = tokens.get(code)
+        return None if token is None else tokenizer.convert_tokens_to_ids(token)
+    found: int | None = tokenizer.convert_tokens_to_ids(code)
+    return found
 
 
 def _check_length(config: PretrainedConfig, reading: Reading) -> None:
     """Raise `UserError` for sources that are longer than the position table of the side that reads them."""
-    reads = getattr(config, "encoder", None)
-    reads = reads if isinstance(reads, PretrainedConfig) else config
-    if reads is not config and known_architecture(reads) is not None:
-        limit = length_limit(reads)
-    else:
-        names = ("max_encoder_position_embeddings", "max_position_embeddings")
-        limit = next((found for name in names if isinstance(found := getattr(reads, name, None), int)), None)
+    limit = _positions(config, "encoder")
     if limit is not None and reading.max_source_length > limit:
         raise UserError("task.max_source_length", reading.max_source_length, f"the model has {limit} positions")
+
+
+def _positions(config: PretrainedConfig, role: str) -> int | None:
+    """How many positions a side has, or a model without sides, as far as its configuration tells."""
+    side = getattr(config, role, None)
+    if isinstance(side, PretrainedConfig) and known_architecture(side) is not None:
+        return length_limit(side)
+    side = side if isinstance(side, PretrainedConfig) else config
+    names = (f"max_{role}_position_embeddings", "max_position_embeddings")
+    return next((found for name in names if isinstance(found := getattr(side, name, None), int)), None)

@@ -8,13 +8,20 @@ from typing import TypeVar
 from torch import Tensor
 
 from encdec_lightning.composition.architectures import architecture_of, attention_window, length_limit
-from encdec_lightning.composition.composed_model import ComposedModel
+from encdec_lightning.composition.composed_model import ComposedModel, check_composed
 from encdec_lightning.errors import UserError
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.special_tokens import unknown_setting
 from encdec_lightning.kernels.int8_linear import products_are_exact
 
 Key = TypeVar("Key")
+
+
+def check_writes(model: ComposedModel) -> None:
+    """Raise `UserError` for a model that is not ours, or that has no decoder."""
+    check_composed(model)
+    if model.scores_sentences:
+        raise UserError("model", type(model).__name__, "it scores sentences; to write a text a model needs a decoder")
 
 
 def obstacle(model: ComposedModel, longest: int) -> str | None:
@@ -59,6 +66,18 @@ def source_limit(model: ComposedModel, max_length: int) -> int | None:
     """The most tokens of a source, none if there is no end; one that is read as a prefix leaves room for the target."""
     positions = length_limit(model.source_config)
     return positions if positions is None or not model.reads_prefix else positions - max_length
+
+
+def longest_sequence(model: ComposedModel, max_length: int, longest_source: int | None) -> int:
+    """The most tokens in a row that the decoder sees: a target's, and those of a source that is read as a prefix.
+
+    A source whose length is not known may be as long as the positions allow.
+    """
+    if not model.reads_prefix:
+        return max_length
+    limit = source_limit(model, max_length)
+    known = [each for each in (longest_source, limit) if each is not None]
+    return max_length + max(0, min(known, default=0))
 
 
 def checked(sources: Iterable[tuple[Key, Tensor]], limit: int | None) -> Iterator[tuple[Key, Tensor]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -159,6 +160,24 @@ def test_layers_and_head_are_what_an_engine_lays_out(probe, monkeypatch):
         list(elastic(model, Generation())(list(enumerate(TEXTS))))
     cast = 2 * sum(each.numel() for each in model.parameters())
     assert cast + 2 * sum(each.numel() for each in laid_out) == copied_weights(model, torch.bfloat16)
+
+
+def test_what_a_control_group_has_left(tmp_path: Path):
+    """Of all groups above a process the one that has least; what the page cache holds is free."""
+    own, job = tmp_path / "own", tmp_path / "slurm" / "job_1"
+    own.write_text("12:cpuset:/elsewhere\n0::/slurm/job_1/step_0\n")
+    job.mkdir(parents=True)
+    (job / "memory.max").write_text("16000\n")
+    (job / "memory.current").write_text("12000\n")
+    (job / "memory.stat").write_text("anon 9000\ninactive_file 2500\nactive_file 500\n")
+    (tmp_path / "slurm" / "memory.max").write_text("max\n")
+    (tmp_path / "memory.max").write_text("20000\n")
+    assert {memory._left_of_group(folder) for folder in memory._groups(tmp_path, own)} == {6500, 20000}
+    (job / "memory.current").write_text("99000\n")
+    assert min(memory._left_of_group(folder) for folder in memory._groups(tmp_path, own)) == 0
+    own.write_text("0::/../outside\n")
+    assert memory._groups(tmp_path, own) == [tmp_path]
+    assert memory._groups(tmp_path / "none", tmp_path / "none") == []
 
 
 def test_free_memory_is_what_the_system_says_and_a_guess_where_it_says_nothing(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
     PreTrainedTokenizerFast,
 )
 
@@ -23,7 +26,7 @@ from encdec_lightning import Run
 from encdec_lightning.cli.evaluate import main
 from encdec_lightning.cli.report import main as report
 from encdec_lightning.errors import UserError
-from encdec_lightning.generation.other_model import OtherModel, Reading
+from encdec_lightning.generation.other_model import OtherModel, Reading, _language_id
 from encdec_lightning.prediction import other_model
 
 PAD, START, END = 0, 2, 3
@@ -208,7 +211,7 @@ def test_the_report_has_the_model_beside_trained_ones_of_the_same_test_set(bart,
     ("arguments", "sentence"),
     [
         (["prompt=no place"], "prompt is 'no place': it must hold {source} once, where the source stands."),
-        (["target_language=xx_XX"], "target_language is 'xx_XX': the model's tokenizer has no such token"),
+        (["target_language=xx_XX"], "target_language is 'xx_XX': the model's tokenizer has no such language"),
         (["dtype=int8"], "dtype is 'int8': it must be one of float32, bfloat16, float16."),
         (["task.max_source_length=100"], "task.max_source_length is 100: the model has 64 positions."),
         (["trainer.max_steps=3"], "trainer.max_steps is '3': it does not act with model="),
@@ -223,6 +226,38 @@ def test_what_another_model_cannot_be_asked(arguments, sentence, bart, files, in
     assert main([f"model={bart}", *task_of(files), "folder=run", *arguments]) == 2
     assert sentence in capsys.readouterr().err
     assert not Path("run/predictions/test.jsonl").exists()
+
+
+def test_texts_that_may_pass_the_end_of_the_positions_are_refused(bart, files, in_tmp, capsys):
+    folder = in_tmp / "gpt2"
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(files.gpt2)
+    sizes = {"n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 45}
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    assert main([f"model={folder}", *task_of(files), "folder=run"]) == 2
+    expected = "task.max_target_length is 6: the model has 45 positions, of which a source takes up to 40."
+    assert expected in capsys.readouterr().err
+    assert main([f"model={bart}", *task_of(files), "folder=run-2", "generation.max_length=65"]) == 2
+    assert "task.max_target_length is 65: the model has 64 positions." in capsys.readouterr().err
+    assert main([f"model={folder}", *task_of(files), "folder=run-3", "task.max_target_length=5"]) == 0
+
+
+def test_a_language_is_what_the_tokenizer_calls_so():
+    """M2M100's tokens of languages have other names than its codes, which may be words as well."""
+    words = {"__fr__": 7, "fr": 3, "en_XX": 5, "<unk>": 0}
+
+    class OfCodes:
+        unk_token_id = 0
+
+        def convert_tokens_to_ids(self, token: str) -> int:
+            return words.get(token, 0)
+
+    class OfM2M100(OfCodes):
+        lang_code_to_token: ClassVar = {"fr": "__fr__"}
+
+    assert _language_id(OfM2M100(), "fr") == 7
+    assert _language_id(OfM2M100(), "__fr__") is None is _language_id(OfM2M100(), "de")
+    assert (_language_id(OfCodes(), "en_XX"), _language_id(OfCodes(), "xx")) == (5, 0)
 
 
 def test_models_that_write_no_texts_are_refused(files, in_tmp, capsys):
