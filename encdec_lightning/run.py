@@ -56,9 +56,8 @@ class Run:
     def create(cls, folder: str | os.PathLike[str], config: dict[str, Any], identity: str) -> Run:
         """A new run with its frozen config, or the one that is there if it has the same identity.
 
-        Unless that one has ended or is at work, it takes over what the config says on matters that change no result.
-        What a process left that was killed in here is made whole, and a run of another identity is replaced if it has
-        never taken a step. Raises `UserError` when the folder holds anything else; nothing of value is overwritten.
+        Unless that one is at work, it takes over options that change no result; if it has ended, the export alone. One
+        of another identity that never took a step is replaced. Raises `UserError` for a folder of anything else.
         """
         run = cls(folder)
         there = kind_of(run.config_file) == "file"
@@ -98,10 +97,13 @@ class Run:
             raise UserError("folder", str(folder), "it exists, is not empty and holds no run, choose another folder")
 
     def _take_over(self, config: dict[str, Any]) -> None:
-        if self.status().get("state") == "finished":
-            return
         with suppress(UserError), self.lock():  # else it is at work, or its config cannot be read
-            if self.config() != config:
+            before = self.config()
+            if self.status().get("state") == "finished":
+                late = not before.get("export") and config.get("export")
+                config = {**before, "export": late} if late else before
+                self.note(**({"export": "asked"} if late else {}))
+            if before != config:
                 write_text(self.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
     def identify(self, identity: str) -> None:
@@ -152,7 +154,7 @@ class Run:
         return re.sub(r"[^\w.-]", "_", str(name), flags=re.ASCII)[:64]
 
     def note(self, **told: Any) -> None:
-        """Record what stays true: `trained`, a step is about to be taken; `point`, what sets it apart in its sweep."""
+        """Record what stays true: `trained`, `point` of its sweep, `export` (`asked` for after its end, or `done`)."""
         if not told.items() <= self.status().items():
             self._write_status(**{**self.status(), **told})
 

@@ -147,8 +147,11 @@ def _data(config: Config, plain: bool) -> None:
     show_data(splits, statistics, tokenizers)
     name = hash_of([examples.folder.name for examples in splits.values()])[:12]
     picture = cache_folder(config.data.cache) / "inspections" / f"lengths-{name}.png"
-    draw_lengths(splits, picture)
-    print(f"token lengths as a picture: {picture}")
+    try:
+        draw_lengths(splits, picture)
+        print(f"token lengths as a picture: {picture}")
+    except OSError as error:
+        print(f"no picture of the token lengths: {picture} cannot be written ({error.strerror})", file=sys.stderr)
 
 
 def _variants(arguments: Arguments) -> None:

@@ -76,7 +76,7 @@ def _score_files(given: dict[str, str], options: dict[str, str], mistakes: list[
 
     from encdec_lightning.evaluation.prediction_files import read_predictions
     from encdec_lightning.evaluation.registry import check_metrics
-    from encdec_lightning.launch.command_line.reading import read_value
+    from encdec_lightning.launch.command_line.reading import parts_of, read_value
     from encdec_lightning.reporting.systems import systems, systems_table
 
     others = {name: value for name, value in {**given, **options}.items() if name in ("run", "checkpoint", *options)}
@@ -86,9 +86,9 @@ def _score_files(given: dict[str, str], options: dict[str, str], mistakes: list[
     if not isinstance(metrics, list):
         metrics = [metrics]
     found += check_metrics(metrics)
-    references = [Path(each) for each in given.get("references", "").split(",") if each]
+    references = [Path(each) for each in parts_of(given.get("references", ""))]
     sources = Path(given["sources"]) if "sources" in given else None
-    files, names = {}, given["predictions"].split(",")
+    files, names = {}, parts_of(given["predictions"])
     for name in names:
         try:
             files[name] = read_predictions(
@@ -119,7 +119,8 @@ def _score_model(argv: Sequence[str]) -> None:
 
     groups = choices()
     names = [line.partition("=")[0] for line in argv]
-    meant = {name for name in names if name in NAMED or ("." not in name and nearest(name, NAMED) is not None)}
+    given_names = {name for name, line in zip(names, argv, strict=True) if "=" in line and not line.startswith("-")}
+    meant = {name for name in given_names if name in NAMED or ("." not in name and nearest(name, NAMED) is not None)}
     own = {name for name in meant if name in NAMED or not (name in groups or unknown_option(name, None) is None)}
     lines = [line for line, name in zip(argv, names, strict=True) if name in own]
     given, _, found = parse_named("encdec-evaluate", DESCRIPTION, lines, NAMED)

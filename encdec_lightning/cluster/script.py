@@ -15,7 +15,8 @@ REQUEUES = "ENCDEC_LIGHTNING_REQUEUES"
 """The environment variable that says how often a job may be queued again; the command is a job's where it is set."""
 ENVIRONMENT = (
     *("HOME", "USER", "LOGNAME", "SHELL", "PATH", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH", "MODULEPATH"),
-    *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_DATASETS_OFFLINE", "XDG_CACHE_HOME"),
+    *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_DATASETS_CACHE", "HF_DATASETS_OFFLINE"),
+    "XDG_CACHE_HOME",
     *("ENCDEC_LIGHTNING_CACHE", "WANDB_MODE", "WANDB_DIR", "WANDB_ENTITY", "WANDB_PROJECT", "WANDB_SILENT"),
     *("WANDB_BASE_URL", "WANDB_INIT_TIMEOUT", "MLFLOW_TRACKING_URI", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
     *("http_proxy", "https_proxy", "no_proxy"),

@@ -51,6 +51,10 @@ class BertScore:
         settings = f"checkpoint:{checkpoint}|layer:{self._layer}|idf:no|rescaled:no|references:best"
         self.signature = f"{settings}|transformers:{version('transformers')}"
 
+    def prepare(self) -> None:
+        """Fetch and open the encoder, for a job that will have no network."""
+        _opened(self._checkpoint)
+
     def statistics(self, prediction: Prediction) -> NDArray[np.float64]:
         """Precision, recall and F1 of one prediction, (3,)."""
         (row,) = self.statistics_of([prediction])

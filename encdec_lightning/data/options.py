@@ -101,8 +101,8 @@ class Extraction:
     sentences: int = 3
     """Sentences of an extract; a shorter source gives all of its own."""
     block_trigrams: bool = True
-    """Pass over a sentence that has three words in a row of one that is in the extract already (Liu & Lapata, 2019,
-    section 4.3)."""
+    """Pass over a sentence that has three words in a row of one that is in the extract already (Liu & Lapata,
+    2019)."""
     oracle: Oracle = "rouge1+rouge2"
     """What the sentences that are right have most of together with a target: ROUGE-2, as the paper says, or the sum of
     ROUGE-1 and ROUGE-2, as its code has it. They are chosen one by one."""

@@ -60,7 +60,7 @@ def choose(sentences: Sequence[str], scores: Sequence[float], most: int, block_t
     """The numbers of the sentences with the highest scores, at most `most`, in the order of the text.
 
     With `block_trigrams` a sentence that shares three words in a row with one that has been chosen is passed over (Liu
-    & Lapata, section 3.3). Words are what white space separates, in lower case. Raises `UserErrors`.
+    & Lapata, 2019). Words are what white space separates, in lower case. Raises `UserErrors`.
     """
     require(
         ("most", most, most >= 1, "it must be at least 1"),

@@ -96,10 +96,11 @@ def load_metric(spec: Spec) -> Metric:
     """
     if isinstance(spec, str):
         return _made(spec, _factory(spec), {})
-    name, label = spec.get(NAME), spec.get(LABEL)
+    name = spec.get(NAME) if isinstance(spec, Mapping) else None
     if not isinstance(name, str):
-        expected = "a metric with arguments is a mapping with its name, such as {name: rouge, tokenizer: unicode}"
-        raise UserError("task.metrics", dict(spec), expected)
+        expected = "a metric is a name, or a mapping with it and arguments, such as {name: rouge, tokenizer: unicode}"
+        raise UserError("task.metrics", spec, expected)
+    label = spec.get(LABEL)
     metric = _made(name, _factory(name), {key: value for key, value in spec.items() if key not in (NAME, LABEL)})
     if label is None:
         return metric

@@ -32,7 +32,7 @@ class Pruned(Exception):
 
 
 def start(run: Run, own_process: bool = False, unpromising: Callable[[], bool] | None = None) -> None:
-    """Train the run to its end, or do nothing if it is finished. Keeps `status.json`; holds the run's lock meanwhile.
+    """Train the run to its end, or export a finished one where that is lacking. Keeps `status.json`, holds the lock.
 
     Several devices, a job of Slurm's, or `own_process`, run in processes that have never loaded Hydra. When this
     process is interrupted or asked to end, they end too, and the run is `preempted`; Slurm's job is queued again.
@@ -41,6 +41,10 @@ def start(run: Run, own_process: bool = False, unpromising: Callable[[], bool] |
     checkpoint, the run is `pruned`, and this raises `Pruned`.
     """
     if run.status().get("state") == "finished":
+        if run.status().get("export") == "asked":  # since it has ended
+            from encdec_lightning.launch.job.late_export import export_late
+
+            export_late(run)
         return
     with run.lock() as lock:
         recover(run)

@@ -17,7 +17,6 @@ from encdec_lightning.training.options import NO_FP16_WEIGHTS
 
 Mode = Literal["min", "max"]
 LOSSES = ("train/loss", "val/loss", "val/perplexity")
-PROGRESS = "encdec_lightning.training.callbacks.progress.FitProgress"
 BEST_CHECKPOINT = "encdec_lightning.training.callbacks.checkpoints.BestCheckpoint"
 
 
@@ -25,13 +24,11 @@ def settle(config: Config) -> Config:
     """The config with everything decided that follows from its metrics and callbacks; a settled one stays as it is.
 
     `task.monitor_mode` and the `mode` of each callback that monitors something follow from the metric. `checkpoint`
-    becomes last where no best one can exist. Progress bars go where `trainer.enable_progress_bar` is false.
+    becomes last where no best one can exist.
     """
     mode = config.task.monitor_mode or _direction(config, config.task.monitor)
     config = replace(config, task=replace(config.task, monitor_mode=mode))
     callbacks = {name: node and _with_mode(config, node) for name, node in config.callbacks.items()}
-    if config.trainer.get("enable_progress_bar") is False:
-        callbacks = {name: None if node and _is_bar(node) else node for name, node in callbacks.items()}
     config = replace(config, callbacks=callbacks)
     return replace(config, checkpoint="last") if config.checkpoint == "best" and why_no_best(config) else config
 
@@ -119,18 +116,6 @@ def _with_mode(config: Config, node: Node) -> Node:
     if mode is None:  # the checks say what is wrong with the metric, not with the mode
         return {name: value for name, value in node.items() if name != "mode"}
     return {**node, "mode": mode} if "mode" in node or _takes_mode(node) else node
-
-
-def _is_bar(node: Node) -> bool:
-    path = str(node.get("_target_"))
-    if path.startswith("encdec_lightning."):
-        return path == PROGRESS
-    from lightning.pytorch.callbacks import ProgressBar
-
-    from encdec_lightning.launch.slots.build import target_of
-
-    target = target_of(node)
-    return target is not None and issubclass(target, ProgressBar)
 
 
 def _takes_mode(node: Node) -> bool:

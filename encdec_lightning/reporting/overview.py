@@ -24,7 +24,10 @@ from encdec_lightning.run import Run
 
 SILENT = 120.0
 """Seconds without a sign of life after which a running run is called silent: nobody may be at work on it any more."""
-SAME = ("name", "folder", "logger", "export", "data.cache")
+SAME = (
+    *("name", "folder", "logger", "export", "checkpoint_minutes", "data.cache", "data.workers"),
+    *("trainer.enable_", "trainer.log_"),
+)
 """Options in which runs may differ without being other models."""
 MOST_DETAIL = 20
 """Parts of a path that are shown at most; from so many on all of it is."""

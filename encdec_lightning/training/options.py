@@ -78,7 +78,7 @@ class Training:
     encoder_warmup_steps: int | None = None
     """The same for the encoder's parameters, of those that it shares too; null: `warmup_steps`."""
     weight_decay: float = 0.0
-    """Decoupled weight decay of matrices; biases and layer norms have none."""
+    """Weight decay of matrices; biases and layer norms have none. AdamW decouples it, Adam adds it to the gradient."""
     label_smoothing: float = 0.0
     """Share of the target probability spread over the whole vocabulary."""
     freeze: Freeze | None = None

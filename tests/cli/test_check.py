@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -201,6 +203,16 @@ def test_the_data_as_the_model_sees_them(files, in_tmp, capsys):
     assert (code, err) == (0, "")
     assert {split: each["examples"] for split, each in found.items()} == {"train": 64, "validation": 16, "test": 12}
     assert found["train"]["source"]["truncated"] > 0
+
+
+def test_a_cache_that_cannot_be_written_costs_the_picture_alone(files, in_tmp, capsys, monkeypatch):
+    def refuses(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("encdec_lightning.reporting.data.draw_lengths", refuses)
+    code, out, err = answer(capsys, "--data", *files.overrides(f"data.cache={in_tmp / 'cache'}"))
+    assert code == 0 and "Tokens of train sources" in out
+    assert err.startswith("no picture of the token lengths: ") and "Read-only file system" in err
 
 
 def test_data_that_are_wrong_are_one_sentence(files, in_tmp, capsys):

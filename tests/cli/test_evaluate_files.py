@@ -109,6 +109,8 @@ def test_scores_and_differences_are_shown(own, capsys, monkeypatch):
         (["predictions=own.jsonl", "references=one"], "own.jsonl has references of its own: leave it away"),
         (["predictions=own.jsonl", "run=run"], "run is 'run': it acts with run= alone"),
         (["predictions=own.jsonl", "metrics=blue"], "did you mean 'bleu'"),
+        (["predictions=own.jsonl", "metrics=null"], "a metric is a name, or a mapping with it and arguments"),
+        (["predictions=own.jsonl", "metrics=[[rouge]]"], "a metric is a name, or a mapping with it and arguments"),
         (["run=run", "metrics=[rouge]"], "metrics is '[rouge]': it acts with predictions= alone"),
         ([], "the folder of a run must be given"),
     ],
@@ -123,6 +125,18 @@ def test_mistakes(arguments, sentence, own, capsys):
     Path("latin").write_bytes(b"caf\xe9\n")
     assert main(arguments) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_comma_in_a_path_is_a_comma(in_tmp, capsys):
+    (in_tmp / "p,q").mkdir()
+    record = json.dumps({"id": "1", "reference": "a cat", "prediction": "a cat"}) + "\n"
+    Path("p,q/x.jsonl").write_text(record)
+    Path("y.jsonl").write_text(record)
+    for given in ("p,q/x.jsonl", "'p,q/x.jsonl'", "y.jsonl,'p,q/x.jsonl'", 'y.jsonl,"p,q/x.jsonl"'):
+        assert main([f"predictions={given}", "metrics=exact_match"]) == 0
+        assert "x" in capsys.readouterr().out
+    assert main(["predictions=y.jsonl,z.jsonl", "metrics=exact_match"]) == 2
+    assert "z.jsonl" in capsys.readouterr().err
 
 
 def test_records_without_references_or_sources_take_those_of_files(in_tmp, capsys):

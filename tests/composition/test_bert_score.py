@@ -10,10 +10,13 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from encdec_lightning.cli.evaluate import main
+from encdec_lightning.composition import bert_score
 from encdec_lightning.composition.bert_score import TOGETHER, BertScore
 from encdec_lightning.errors import UserError
 from encdec_lightning.evaluation.metric import score
 from encdec_lightning.evaluation.registry import check_metrics, load_metric
+from encdec_lightning.launch.command_line.overrides import compose_config
+from encdec_lightning.launch.prepare import prepare
 from encdec_lightning.records import Prediction
 from encdec_lightning.run import Run
 
@@ -75,6 +78,14 @@ def test_the_command_line_takes_it_with_its_arguments(files, in_tmp, capsys):
     spec = f"metrics=[{{name: bertscore, checkpoint: {files.bert}, label: tiny}}]"
     assert main(["predictions=run/predictions/test.jsonl", spec]) == 0
     assert "bertscore_tiny" in capsys.readouterr().out
+
+
+def test_its_encoder_is_fetched_with_all_else_that_a_job_needs(files, in_tmp, monkeypatch):
+    opened = []
+    monkeypatch.setattr(bert_score, "_opened", opened.append)
+    spec = f"task.metrics=[rouge,{{name: bertscore, checkpoint: {files.bert}}}]"
+    prepare(compose_config(files.overrides(spec)))
+    assert opened == [files.bert]
 
 
 @pytest.mark.parametrize(

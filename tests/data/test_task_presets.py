@@ -102,17 +102,18 @@ NYT = [
     Pair("1", "A long day in the city.", "City day"),
     Pair("2", "The council met.", " ".join(["word"] * 50)),
 ]
+SUMMARIES = {"name": "rouge", "types": ["rouge1", "rouge2", "rougeL", "rougeLsum"]}
 CASES = {  # {preset: (training pairs, test pairs, metrics, lengths)}
     "discofuse": (DISCOFUSE, DISCOFUSE, [{"name": "exact_match", "tokens": "words"}, "sari"], (128, 128)),
-    "wikisplit": (WIKISPLIT, WIKISPLIT, [{"name": "exact_match", "tokens": "words"}, "sari", "bleu"], (128, 128)),
+    "wikisplit": (WIKISPLIT, WIKISPLIT, [{"name": "exact_match", "tokens": "words"}, "sari", "bleu_nltk"], (128, 128)),
     "gigaword": (GIGAWORD, GIGAWORD, ["rouge"], (128, 32)),
-    "cnn_dailymail": (CNN, CNN, ["rouge"], (512, 128)),
+    "cnn_dailymail": (CNN, CNN, [SUMMARIES], (512, 128)),
     "xsum": (*2 * ([Pair("3501", "The river rose.\nPeople left.", "A river rose.")],), ["rouge"], (512, 64)),
     "wmt14_en_de": (ASCII, ASCII, ["bleu_uncased"], (128, 128)),
     "wmt14_de_en": (turned(ASCII), turned(ASCII), ["bleu_uncased"], (128, 128)),
     "wmt14_en_de_newstest2016": (ASCII, LATER, ["bleu_uncased"], (128, 128)),
     "wmt14_de_en_newstest2016": (turned(ASCII), turned(LATER), ["bleu_uncased"], (128, 128)),
-    "nyt": (NYT, NYT[1:], ["rouge"], (800, 140)),
+    "nyt": (NYT, NYT[1:], [SUMMARIES], (800, 140)),
 }
 
 

@@ -237,7 +237,7 @@ def test_scores_lie_within_0_and_100_in_any_order(
 
 
 def test_one_prediction_is_enough() -> None:
-    expected = Score(100, 100, 100, f"exact|{ExactMatch.signature}", "max")
+    expected = Score(100, 100, 100, f"exact|{ExactMatch().signature}", "max")
     assert score(made(("a", "a")), ExactMatch())["exact"] == expected
 
 

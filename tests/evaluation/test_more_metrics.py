@@ -168,10 +168,14 @@ def test_a_label_tells_two_of_a_kind_apart():
             {"name": "rouge", "tokenizer": "latin"},
             "task.metrics is 'rouge.tokenizer': 'latin': it must be ascii or unicode",
         ),
-        ({"tokenizer": "unicode"}, "a metric with arguments is a mapping with its name"),
+        ({"tokenizer": "unicode"}, "a metric is a name, or a mapping with it and arguments"),
         ({"name": "rogue", "stemmer": False}, "did you mean 'rouge'"),
         ({"name": "rouge", "label": "a b"}, "must be a word of letters"),
-        ({"name": "exact_match", "case": False}, "it takes no arguments"),
+        ({"name": "exact_match", "case": False}, "it must be one of tokens"),
+        ({"name": "sari", "case": False}, "it takes no arguments"),
+        (None, "task.metrics is None: a metric is a name"),
+        (3, "task.metrics is 3: a metric is a name"),
+        (["rouge"], "task.metrics is ['rouge']: a metric is a name"),
     ],
 )
 def test_mistakes_in_arguments(spec, sentence):

@@ -113,6 +113,13 @@ def test_sentences_of_one_line_count_as_lines_do() -> None:
     np.testing.assert_array_equal(whole.statistics(made(one_line, other)), whole.statistics(made(one_line, swapped)))
 
 
+def test_a_text_without_capital_letters_has_sentences_too() -> None:
+    assert sentences("the river rose. people left! e.g. dr. who stayed. 3 died.") == [
+        "the river rose.", "people left!", "e.g. dr. who stayed.", "3 died.",
+    ]  # fmt: skip
+    assert sentences("The river rose. people left.") == ["The river rose. people left."]
+
+
 def test_words_equal_the_tokenizer_of_rouge_score() -> None:
     from rouge_score.tokenizers import DefaultTokenizer
 

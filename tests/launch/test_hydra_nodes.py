@@ -16,7 +16,9 @@ import encdec_lightning
 from encdec_lightning.cli.train import main
 from encdec_lightning.composition.options import Side
 from encdec_lightning.config import Config
+from encdec_lightning.errors import UserError
 from encdec_lightning.launch.command_line.hydra_nodes import IN_SWEEPS, INSTEAD, check_hydra
+from encdec_lightning.launch.command_line.overrides import compose_config
 from encdec_lightning.launch.command_line.presets import conf_folder
 from encdec_lightning.run import Run
 
@@ -105,3 +107,23 @@ def test_each_of_our_options_is_read():
         'f"{split}_examples"'
         in Path(encdec_lightning.__file__).with_name("data").joinpath("sources", "pairs.py").read_text()
     )
+
+
+def test_a_preset_with_the_name_of_another_one_is_refused(files, in_tmp):
+    """Hydra would read the package's, or that of the folder that was given first, without a word."""
+    mine, other = in_tmp / "presets", in_tmp / "other"
+    for folder in (mine, other):
+        (folder / "task").mkdir(parents=True)
+    given = [each for each in files.overrides() if each.startswith(("task.", "checkpoints.")) and "length" not in each]
+    chosen = ["task=own", "variant=bert2bert", "training.schedule=constant", *given]
+    (mine / "task" / "xsum.yaml").write_text((conf_folder() / "task" / "xsum.yaml").read_text())
+    (mine / "task" / "own.yaml").write_text("max_source_length: 17\n")
+    assert compose_config(chosen, [mine, other]).task.max_source_length == 17
+    (other / "task" / "own.yaml").write_text("max_source_length: 18\n")
+    with pytest.raises(
+        UserError, match=r"other/task/own.yaml'?: .*presets/task/own.yaml is another preset of this name"
+    ):
+        compose_config(chosen, [mine, other])
+    (mine / "task" / "xsum.yaml").write_text("max_source_length: 77\n")
+    with pytest.raises(UserError, match=r"task/xsum.yaml'?: the package has another preset of this name, give it"):
+        compose_config(chosen, [mine])

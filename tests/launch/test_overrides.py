@@ -69,6 +69,7 @@ def said(capsys, *argv: str) -> list[str]:
             "trainer.max_step is 5: lightning.Trainer takes no such argument (did you mean 'max_step",
         ),
         ("checkpoint=bset", "checkpoint is 'bset': it must be best, last or the path of a checkpoint."),
+        ("checkpoint=/", "checkpoint is '/': it is a folder; give best, last or the path of a checkpoint."),
         ("init_from=nowhere", "init_from is 'nowhere': it is not the folder of a run (it has no config.yaml)."),
         ("task.train=none.jsonl", "task.train is 'none.jsonl': there is no such file"),
         ("task.source=documnt", "task.source is 'documnt': task.train line 1 has no such column"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import torch
 from tiny import Files
 
+from encdec_lightning import EncoderDecoder
 from encdec_lightning.cli.train import main
 from encdec_lightning.errors import JobFailed, UserError, UserErrors
 from encdec_lightning.launch import processes, worker
@@ -106,6 +108,23 @@ def test_a_finished_run_is_left_alone(options, monkeypatch):
     monkeypatch.setattr(processes, "_in_worker", pytest.fail)
     processes.start(run, own_process=True)
     assert {path.name for path in run.folder.iterdir()} == {"config.yaml", "status.json", ".lock"}
+
+
+def test_a_finished_run_is_exported_when_its_command_asks_for_it(files, in_tmp, capsys):
+    command = [*files.overrides("trainer.max_steps=2"), "folder=run"]
+    command = [each for each in command if not each.startswith("export")]
+    assert main([*command, "export=false"]) == 0
+    run = Run.open("run")
+    before = run.metrics()
+    assert not run.model.exists()
+    assert main([*command, "export=false"]) == 0 and not run.model.exists()
+    capsys.readouterr()
+    assert main([*command, "export=true"]) == 0
+    assert f"its model is now in {run.model}" in capsys.readouterr().err
+    assert EncoderDecoder.from_pretrained(run.model).config.decoder.vocab_size and (run.model / "README.md").exists()
+    assert run.metrics() == before and run.config()["export"] is True
+    shutil.rmtree(run.model)
+    assert main([*command, "export=true"]) == 0 and not run.model.exists()  # who removes it later has no use for it
 
 
 def test_a_changed_config_is_refused(options):

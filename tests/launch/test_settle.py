@@ -185,12 +185,15 @@ print([name for name in ("torch", "transformers", "lightning") if name in sys.mo
 """
 
 
+def test_a_run_is_the_same_one_with_and_without_progress_bars(config):
+    with_bars, without = (settle(config(f"trainer.enable_progress_bar={value}")) for value in ("true", "false"))
+    assert with_bars.identity() == without.identity()
+    assert with_bars.callbacks == without.callbacks
+
+
 def test_a_config_is_settled_without_torch(files):
     chosen = files.overrides("task.monitor=val/rouge1", "task.validation_generate=4")
-    options = [
-        each for each in chosen if "progress_bar" not in each
-    ]  # to find a bar among callbacks, classes are loaded
-    result = subprocess.run([sys.executable, "-c", LIGHT, *options], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-c", LIGHT, *chosen], capture_output=True, text=True, check=True)
     assert "monitor_mode: max" in result.stdout
     assert result.stdout.splitlines()[-1] == "[]"
 

@@ -12,7 +12,7 @@ import tiny
 from rich.console import Console
 
 from encdec_lightning.cli import sweep, train
-from encdec_lightning.reporting.overview import find_runs, overview, overview_table, remarks
+from encdec_lightning.reporting.overview import differing, find_runs, overview, overview_table, remarks
 from encdec_lightning.run import Run
 
 CONFIG = {"name": "a", "folder": None, "seed": 1, "model": {"encoder": "/big/bert", "weights": "tied"}}
@@ -64,6 +64,13 @@ def test_the_columns_are_what_differs(tmp_path: Path) -> None:
     other = made(tmp_path / "bb", None, name="y", model={"encoder": "/big/roberta", "weights": "tied"})
     text = written(one, other)
     assert "encoder" in text and "roberta" in text and "weights" not in text and "seed" not in text
+
+
+def test_what_changes_no_result_tells_no_runs_apart(tmp_path: Path) -> None:
+    one = made(tmp_path / "aa", None, data={"workers": 0, "seed": 1}, checkpoint_minutes=5.0, trainer={"max_steps": 3})
+    more = {"max_steps": 3, "enable_progress_bar": False, "log_every_n_steps": 7}
+    other = made(tmp_path / "bb", None, data={"workers": 2, "seed": 1}, checkpoint_minutes=None, trainer=more)
+    assert differing([overview(one), overview(other)]) == []
 
 
 def test_damaged_files_are_told_and_stop_nothing(tmp_path: Path) -> None:

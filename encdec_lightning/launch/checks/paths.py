@@ -9,7 +9,7 @@ from pathlib import Path
 
 from encdec_lightning.config import Config
 from encdec_lightning.errors import UserError
-from encdec_lightning.files import is_file_name
+from encdec_lightning.files import damage, is_file_name, kind_of
 from encdec_lightning.rules import concerned
 from encdec_lightning.run import Run
 
@@ -83,5 +83,10 @@ def _check_folder(folder: str) -> None:
 
 
 def _check_checkpoint(choice: str) -> None:
-    if choice not in ("best", "last") and not Path(choice).exists():
+    if choice in ("best", "last"):
+        return
+    if kind_of(choice) is None:
         raise UserError("checkpoint", choice, "it must be best, last or the path of a checkpoint")
+    wrong = damage(choice)
+    if wrong is not None:
+        raise UserError("checkpoint", choice, f"{wrong}; give best, last or the path of a checkpoint")

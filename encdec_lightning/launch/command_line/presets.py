@@ -49,10 +49,19 @@ def roles(config_dirs: Sequence[Path] = ()) -> list[str]:
 
 
 def check_presets(config_dirs: Sequence[Path]) -> None:
-    """Raise `UserError` for files in the users' own folders that Hydra could not read in a moment."""
-    for folder in config_dirs:
+    """Raise `UserError` for files in the users' own folders that Hydra could not read in a moment, or never reads.
+
+    Of several files of one name Hydra takes the first, the package's before all others.
+    """
+    first: dict[Path, Path] = {}
+    for folder in (conf_folder(), *config_dirs):
         for file in _files(folder):
-            check_yaml("preset", file)
+            if folder in config_dirs:
+                check_yaml("preset", file)
+            before = first.setdefault(file.relative_to(folder), file)
+            if before != file and before.read_bytes() != file.read_bytes():
+                whose = "the package has" if before.is_relative_to(conf_folder()) else f"{before} is"
+                raise UserError("preset", str(file), f"{whose} another preset of this name, give it a name of its own")
 
 
 def check_yaml(field: str, path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -181,6 +182,17 @@ def _is_file(name: str, text: str) -> bool:
         return bool(text) and (any(each.exists() for each in (Path(text), *around)) or all(map(os.path.exists, pair)))
     except (OSError, ValueError):  # too long a name, or one that no file can have
         return False
+
+
+def parts_of(text: str) -> list[str]:
+    """The paths in a text, which commas separate that are not in quotes; one that is there may have commas itself."""
+    with suppress(OSError, ValueError):  # too long a name, or one that no file can have
+        if Path(text).exists():
+            return [text] if text else []
+    parts = (part.strip() for part in _split(text))
+    return [
+        part[1:-1] if len(part) > 1 and part[0] == part[-1] and part[0] in "'\"" else part for part in parts if part
+    ]
 
 
 def _split(text: str) -> list[str]:

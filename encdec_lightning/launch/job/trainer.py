@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import lightning
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import WandbLogger
 
 from encdec_lightning.config import Config, Node
@@ -36,6 +37,8 @@ def build_trainer(config: Config, run: Run) -> lightning.Trainer:
     callbacks = [
         built(f"callbacks.{name}", each, CALLBACK, dirpath=run.checkpoints) for name, each in _nodes(config.callbacks)
     ]
+    if node.get("enable_progress_bar") is False:
+        callbacks = [each for each in callbacks if not isinstance(each, ProgressBar)]
     if not any(isinstance(each, LastCheckpoint) for each in callbacks):
         callbacks.append(LastCheckpoint(run.checkpoints, only_at_end=True))
     callbacks.sort(key=lambda each: isinstance(each, LastCheckpoint))  # it writes down the state of all others
