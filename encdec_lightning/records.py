@@ -38,7 +38,7 @@ class Pair:
     source: str
     target: str
     other_targets: tuple[str, ...] = ()
-    """Further targets that are as right: metrics know them, training does not."""
+    """Further targets that are as right: metrics know them, training only with `task.train_target=drawn`."""
 
 
 @same_may_be_set

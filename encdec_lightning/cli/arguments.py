@@ -143,7 +143,8 @@ def parse_named(
     program: str, description: str, argv: Sequence[str] | None, named: dict[str, str], nodes: Sequence[str] = ()
 ) -> tuple[dict[str, str], dict[str, str], list[UserError]]:
     """`name=value` arguments: those in `named` ({name: help}), options below `nodes` of the config, and mistakes."""
-    epilog = "\n".join(f"  {name + '=':<14}{text}" for name, text in named.items())
+    width = max(len(name) for name in named) + 3
+    epilog = "\n".join(f"  {name + '=':<{width}}{text}" for name, text in named.items())
     parser = Parser(program, description=description, epilog=epilog, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("arguments", nargs="*", metavar="name=value")
     given: dict[str, str] = {}

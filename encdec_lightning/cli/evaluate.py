@@ -16,7 +16,8 @@ Or score and compare files of predictions (.jsonl, .json, or plain text beside r
 
 Or score any sequence-to-sequence or language model that transformers opens on a task, into a run's folder that
 encdec-report shows: encdec-evaluate model=<Hub id or folder> task=cnn_dailymail folder=runs/other, with further options
-of task, data and generation as encdec-train takes them. What generation does not say, the model's own config says."""
+of task, data and generation, and --config-dir, as encdec-train takes them. What generation does not say, the model's own
+config says."""
 LEGEND = (
     "Below a score: how far it is above {}, with the 95% interval of the paired bootstrap, and p of approximate"
     " randomization, corrected for the number of comparisons (Holm)."
@@ -41,6 +42,7 @@ NAMED = {
     "target_language": "the code of the language that model= is to write, such as en_XX",
     "dtype": "of the weights of model=: float32 (default), bfloat16 or float16",
     "generation.*": "any option of generation; the results then go to evaluations/ in the run's folder",
+    "data.*": "how the test set is read, such as data.evaluation_batch_tokens=4000",
     "extraction.*": "the same for a run whose model makes extracts, such as extraction.sentences=2",
 }
 

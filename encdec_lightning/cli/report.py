@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from encdec_lightning.cli.arguments import Parser, command
+from encdec_lightning.cli.arguments import Parser, command, import_nothing_of
 from encdec_lightning.errors import UserError
 
 EXAMPLES = 5000
@@ -50,9 +50,13 @@ def _report(argv: Sequence[str] | None) -> None:
     given = parser.parse_args(argv)
     from rich.console import Console
 
-    from encdec_lightning.files import write_text
+    from encdec_lightning.files import kind_of, write_text
     from encdec_lightning.reporting.report.folders import read_report
+    from encdec_lightning.run import Run
 
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if kind_of(Run(folder).status_file) is not None:
+            import_nothing_of(Run(folder))  # a run's config may name metrics by their dotted paths
     files = {name: path for name in [*FORMATS, "html"] if (path := getattr(given, name)) is not None}
     for name, path in files.items():
         if not path.absolute().parent.is_dir():

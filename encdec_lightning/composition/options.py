@@ -112,7 +112,7 @@ class Composition:
     """Of such a language model every n-th layer is given cross-attention: 1, all; 2, the second, the fourth, ..."""
     cross_attention_kind: CrossAttentionKind = "separate"
     """With parameters of its own, as T5Gemma; or merged into self-attention, as T5Gemma 2: its own projections, one
-    softmax over target and source, and no parameter more."""
+    softmax over target and source, and no parameter more but a projection between sides of different widths."""
     cross_attention_gate: CrossAttentionGate = "none"
     """Or zero: what cross-attention adds is multiplied with a learnt number that starts at 0, so that the model starts
     as the language model that it was."""

@@ -65,7 +65,7 @@ class SentenceScores(ModelOutput):  # type: ignore[misc]
 
 
 class SentenceScorer(ComposedModel):
-    """An encoder whose states at the start of each sentence are scored; see `SentenceHead`.
+    """An encoder whose states at the start of each sentence, or their means, are scored; see `SentenceHead`.
 
     A source is `[CLS] first sentence [SEP] [CLS] second sentence [SEP]`, which `Tokenizers` with `sentences` makes.
     """

@@ -27,8 +27,8 @@ class Search:
     seed: int = 0
     """Seed of the sampler."""
     pruner: Literal["median", "halving", "none"] = "median"
-    """Which points end early: those below the median of the others after as many validations, those not among the best
-    quarter at each of a few validations (successive halving), or none."""
+    """Which points end early: those worse than the median of the others after as many validations, those not among the
+    best quarter at each of a few validations (successive halving), or none."""
     pruning_trials: int = 5
     """Points that `median` must have finished before it ends one."""
     pruning_validations: int = 1

@@ -91,7 +91,7 @@ class Training:
     gradient_checkpointing: bool = False
     """Compute each layer's activations again in the backward pass instead of keeping them: less memory, more time."""
     compile: bool = False
-    """Compile the layers with torch.compile: minutes at the start, and then faster on a GPU."""
+    """Compile the layers with torch.compile: minutes at the start. It is meant for GPUs; its gain was not measured."""
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Training:

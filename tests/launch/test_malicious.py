@@ -18,6 +18,7 @@ from tiny import Files
 from encdec_lightning import Seq2SeqModule
 from encdec_lightning.cli.evaluate import main as evaluate
 from encdec_lightning.cli.predict import main as predict
+from encdec_lightning.cli.report import main as report
 from encdec_lightning.cli.sweep import main as show_runs
 from encdec_lightning.cli.train import main as train
 from encdec_lightning.composition.convert import convert
@@ -247,6 +248,8 @@ def test_code_that_lies_in_a_runs_folder_is_not_imported(option, runs, marker: P
     evaluate(["run=."])
     predict(["run=.", "input=../sources.txt", "output=../texts.txt"])
     assert "theirs" in capsys.readouterr().err
+    monkeypatch.syspath_prepend(str(Path.cwd()))  # as the working folder is where a command is started
+    report([".", "--against", "lead_sentence"])
 
 
 @pytest.mark.parametrize("name", ["posix.abort", "builtins.breakpoint", "os.fork", "builtins.exit"])
