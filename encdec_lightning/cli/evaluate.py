@@ -16,8 +16,8 @@ Or score and compare files of predictions (.jsonl, .json, or plain text beside r
 
 Or score any sequence-to-sequence or language model that transformers opens on a task, into a run's folder that
 encdec-report shows: encdec-evaluate model=<Hub id or folder> task=cnn_dailymail folder=runs/other, with further options
-of task, data and generation, and --config-dir, as encdec-train takes them. What generation does not say, the model's own
-config says."""
+of task, data and generation, and --config-dir, as encdec-train takes them. What generation does not say, the config of
+the model says."""
 LEGEND = (
     "Below a score: how far it is above {}, with the 95% interval of the paired bootstrap, and p of approximate"
     " randomization, corrected for the number of comparisons (Holm)."

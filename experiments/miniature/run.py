@@ -57,7 +57,7 @@ TUNED = (variants("rnd2rnd", "bertshare"), "training.learning_rate=0.00075,0.001
 DEPTHS = ("model.encoder_layers=2,[2,4]", "model.decoder_layers=${model.encoder_layers}")
 VOCABULARY = "${kept:miniature/debsum_vocabulary}"
 NEW_VOCABULARY = (f"model.encoder_vocabulary={VOCABULARY}", f"model.decoder_vocabulary={VOCABULARY}")
-OF_FUSION = ("training.learning_rate=3e-3", "trainer.max_steps=900")  # found by its search; copying is learnt late
+LONGER = "trainer.max_steps=900"  # fusion copies its source, which is learnt late
 OF_MINILM = ("training.learning_rate=3e-4", "training.fresh_learning_rate=1e-3", "model.dropout=0.0")  # quickstart's
 OFTEN = "validate_every=20"  # of few examples the best state comes early
 NEW_ATTENTION = "model.cross_attention_init=pretrained"  # none has any: it starts at random, as in BERT's rows
@@ -67,7 +67,7 @@ BLOCKS = {
     "tune-fusion": Block("wikifusion", TUNED, 1),
     "tune-translation": Block("debmt_en_de", TUNED, 1),
     "summarization": Block("debsum", (variants(*ROWS, *ROBERTA, *GPT),)),
-    "fusion": Block("wikifusion", (variants(*ROWS, *ROBERTA, *GPT), *OF_FUSION)),
+    "fusion": Block("wikifusion", (variants(*ROWS, *ROBERTA, *GPT), LONGER)),
     "translation": Block("debmt_en_de", (variants(*ROWS, *GPT),), 2),
     "minilm": Block("debsum", (variants(*ROWS), "checkpoints=minilm", *OF_MINILM)),
     "less-data": Block("debsum", (variants("rnd2rnd", "bert2rnd", "bertshare"), "task.train_share=0.1,0.01", OFTEN)),
