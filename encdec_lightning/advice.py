@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import yaml
@@ -10,6 +11,8 @@ import yaml
 def goes_on(folder: Path) -> str:
     """How an interrupted run goes on."""
     if _is_training(folder):
+        if _is_finished(folder):
+            return f"that one is finished, and init_from={folder} begins a new run with its weights"
         return f"encdec-train run={folder} continues it"
     return f"the command that made it, given again with folder={folder}, goes on"
 
@@ -19,6 +22,13 @@ def scored_anew(folder: Path) -> str:
     if _is_training(folder):
         return f"encdec-evaluate run={folder} writes it anew"
     return f"delete the folder, and give the command that made it again, with folder={folder}"
+
+
+def _is_finished(folder: Path) -> bool:
+    try:
+        return bool(json.loads((folder / "status.json").read_text(encoding="utf-8")).get("state") == "finished")
+    except (OSError, ValueError, RecursionError, AttributeError):
+        return False
 
 
 def _is_training(folder: Path) -> bool:

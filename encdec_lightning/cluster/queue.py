@@ -24,7 +24,10 @@ def check_here() -> None:
 
 
 def check_one_task() -> None:
-    """Raise `UserError` where `srun` starts a command several times: each would be a run of its own."""
+    """Raise `UserError` where `srun` or `torchrun` starts a command several times: each would be a run of its own."""
+    if os.environ.get("TORCHELASTIC_RUN_ID") is not None:
+        expected = "torchrun starts this command in its ranks: give it once without, with hardware=ddp or hardware=fsdp"
+        raise UserError("torchrun", os.environ["TORCHELASTIC_RUN_ID"], expected)
     tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
     if tasks != "1":
         expected = "srun starts this command so often: give it once, with hydra/launcher=slurm, which starts the ranks"

@@ -7,6 +7,7 @@ import os
 import re
 from contextlib import suppress
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def vocabulary(field: str, checkpoint: str) -> tuple[int, int | None]:
     try:
         tokenizer = load_tokenizer(field, checkpoint)
     except UserError as error:
-        if error.expected != NO_TOKENIZER:
+        if not error.expected.startswith(NO_TOKENIZER):
             raise
         raise UserError(field, checkpoint, "the folder holds neither a config.json nor a tokenizer") from error
     return len(tokenizer), tokenizer.pad_token_id
@@ -96,10 +97,20 @@ def load_tokenizer(field: str, checkpoint: str, local_files_only: bool = False) 
     except BaseException as error:  # whatever transformers trips over in what others wrote
         if not isinstance(error, Exception) and type(error).__name__ != PANIC:
             raise
-        raise UserError(field, checkpoint, NO_TOKENIZER) from error
+        raise UserError(field, checkpoint, f"{NO_TOKENIZER}{_why_no_tokenizer(checkpoint, error)}") from error
     if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes of a folder without its files
         raise UserError(field, checkpoint, NO_TOKENIZER)
     return tokenizer
+
+
+def _why_no_tokenizer(checkpoint: str, error: BaseException) -> str:
+    """What transformers says, and the package that it may need."""
+    told = " ".join(str(error).split())
+    files = Path(checkpoint).iterdir() if os.path.isdir(checkpoint) else ()
+    pieces = any(file.suffix in (".model", ".spm") for file in files)
+    if ("sentencepiece" in told.lower() or pieces) and find_spec("sentencepiece") is None:
+        return ": its words are in SentencePiece's format, which needs `pip install sentencepiece`"
+    return ""
 
 
 def load_weights(
@@ -128,7 +139,7 @@ def load_weights(
     except RuntimeError as error:
         raise UserError(field, checkpoint, "the weights do not have the sizes that its config.json says") from error
     except OSError as error:
-        raise UserError(field, checkpoint, _no_safetensors(checkpoint)) from error
+        raise UserError(field, checkpoint, no_safetensors(checkpoint)) from error
     except Exception as error:  # whatever transformers trips over in what others wrote
         raise UserError(field, checkpoint, f"transformers cannot load it ({one_line(error)})") from error
     finally:
@@ -167,9 +178,15 @@ def one_line(error: Exception) -> str:
     return message if len(message) <= 300 else f"{message[:300]}..."
 
 
-def _no_safetensors(checkpoint: str) -> str:
+def no_safetensors(checkpoint: str) -> str:
+    """Why no safetensors are read of a checkpoint, and what to do about it."""
     if not os.path.isdir(checkpoint):
-        return "the Hub does not offer it as safetensors, or cannot be reached"
+        fetch = f"hf download {checkpoint} --local-dir <folder>"
+        convert = "python -m encdec_lightning.composition.convert <folder>"
+        return (
+            "the Hub does not offer it as safetensors, or cannot be reached; other weights are converted once,"
+            f" `{fetch}` and `{convert}`, and then given by their folder"
+        )
     index = Path(checkpoint) / SAFE_WEIGHTS_INDEX_NAME
     if index.is_file():
         named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())

@@ -48,6 +48,7 @@ MOST_LAYERS = 1_000
 MOST_MODULES = 30_000  # a bert of 1,000 layers has 18,000; they take seconds to build
 MOST_PARAMETERS = 10**13
 SECONDS = 5  # for the Hub to answer
+CONVERSION = "DISABLE_SAFETENSORS_CONVERSION"
 NEVER = {"trust_remote_code": False}
 
 
@@ -58,8 +59,25 @@ def opened(loader: Any, checkpoint: str, **arguments: Any) -> Any:
     """
     if not os.path.isdir(checkpoint):
         arguments["local_files_only"] = arguments.get("local_files_only") or not hub_answers()
-    with _asking_nobody(), _limited_modules():
+    with _asking_nobody(), _limited_modules(), _converting_nothing():
         return loader.from_pretrained(checkpoint, **{**arguments, **NEVER})
+
+
+@contextmanager
+def _converting_nothing() -> Iterator[None]:
+    """Let transformers ask no service on the Hub to convert weights: that would tell it which ones, and not last.
+
+    Where the service has answered before, a machine without a network would not find what it has made.
+    """
+    before = os.environ.get(CONVERSION)
+    os.environ[CONVERSION] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[CONVERSION]
+        else:
+            os.environ[CONVERSION] = before
 
 
 def built(auto: Any, config: PretrainedConfig, **arguments: Any) -> PreTrainedModel:

@@ -94,7 +94,10 @@ class Tokenizers:
         for role, tokenizer, config in configs:
             last = max(tokenizer.get_vocab().values())
             if last >= config.vocab_size:
-                expected = f"its last token is {last}, but the {role}'s vocabulary has {config.vocab_size} words"
+                expected = (
+                    f"its last token is {last}, but the {role}'s vocabulary has {config.vocab_size} words; after adding"
+                    " tokens, call the checkpoint's resize_token_embeddings(len(tokenizer)) and save both"
+                )
                 found.append(UserError(f"tokenizer of the {role}", tokenizer.name_or_path, expected))
         if model.scores_sentences:
             return found

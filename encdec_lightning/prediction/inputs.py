@@ -39,9 +39,6 @@ def find_input(text: str, task: Task, cache: Path, given: str | None = None) -> 
     (file,) = place
     if given is not None:
         return source_at("input", (replace(file, kind=GIVEN_FORMATS[given]),), task, "test", cache).rows
-    if file.format == ".json":
-        expected = "give format=jsonl if each line is a JSON object, or format=text if each line is a source"
-        raise UserError("input", text, expected)
     rows = source_at("input", place, task, "test", cache).rows
     return rows if file.format in FORMATS else _no_objects(rows, task.source)
 

@@ -140,7 +140,7 @@ def _predicted(job: Job, run: Run) -> list[Prediction]:
     found = {each.id: each for each in run.predictions()}
     if found.keys() != ids.keys():
         raise UserError("folder", str(run.folder), "its predictions are not of this test set, choose another folder")
-    return [found[key] for key in sorted(found)]
+    return [found[pair.id] for pair in pairs]
 
 
 def _write_texts(job: Job, pairs: Sequence[Pair], told: dict[str, Any], run: Run) -> None:

@@ -10,7 +10,7 @@ from encdec_lightning.errors import require
 
 Freeze = Literal["pretrained", "all_but_cross_attention", "encoder", "decoder"]
 Sides = Literal["both", "encoder", "decoder"]
-Schedule = Literal["constant", "linear", "inverse_sqrt", "noam"]
+Schedule = Literal["constant", "linear", "cosine", "inverse_sqrt", "noam"]
 NEED_WARMUP: tuple[Schedule, ...] = ("inverse_sqrt", "noam")
 """Schedules that are only defined with a warm-up."""
 NO_FP16_WEIGHTS = (
@@ -71,8 +71,8 @@ class Training:
     `fresh_learning_rate` is given; null: `learning_rate`. Liu & Lapata train a pretrained encoder more slowly than a
     decoder that starts at random."""
     schedule: Schedule = "linear"
-    """After the warm-up: constant, linear to zero one step after the last, or falling with the square root of the step;
-    `noam` is the last with the paper's scaling by the model's width."""
+    """After the warm-up: constant, linear or half a cosine to zero one step after the last, or falling with the square
+    root of the step; `noam` is the last with the paper's scaling by the model's width."""
     warmup_steps: int = 0
     """Optimizer steps of linear warm-up."""
     encoder_warmup_steps: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +19,13 @@ def linear(step: int, warmup: int, total: int, width: int) -> float:
     if step <= warmup:
         return step / warmup
     return max(0.0, (total + 1 - step) / max(total + 1 - warmup, 1))
+
+
+def cosine(step: int, warmup: int, total: int, width: int) -> float:
+    """Linear warm-up, then half a cosine down: the step after the last would have 0 (Loshchilov & Hutter, 2017)."""
+    if step <= warmup:
+        return step / warmup
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(total + 1 - warmup, 1))))
 
 
 def inverse_sqrt(step: int, warmup: int, total: int, width: int) -> float:
@@ -43,6 +51,7 @@ class Schedule:
 SCHEDULES: dict[str, Schedule] = {
     "constant": Schedule(constant),
     "linear": Schedule(linear, needs_steps=True),
+    "cosine": Schedule(cosine, needs_steps=True),
     "inverse_sqrt": Schedule(inverse_sqrt),
     "noam": Schedule(noam),
 }

@@ -254,10 +254,7 @@ class TaskModule(lightning.LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def total_steps(self) -> int:
-        """Optimizer steps of the fit, 0 where nothing bounds them.
-
-        Not by Lightning's estimate, which would drop a stateful loader's state.
-        """
+        """Optimizer steps of the fit, 0 where nothing bounds them; Lightning's estimate would drop a loader's state."""
         data: Any = getattr(self.trainer, "datamodule", None)
         steps, epochs = self.trainer.max_steps, self.trainer.max_epochs
         bounds = [int(steps)] if steps > 0 else []
@@ -272,17 +269,19 @@ class TaskModule(lightning.LightningModule, ABC):
         raise UserError("Trainer.max_steps", self.trainer.max_steps, expected)
 
     def _predicted(self, stage: str) -> list[Prediction]:
-        """Generate for the batches that wait; the predictions of all ranks, each id once, ordered by id."""
+        """Generate for the batches that wait; the predictions of all ranks, each id once, in their file's order."""
         batches, self._waiting = self._waiting, []
         count = sum(batch.examples for batch in batches)
         started = time.perf_counter()
         with self.trainer.precision_plugin.forward_context():
             own = list(watched(self.trainer, self.predict_all(batches), "generating", count, "texts"))
-        parts = self._gather((own, time.perf_counter() - started))
-        by_id = {each.id: each for part, _ in parts for each in part}
+        places = {pair.id: at for batch in batches for pair, at in zip(batch.pairs, batch.numbers, strict=False)}
+        parts = self._gather((own, time.perf_counter() - started, places))
+        by_id = {each.id: each for part, *_ in parts for each in part}
         if by_id:
-            self._log({f"{stage}/texts_per_second": len(by_id) / max(seconds for _, seconds in parts)})
-        return [by_id[key] for key in sorted(by_id)]
+            self._log({f"{stage}/texts_per_second": len(by_id) / max(seconds for _, seconds, _ in parts)})
+        order = {key: at for *_, places in parts for key, at in places.items()}  # none of batches made elsewhere
+        return sorted(by_id.values(), key=lambda each: (order.get(each.id, 0), each.id))
 
     def _log(self, values: dict[str, Any], **options: Any) -> None:
         """Log, unless the Trainer works without all that could slow it down."""

@@ -142,6 +142,9 @@ def test_srun_does_not_start_the_command_several_times(files, in_tmp, capsys, mo
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     assert main(files.overrides("folder=run")) == 2
     assert capsys.readouterr().err.startswith("SLURM_STEP_NUM_TASKS is '2': srun starts this command so often")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert main(["run=somewhere"]) == 2
+    assert capsys.readouterr().err.startswith("torchrun is 'none': torchrun starts this command in its ranks")
     assert not [*in_tmp.iterdir()]
 
 

@@ -47,6 +47,34 @@ def test_formats(ending, tmp_path):
     assert len(read(upper, tmp_path)) == 2
 
 
+@pytest.mark.parametrize("ending", WRITERS)
+def test_files_of_one_name_are_one_after_the_other(ending, tmp_path):
+    for number in (2, 1, 10):
+        (tmp_path / f"part-{number:02}{ending}").write_bytes(WRITERS[ending]([(f"{a} {number}", b) for a, b in ROWS]))
+    (tmp_path / f"other{ending}").write_bytes(b"")
+    found = read(tmp_path / f"part-*{ending}", tmp_path)
+    assert [pair.source for pair in found] == [f"{a} {number}" for number in (1, 2, 10) for a, _ in ROWS]
+    ids = [int(pair.id) for pair in found]
+    assert ids == sorted(set(ids)) and ids[0] == FIRST_ROW[ending]
+    assert "there is no file with such a name" in refused(tmp_path / f"parts-*{ending}", tmp_path)
+    (tmp_path / "part-11.txt").write_bytes(b"")
+    assert "its files must have one of the endings" in refused(tmp_path / "part-*", tmp_path)
+
+
+def test_json_is_an_array_or_an_object_a_line(tmp_path):
+    objects = [{"source": source, "target": target} for source, target in ROWS]
+    for name, content in (("lines", jsonl(ROWS)), ("array", json.dumps(objects, indent=1).encode()),
+                          ("marked", codecs.BOM_UTF8 + json.dumps(objects).encode())):  # fmt: skip
+        (tmp_path / f"{name}.json").write_bytes(content)
+        assert read(tmp_path / f"{name}.json", tmp_path) == PAIRS
+        (tmp_path / f"{name}.json.gz").write_bytes(gzip.compress(content))
+        assert read(tmp_path / f"{name}.json.gz", tmp_path) == PAIRS
+    (tmp_path / "broken.json").write_bytes(b'[{"source": 1')
+    assert "it must be a JSON array of objects" in refused(tmp_path / "broken.json", tmp_path)
+    (tmp_path / "numbers.json").write_bytes(b"[1, 2]")
+    assert "task.train record 1 is '1': it must be one JSON object" in refused(tmp_path / "numbers.json", tmp_path)
+
+
 def test_parallel_text_files(tmp_path):
     for end in (b"\n", b"\r\n"):
         for name, column in (("a.en", 0), ("a.de", 1)):
@@ -140,7 +168,7 @@ def test_parquet_files_that_are_broken(tmp_path):
 
 
 def test_names_that_tell_no_format(tmp_path):
-    for name in ("rows.txt", "rows", "rows.json", "rows.gz"):
+    for name in ("rows.txt", "rows", "rows.xml", "rows.gz"):
         (tmp_path / name).write_bytes(jsonl(ROWS))
         assert "its name does not tell a format that can be read; give a .jsonl" in refused(tmp_path / name, tmp_path)
 

@@ -82,8 +82,23 @@ def test_evaluation_plans(lengths, batch_tokens, world_size):
     assert 0 not in sizes or max(sizes) == 1  # no rank idles while another has two examples
     assert updates_of(evaluation_plan(lengths.copy(), batch_tokens, world_size)) == updates_of(plan)
     bins = -(-lengths // [SOURCE_BIN, TARGET_BIN])
-    order = [tuple(bins[index]) for index in examples_of(plan)]
-    assert order == sorted(order, reverse=True)  # longest first
+    batches = [
+        [tuple(bins[index]) for row in update.micro_batches for each in row for index in each] for update in plan
+    ]
+    found = [pair for batch in sorted(batches, reverse=True) for pair in batch]
+    assert found == sorted(found, reverse=True)  # neighbours by length together
+    assert batches[0] == max(batches)  # the longest first, so that memory runs out at once if it does
+
+
+def test_the_first_few_evaluation_batches_have_texts_of_all_lengths():
+    lengths = np.stack([np.arange(1, 401)] * 2, axis=1)
+    plan = evaluation_plan(lengths, 2000, 1)
+    means = [
+        float(np.mean([lengths[index].sum() for index in row[0]])) for update in plan for row in update.micro_batches
+    ]
+    assert len(means) > 30 and means != sorted(means, reverse=True)
+    whole = lengths.sum(axis=1).mean()
+    assert abs(np.mean(means[:8]) - np.mean(means)) < 0.15 * whole
 
 
 def plan_of(seed=0, epoch=0, lengths=MANY, **options):

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from encdec_lightning.errors import UserError
+from encdec_lightning.signals import TERMINATION
 from encdec_lightning.training.callbacks import checkpoints
 from encdec_lightning.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint, best_keeper, give_name
 
@@ -170,3 +171,20 @@ def test_names(links, tmp_path, monkeypatch):
     give_name(folder, name)
     moved = tmp_path.rename(tmp_path.with_name("moved"))
     assert (moved / "best.ckpt" / "part").read_text() == "3"
+
+
+class StopsAtThree(lightning.Callback):
+    """As early stopping, in the third validation."""
+
+    def on_validation_end(self, trainer, pl_module) -> None:
+        trainer.should_stop = trainer.global_step == 3
+
+
+@pytest.mark.parametrize(("asked", "end"), [(False, 3), (True, 8)], ids=["stopped", "asked to end"])
+def test_a_fit_that_a_callback_has_stopped_takes_no_step_more(asked: bool, end: int, tmp_path, monkeypatch):
+    """Only its test is left to do; one that was asked to end, as by SIGTERM, goes on."""
+    with monkeypatch.context() as ending:
+        ending.setattr(TERMINATION, "asked", asked)
+        assert fit([StopsAtThree(), LastCheckpoint(tmp_path)]).global_step == 3
+    goes_on = fit([LastCheckpoint(tmp_path)], tmp_path / "last.ckpt")
+    assert goes_on.global_step == end and step_of(tmp_path / "last.ckpt") == end

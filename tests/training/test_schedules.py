@@ -36,6 +36,15 @@ def test_linear_equals_transformers_shifted_by_one_step() -> None:
     assert [ours(index) for index in range(20)] == pytest.approx([theirs(index + 1) for index in range(20)])
 
 
+def test_cosine_equals_transformers_shifted_by_one_step() -> None:
+    from transformers import get_cosine_schedule_with_warmup
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = get_cosine_schedule_with_warmup(optimizer, num_warmup_steps=5, num_training_steps=21).lr_lambdas[0]
+    ours = schedule(Training(schedule="cosine", warmup_steps=5), total_steps=20, width=1)
+    assert [ours(index) for index in range(20)] == pytest.approx([theirs(index + 1) for index in range(20)])
+
+
 @given(st.sampled_from(sorted(SCHEDULES)), st.integers(1, 50), st.integers(51, 500), st.integers(1, 1024))
 def test_every_schedule_rises_to_its_peak_and_never_again(name: str, warmup: int, total: int, width: int) -> None:
     values = [SCHEDULES[name].factor(step, warmup, total, width) for step in range(1, total + 1)]

@@ -32,7 +32,7 @@ def family_problems(side: Side, composition: Composition) -> list[UserError]:
         if composition.encoder_segments == "interval" and segments < 2:
             expected = f"{family} has {segments} segment embeddings, and two take turns; use first"
             problems.append(UserError("encoder_segments", "interval", expected))
-        width, layers = int(config.hidden_size), composition.sentence_layers
+        width, layers = int(getattr(config, "hidden_size", None) or 0), composition.sentence_layers
         if composition.scores_sentences and layers and width % HEADS:
             expected = f"{HEADS} heads cannot share out {family}'s states, which are {width} wide; use 0"
             problems.append(UserError("sentence_layers", layers, expected))

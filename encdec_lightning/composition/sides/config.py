@@ -55,7 +55,9 @@ def _with_added(side: Side, added: Added, config: PretrainedConfig, layout: Layo
     if added.kind == "merged" and not layout.merges:
         expected = f"{family} has no projections of its keys and values alone that could read a source; use separate"
         raise UserError("cross_attention_kind", added.kind, expected)
-    width = int(t5gemma_side(load_config("encoder", added.encoder), "encoder").hidden_size)
+    width = getattr(t5gemma_side(load_config("encoder", added.encoder), "encoder"), "hidden_size", None)
+    if not isinstance(width, int):
+        raise UserError("encoder", added.encoder, "its config tells no hidden_size: it is no encoder known here")
     reads = None if added.kind == "merged" or side.cross_attention == "self_attention" else width
     return with_cross_attention(
         config,

@@ -56,6 +56,8 @@ class Batch:
     """(N,) int64: the places of the real target tokens in the flattened batch. Nobody has to ask a GPU how many."""
     source_positions: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long), compare=False)
     """The same of the real source tokens."""
+    numbers: tuple[int, ...] = ()
+    """The examples' places in their split, of those that have pairs."""
 
     def __post_init__(self) -> None:
         if not len(self.lengths):  # made of its tensors alone, which are the processor's
@@ -84,7 +86,8 @@ class Batch:
         of_examples = ("source_ids", "source_lengths", "decoder_input_ids", "target_ids", "target_lengths")
         tensors = {name: getattr(self, name)[order] for name in of_examples}
         pairs = tuple(self.pairs[each] for each in order.tolist()) if self.pairs else ()
-        return replace(self, **tensors, pairs=pairs, lengths=np.zeros((0, 2), dtype=np.int64))
+        numbers = tuple(self.numbers[each] for each in order.tolist()) if self.numbers else ()
+        return replace(self, **tensors, pairs=pairs, numbers=numbers, lengths=np.zeros((0, 2), dtype=np.int64))
 
     def to(self, device: torch.device | str, non_blocking: bool | None = None) -> Batch:
         """The same batch on another device; by default nobody waits for a copy to one that is not the processor.
@@ -126,6 +129,7 @@ def collate(
         target_lengths=torch.tensor([len(each) for each in targets]),
         update_tokens=update_tokens,
         tokens=sum(len(source) + len(target) for source, target in ids),
+        numbers=tuple(numbers) if with_pairs else (),
     )
 
 

@@ -86,11 +86,22 @@ def training_plan(lengths: Lengths, batch_tokens: int, accumulate: int, seed: in
 
 
 def evaluation_plan(lengths: Lengths, batch_tokens: int, world_size: int) -> Plan:
-    """Batches sorted by length, longest first, each example once, the same number on every rank."""
+    """Batches of texts of one length, the longest first, each example once, the same number on every rank.
+
+    The others follow so that the first few of them have texts of all lengths, for a Trainer with a limit of batches.
+    """
     order = _by_length(binned(lengths))[::-1]
     batches = _fill(_cut(binned(lengths[order]), batch_tokens), world_size)
     batches += [(len(order), len(order))] * (-len(batches) % world_size)
-    return Plan(lengths, order, np.array(batches, dtype=np.int64).reshape(-1, 1, world_size, 2))
+    slices = np.array(batches, dtype=np.int64).reshape(-1, 1, world_size, 2)
+    return Plan(lengths, order, slices[_spread(len(slices))])
+
+
+def _spread(count: int) -> Indices:
+    """The numbers below a count, each far from all before it: 0, 4, 2, 6, 1, 5, 3, 7 (van der Corput)."""
+    bits = max(1, (count - 1).bit_length())
+    reversed_bits = (int(f"{number:0{bits}b}"[::-1], 2) for number in range(1 << bits))
+    return np.array([number for number in reversed_bits if number < count], dtype=np.int64)
 
 
 def binned(lengths: Lengths) -> Lengths:

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
@@ -22,9 +23,10 @@ from encdec_lightning.errors import UserError
 from encdec_lightning.files import kind_of
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
-FORMATS = (".jsonl", ".csv", ".tsv", ".parquet")
+FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 KINDS = (
-    f"a {', '.join(FORMATS)} file, perhaps compressed ({', '.join(COMPRESSIONS)}), two text files `a+b`, a URL,"
+    f"a {', '.join(FORMATS)} file, perhaps compressed ({', '.join(COMPRESSIONS)}), several as `part-*.jsonl`, two text"
+    " files `a+b`, a URL,"
     f" `hub:<id>:<configuration>:<split>`, or {' or '.join(DATA_SETS)}"
 )
 DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError)
@@ -109,8 +111,9 @@ Location = str | HubSplit | tuple[File, ...]
 def locate(field: str, text: str, cache: Path, plain: bool = False) -> Location:
     """What an option such as `task.train` names: an embedded data set, a Hub's split, a file, or two parallel ones.
 
-    A URL is downloaded into the cache first. Where `plain`, a single file may have a name that tells no format: it is
-    text. Raises `UserError` for what does not exist.
+    `part-*.jsonl` are all files of such a name, in the order of their names, if no file is called exactly so. A URL is
+    downloaded into the cache first. Where `plain`, a single file may have a name that tells no format: it is text.
+    Raises `UserError` for what does not exist.
     """
     if text in DATA_SETS:
         return text
@@ -122,6 +125,8 @@ def locate(field: str, text: str, cache: Path, plain: bool = False) -> Location:
             )
         dataset, _, revision = (parts[1], "", "") if kind_of(parts[1]) == "folder" else parts[1].partition("@")
         return HubSplit(dataset, revision or None, parts[2] or None, parts[3])
+    if "*" in text and "://" not in text and not _exists(text):
+        return _parts(field, text)
     parallel = "+" in text and not _exists(text)  # a plus in a URL is written %2B
     sides = text.split("+") if parallel else [text]
     if len(sides) > 2:
@@ -132,6 +137,21 @@ def locate(field: str, text: str, cache: Path, plain: bool = False) -> Location:
         raise UserError(field, text, "only plain text files are read side by side")
     if not parallel and not plain and files[0].format not in FORMATS:
         raise UserError(field, text, f"its name does not tell a format that can be read; give {KINDS}")
+    return files
+
+
+def _parts(field: str, pattern: str) -> tuple[File, ...]:
+    """The files of a pattern; raises `UserError` where there is none, or they are of several formats."""
+    paths = sorted(glob(pattern, recursive=True))  # noqa: PTH207  # Path's has no absolute patterns
+    files = tuple(File(Path(path)) for path in paths if kind_of(path) == "file")
+    if not files:
+        raise UserError(field, pattern, "there is no file with such a name")
+    formats = sorted({file.format for file in files})
+    if len(formats) > 1 or formats[0] not in FORMATS:
+        found = ", ".join(each or "none" for each in formats)
+        raise UserError(
+            field, pattern, f"its files must have one of the endings {', '.join(FORMATS)}, and have {found}"
+        )
     return files
 
 

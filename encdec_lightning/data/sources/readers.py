@@ -8,14 +8,14 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import pyarrow
 from pyarrow import parquet
 
-from encdec_lightning.data.sources.locations import File
+from encdec_lightning.data.sources.locations import FORMATS, File
 from encdec_lightning.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -40,13 +40,16 @@ class Row:
 
 
 def read_rows(name: str, files: tuple[File, ...], columns: list[str] | None, wanted: list[str]) -> Iterator[Row]:
-    """The rows of a file, or of two text files side by side.
+    """The rows of a file, of several ones after another, or of two text files side by side.
 
     `name` is the option that names the file. `columns` are the names of a csv or tsv file's columns; without them its
     first line names them. `wanted` are the columns that will be asked for, source and target first, which is what the
     lines of text files are called: of two, or of one that holds sources alone. Raises `UserError` for a file that
     cannot be read on.
     """
+    if len(files) > 1 and files[0].format in FORMATS:
+        yield from _in_parts(name, files, columns, wanted)
+        return
     if len(files) == 2:
         yield from _parallel(name, files, wanted)
         return
@@ -58,6 +61,17 @@ def read_rows(name: str, files: tuple[File, ...], columns: list[str] | None, wan
         yield from stream_rows(name, stream, file.format, columns, wanted)
 
 
+def _in_parts(name: str, files: tuple[File, ...], columns: list[str] | None, wanted: list[str]) -> Iterator[Row]:
+    """The rows of files that are parts of one; their numbers go on from file to file."""
+    before = 0
+    for file in files:
+        last = 0
+        for row in read_rows(f"{name} {file.path.name}", (file,), columns, wanted):
+            last = row.number
+            yield replace(row, number=before + last)
+        before += last
+
+
 def stream_rows(
     name: str, stream: IO[bytes] | Iterable[bytes], kind: str, columns: list[str] | None, wanted: list[str]
 ) -> Iterator[Row]:
@@ -66,7 +80,9 @@ def stream_rows(
         yield from _comma_separated(name, cast(IO[bytes], stream), columns)
     elif kind == ".tsv":
         yield from _tab_separated(name, stream, columns)
-    elif kind == ".jsonl":
+    elif kind == ".json" and cast(Any, stream).peek(64).lstrip(codecs.BOM_UTF8 + b" \t\r\n").startswith(b"["):
+        yield from _json(name, cast(IO[bytes], stream))
+    elif kind in (".jsonl", ".json"):
         yield from _jsonl(name, stream)
     else:
         yield from _plain(name, stream, wanted[0])
@@ -121,6 +137,18 @@ def _jsonl(name: str, stream: Iterable[bytes]) -> Iterator[Row]:
             yield _no_object(row, line, " that Python can read")
             continue
         yield Row(row.number, row.place, values) if isinstance(values, dict) else _no_object(row, line)
+
+
+def _json(name: str, stream: IO[bytes]) -> Iterator[Row]:
+    """The objects of an array, which is read as a whole."""
+    try:
+        found = json.loads(stream.read().removeprefix(codecs.BOM_UTF8))
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise UserError(name, "[", f"it must be a JSON array of objects ({str(error)[:100]})") from error
+    for number, values in enumerate(found, start=1):
+        row = Row(number, f"{name} record {number}")
+        right = isinstance(values, dict)
+        yield Row(number, row.place, values) if right else _no_object(row, json.dumps(values))
 
 
 def _no_object(row: Row, line: str, why: str = "") -> Row:

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger, WandbLogger
@@ -145,7 +144,7 @@ def _hardware(node: Node, here: bool) -> Iterator[UserError]:
         expected = "this machine has none; hardware=auto takes what it has, hardware=cpu the processor"
         yield UserError("trainer.accelerator", accelerator, expected)
     nodes = node.get("num_nodes", 1)
-    if here and isinstance(nodes, int) and nodes > 1 and not (is_slurm_job() or TorchElasticEnvironment.detect()):
+    if here and isinstance(nodes, int) and nodes > 1 and not is_slurm_job():
         expected = "processes on several machines need a job of Slurm's, hydra/launcher=slurm"
         yield UserError("trainer.num_nodes", nodes, expected)
     strategies = ["auto", *STRATEGIES, *sorted(set(StrategyRegistry.available_strategies()) - {*STRATEGIES, *FSDP1})]
@@ -154,6 +153,9 @@ def _hardware(node: Node, here: bool) -> Iterator[UserError]:
         yield UserError("trainer.strategy", strategy, expected)
     elif isinstance(strategy, str) and strategy.lower() not in strategies:
         expected = f"{one_of(strategies[:12])}, ...{did_you_mean(strategy, strategies)}"
+        yield UserError("trainer.strategy", strategy, expected)
+    elif isinstance(strategy, str) and any(way in strategy.lower() for way in ("spawn", "fork", "notebook")):
+        expected = "its processes would take a run's objects from this one; hardware=ddp, or ddp_cpu, starts its own"
         yield UserError("trainer.strategy", strategy, expected)
     elif _pickles(strategy):
         expected = "it reads pickles from its checkpoints, which can run code; hardware=fsdp shards without"

@@ -31,6 +31,7 @@ def check_model(config: Config, doubtful: set[str]) -> Iterator[UserError]:
     except UserErrors as errors:
         yield from (problem.inside("model") for problem in errors.problems)
         return
+    yield from _check_weights(config)
     task, generated = config.task, config.generation.max_length
     sides = [side_config(side) for side in config.model.sides]
     yield from _check_tokenizers(config, model)
@@ -51,6 +52,16 @@ def check_model(config: Config, doubtful: set[str]) -> Iterator[UserError]:
             yield UserError("generation.max_length", generated, why)
     if not model.scores_sentences and not concerned(["generation", *lengths], doubtful):
         yield from _check_engine(config, model)
+
+
+def _check_weights(config: Config) -> Iterator[UserError]:
+    """Folders without the weights that a side starts from."""
+    from encdec_lightning.composition.checkpoints import no_safetensors
+
+    for side in config.model.sides:
+        folder = Path(side.checkpoint)
+        if side.init != "random" and folder.is_dir() and not any(folder.glob("*.safetensors")):
+            yield UserError(f"model.{side.role}", side.checkpoint, no_safetensors(side.checkpoint))
 
 
 def _check_engine(config: Config, model: ComposedModel) -> Iterator[UserError]:

@@ -30,7 +30,8 @@ def refusals_of_the_disk(run: Run) -> Iterator[None]:
 
 @contextmanager
 def lightnings_refusals() -> Iterator[None]:
-    """What Lightning's Trainer refuses when it sees the data, and a data worker that dies, as a `UserError`."""
+    """What Lightning's Trainer refuses when it sees the data, a data worker that dies, and memory that runs out."""
+    import torch
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from encdec_lightning.launch.slots.build import first_line
@@ -40,6 +41,13 @@ def lightnings_refusals() -> Iterator[None]:
         yield
     except MisconfigurationException as error:
         raise UserError("trainer", "lightning.Trainer", first_line(error)) from error
+    except torch.OutOfMemoryError as error:
+        expected = (
+            "the memory of the device does not hold it; a smaller data.batch_tokens, with a larger data.accumulate or"
+            " data.update_examples for the same update, training.gradient_checkpointing=true or precision=bf16 need"
+            " less; encdec-check tells how much. It is another run then: init_from=<this folder> takes the weights over"
+        )
+        raise UserError("memory", first_line(error), expected) from error
     except RuntimeError as error:
         if not _is_worker_death(error):
             raise

@@ -40,7 +40,7 @@ class WandbRun(WandbLogger):
         save_dir: the folder of the journal and of wandb's own files.
         offline: needs neither an account nor a network.
         id: of the wandb run.
-        project: in which it is.
+        project: in which it is; None: that of `WANDB_PROJECT`, else encdec_lightning.
         group: of runs that belong together.
         tags: texts by which runs are found; None: those of `facts`.
         predictions: of so many examples texts are shown, after each validation that generates and after the test.
@@ -63,7 +63,8 @@ class WandbRun(WandbLogger):
     ) -> None:
         if predictions < 0:
             raise UserError("logger.wandb.predictions", predictions, "it must be at least 0")
-        if tags is None and facts:
+        project = project or os.environ.get("WANDB_PROJECT") or "encdec_lightning"
+        if tags is None and facts and not os.environ.get("WANDB_TAGS"):
             tags = [f"{what}:{value}"[:LONGEST_TAG] for what, value in facts.items()]
         given = {"id": id, "project": project, "group": group, "tags": tags, **arguments}
         super().__init__(name=name, save_dir=Path(save_dir), offline=offline, **given)

@@ -33,7 +33,7 @@ def check_slot(field: str, node: Node, base: type) -> list[UserError]:
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     found: list[UserError] = []
     for name, value in node.items():
-        if name != "_target_" and name not in parameters and not takes_any:
+        if name != "_target_" and name not in parameters and not takes_any and not _is_default(field, name):
             expected = f"{node['_target_']} takes no such argument{did_you_mean(name, parameters)}"
             found.append(UserError(f"{field}.{name}", value, expected))
         elif is_node(value):
@@ -52,6 +52,11 @@ def argument_meant(problem: UserError, field: str, node: Node, base: type) -> st
         if argument not in parameters:
             argument = nearest(argument, parameters) or ""
     return f"{field}.{argument}".rstrip(".")
+
+
+def _is_default(field: str, name: str) -> bool:
+    """Whether an argument is the default optimizer's `fused`, which is left out where another one has none."""
+    return (field, name) == ("optimizer", "fused")
 
 
 def is_known(target: type) -> bool:
@@ -78,7 +83,8 @@ def build_partial(field: str, node: Node, base: type) -> Any:
     if problems:
         raise UserErrors(problems)
     target = _target(field, node, base)
-    arguments = {name: _nested(f"{field}.{name}", value) for name, value in node.items() if name != "_target_"}
+    left = {"_target_", *(name for name in node if _is_default(field, name) and name not in _parameters(target))}
+    arguments = {name: _nested(f"{field}.{name}", value) for name, value in node.items() if name not in left}
     return functools.partial(_called, field, node["_target_"], target, **arguments)
 
 

@@ -89,8 +89,16 @@ def sections(runs: Sequence[tuple[Overview, Mapping[str, Any]]]) -> list[Section
     """
     groups: dict[str, list[tuple[Overview, Mapping[str, Any]]]] = {}
     prints = {_file(each): metrics["data/test_fingerprint"] for each, metrics in reversed(runs) if _tested(metrics)}
+    whole: dict[Any, int] = {}
+    for _, metrics in runs:
+        tested = metrics.get("test/examples")
+        if isinstance(tested, int):
+            key = metrics.get("data/test_fingerprint")
+            whole[key] = max(tested, whole.get(key, 0))
     for each, metrics in runs:
         key = metrics.get("data/test_fingerprint") or prints.get(_file(each)) or _file(each)
+        if _tested(metrics) and metrics.get("test/examples") != whole.get(key):  # by trainer.limit_test_batches
+            key = f"{key}, {metrics.get('test/examples')} examples"
         groups.setdefault(str(key), []).append((each, metrics))
     return [_section(group) for group in groups.values()]
 

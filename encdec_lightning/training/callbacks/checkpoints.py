@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from encdec_lightning.errors import UserError
+from encdec_lightning.signals import TERMINATION
 
 BEST, LAST = "best", "last"
 
@@ -88,6 +89,7 @@ class LastCheckpoint(MovableCheckpoint):
             enable_version_counter=False,
         )
         self._follows_validation = (every_n_train_steps, every_n_epochs, train_time_interval) == (None, None, None)
+        self._stopped = False
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Without validation, count the steps between two of them."""
@@ -97,6 +99,25 @@ class LastCheckpoint(MovableCheckpoint):
         if without and self._follows_validation and isinstance(interval, int):
             self._every_n_train_steps = max(1, interval // trainer.accumulate_grad_batches)
             self._every_n_epochs = 0
+
+    def _save_checkpoint(self, trainer: lightning.Trainer, filepath: str) -> None:
+        self._stopped = bool(trainer.should_stop) and not TERMINATION.asked
+        super()._save_checkpoint(trainer, filepath)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Also whether a callback, such as early stopping, has ended the fit."""
+        return {**super().state_dict(), "stopped": self._stopped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """A fit that had been stopped is over; see `on_train_start`."""
+        super().load_state_dict(state_dict)
+        self._stopped = bool(state_dict.get("stopped"))
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Take no step more where the fit was stopped before, and only its test is left."""
+        super().on_train_start(trainer, pl_module)
+        if self._stopped:
+            trainer.should_stop = True
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Save the end of a fit, if that is not done."""

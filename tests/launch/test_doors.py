@@ -1,0 +1,94 @@
+"""What users of such frameworks try first: it works, or one sentence says what to do instead."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import Files
+from transformers import AutoConfig
+
+from encdec_lightning.cli.check import main as check
+from encdec_lightning.cli.train import main
+from encdec_lightning.errors import UserError
+from encdec_lightning.launch.checks.checks import check_all
+from encdec_lightning.launch.command_line.overrides import compose_config
+from encdec_lightning.launch.job.refusals import lightnings_refusals
+from encdec_lightning.launch.loggers.wandb_run import WandbRun
+from encdec_lightning.launch.slots.build import OPTIMIZER, build_partial
+from encdec_lightning.run import Run
+
+
+def test_predictions_stand_in_the_order_of_the_file(files: Files, in_tmp: Path):
+    options = [each for each in files.overrides("debug=step", "trainer.limit_test_batches=null", "export=false")
+               if not each.startswith("task.id")]  # fmt: skip
+    assert main([*options, "folder=run"]) == 0
+    rows = [json.loads(line)["document"] for line in Path(files.test).read_text().splitlines()]
+    found = Run.open("run").predictions()
+    assert [each.source for each in found] == rows
+    assert [each.id for each in found] == [str(number) for number in range(1, len(rows) + 1)]
+
+
+@pytest.mark.parametrize("target", ["torch.optim.Adafactor", "torch.optim.NAdam", "torch.optim.SGD"])
+def test_an_optimizer_needs_no_word_about_the_defaults_kernel(target: str, files: Files):
+    config = compose_config(files.overrides(f"optimizer._target_={target}"))
+    assert check_all(config) == []
+    made = build_partial("optimizer", config.optimizer, OPTIMIZER)([torch.nn.Parameter(torch.zeros(1))])
+    assert type(made).__name__ == target.rpartition(".")[2]
+    assert made.defaults.get("fused") is (True if target.endswith("SGD") else None)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("trainer.strategy=ddp_spawn", "its processes would take a run's objects from this one; hardware=ddp"),
+        ("trainer.strategy=ddp_notebook", "its processes would take a run's objects from this one; hardware=ddp"),
+        ("training.schedule=cosin", "did you mean 'cosine'"),
+    ],
+)
+def test_one_sentence_says_what_to_do_instead(line: str, sentence: str, files: Files, in_tmp: Path, capsys):
+    assert main(files.overrides(line, "folder=run")) == 2
+    assert sentence in capsys.readouterr().err
+    assert not Path("run").exists()
+
+
+def test_folders_without_weights_are_found_before_the_job(files: Files, in_tmp: Path, capsys):
+    folder = in_tmp / "bert"
+    AutoConfig.from_pretrained(files.bert).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((Path(files.bert) / name).read_bytes())
+    (folder / "pytorch_model.bin").write_bytes(b"")
+    options = [*files.overrides("variant=bertshare"), f"checkpoints.bert={folder}"]
+    assert check(options) == 2
+    assert "holds pytorch_model.bin but no model.safetensors; convert it once with" in capsys.readouterr().err
+    assert check([*options, "variant=rnd2rnd"]) == 0
+
+
+def test_an_exported_pair_is_no_side(files: Files, in_tmp: Path, capsys):
+    assert main(files.overrides("debug=step", "variant=bert2bert", "folder=run", "export=true")) == 0
+    capsys.readouterr()
+    sides = ["model.encoder=run/model", "model.decoder=run/model"]
+    assert check([*files.overrides("weights=untied"), *sides]) == 2
+    told = capsys.readouterr().err
+    assert "model.encoder is 'run/model'" in told and "Traceback" not in told
+
+
+def test_memory_that_runs_out_in_training_names_what_needs_less():
+    with pytest.raises(UserError, match=r"data.batch_tokens.*gradient_checkpointing.*init_from=") as caught, \
+            lightnings_refusals():  # fmt: skip
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
+    assert str(caught.value).startswith("memory is 'OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB': ")
+
+
+def test_wandbs_own_variables_name_the_project_and_the_tags(tmp_path: Path, monkeypatch):
+    facts = {"task": "xsum"}
+    assert WandbRun(save_dir=tmp_path, offline=True, facts=facts)._wandb_init["project"] == "encdec_lightning"
+    assert WandbRun(save_dir=tmp_path, offline=True, facts=facts)._wandb_init["tags"] == ["task:xsum"]
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    monkeypatch.setenv("WANDB_TAGS", "own")
+    named = WandbRun(save_dir=tmp_path, offline=True, facts=facts)._wandb_init
+    assert (named["project"], named["tags"]) == ("mine", None)
+    given = WandbRun(save_dir=tmp_path, offline=True, facts=facts, project="given", tags=["mine"])._wandb_init
+    assert (given["project"], given["tags"]) == ("given", ["mine"])
