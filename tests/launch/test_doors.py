@@ -21,6 +21,9 @@ from encdec_lightning.launch.slots.build import OPTIMIZER, build_partial
 from encdec_lightning.run import Run
 
 
+CALLBACKS = "lightning.pytorch.callbacks"
+
+
 def test_predictions_stand_in_the_order_of_the_file(files: Files, in_tmp: Path):
     options = [each for each in files.overrides("debug=step", "trainer.limit_test_batches=null", "export=false")
                if not each.startswith("task.id")]  # fmt: skip
@@ -46,6 +49,12 @@ def test_an_optimizer_needs_no_word_about_the_defaults_kernel(target: str, files
         ("trainer.strategy=ddp_spawn", "its processes would take a run's objects from this one; hardware=ddp"),
         ("trainer.strategy=ddp_notebook", "its processes would take a run's objects from this one; hardware=ddp"),
         ("training.schedule=cosin", "did you mean 'cosine'"),
+        (
+            f"callbacks.mine._target_={CALLBACKS}.LearningRateFinder",
+            "hparams_search=optuna_learning_rate searches a rate",
+        ),
+        (f"callbacks.mine._target_={CALLBACKS}.BatchSizeFinder", "data.batch_tokens bounds a batch here"),
+        (f"callbacks.mine._target_={CALLBACKS}.RichProgressBar", "callbacks.progress=null takes away its own"),
     ],
 )
 def test_one_sentence_says_what_to_do_instead(line: str, sentence: str, files: Files, in_tmp: Path, capsys):

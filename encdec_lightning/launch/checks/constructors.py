@@ -52,6 +52,14 @@ PICKLED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 """Strategies whose checkpoints are folders with pickles in them."""
 
 
+INSTEAD = {
+    "LearningRateFinder": "it knows no run's loop; hparams_search=optuna_learning_rate searches a rate",
+    "BatchSizeFinder": "data.batch_tokens bounds a batch here, and encdec-check tells the memory that it needs",
+    "GradientAccumulationScheduler": "data.accumulate says how many micro-batches are one step",
+}
+"""Callbacks of Lightning's that cannot act in a run, and what does."""
+
+
 def rehearse(config: Config, doubtful: set[str], here: bool = True) -> Iterator[UserError]:
     """What the constructors refuse. Only classes of this project, Lightning and torch are made: others may do anything.
 
@@ -62,10 +70,19 @@ def rehearse(config: Config, doubtful: set[str], here: bool = True) -> Iterator[
     refused = concerned(["callbacks"], doubtful)
     for name, node in config.callbacks.items():
         if node is not None and not concerned([f"callbacks.{name}"], doubtful):
+            kind = str(node.get("_target_")).rpartition(".")[2]
+            if kind in INSTEAD:
+                refused = True
+                yield UserError(f"callbacks.{name}._target_", node["_target_"], INSTEAD[kind])
+                continue
             made, problems = _made(f"callbacks.{name}", node, CALLBACK, dirpath=".")
             callbacks += made
             refused = refused or bool(problems)
             yield from problems
+            if sum(isinstance(each, ProgressBar) for each in callbacks) > 1 and isinstance(callbacks[-1], ProgressBar):
+                refused = True
+                expected = "a run has one progress bar; callbacks.progress=null takes away its own"
+                yield UserError(f"callbacks.{name}._target_", node["_target_"], expected)
     if not concerned(["optimizer"], doubtful):
         yield from _optimizer(config.optimizer)
     if not concerned(["trainer", "validate_every", "data.accumulate"], doubtful):
