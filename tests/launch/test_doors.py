@@ -20,7 +20,6 @@ from encdec_lightning.launch.loggers.wandb_run import WandbRun
 from encdec_lightning.launch.slots.build import OPTIMIZER, build_partial
 from encdec_lightning.run import Run
 
-
 CALLBACKS = "lightning.pytorch.callbacks"
 
 
