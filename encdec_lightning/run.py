@@ -160,7 +160,7 @@ class Run:
 
     def set_state(self, state: State, error: str | None = None) -> None:
         """Record how far the run is."""
-        kept = {name: value for name, value in self.status().items() if name in ("identity", "id", "point", "trained")}
+        kept = {name: value for name, value in self.status().items() if name not in ("state", "error")}
         self._write_status(**kept, state=state, **({"error": error} if error else {}))
 
     def _write_status(self, **status: Any) -> None:

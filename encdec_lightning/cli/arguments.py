@@ -18,6 +18,7 @@ from encdec_lightning.errors import UserError, UserErrors, did_you_mean, exit_co
 from encdec_lightning.files import kind_of
 from encdec_lightning.launch.command_line.overrides import with_options
 from encdec_lightning.launch.command_line.presets import check_yaml
+from encdec_lightning.launch.elsewhere import MOVABLE
 from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 
@@ -220,15 +221,19 @@ def opened_run(folder: str) -> Run:
     return Run.open(folder)
 
 
-def run_argument(arguments: Arguments) -> str | None:
-    """The folder of `run=<folder>`, which continues a run and stands alone; None when it is not given."""
+def run_argument(arguments: Arguments) -> tuple[str | None, dict[str, str]]:
+    """The folder of `run=<folder>`, which continues a run, None when it is not given; and the devices that it moves to.
+
+    Raises `UserError` for other options beside it.
+    """
     folders = [line.removeprefix("run=") for line in arguments.overrides if line.startswith("run=")]
     if not folders:
-        return None
-    others = [line for line in arguments.overrides if not line.startswith("run=")]
+        return None, {}
+    others = [line for line in arguments.overrides if line.partition("=")[0] not in ("run", *MOVABLE)]
     others += [f"run={folder}" for folder in folders[1:]]
     others += [f"--config-dir {folder}" for folder in arguments.config_dirs]
     if others:
         expected = f"a run continues with its own frozen config, without {', '.join(others)}"
         raise UserError("run", folders[0], expected)
-    return folders[0]
+    given = (line.partition("=") for line in arguments.overrides if not line.startswith("run="))
+    return folders[0], {name: value for name, _, value in given}

@@ -33,7 +33,7 @@ def _train(argv: Sequence[str] | None) -> None:
     arguments = parse_overrides("encdec-train", DESCRIPTION, argv)
     refuse_nothing(arguments, "train")
     check_one_task()
-    folder = run_argument(arguments)
+    folder, elsewhere = run_argument(arguments)
     if arguments.multirun:
         if folder is not None or arguments.show:
             raise UserError("--multirun", folder or "--cfg", "a sweep takes neither run= nor --cfg")
@@ -66,6 +66,10 @@ def _train(argv: Sequence[str] | None) -> None:
         run = make_run(made.config, checked=True)
     else:
         run = opened_run(folder)
+        if elsewhere:
+            from encdec_lightning.launch.elsewhere import move
+
+            move(run, elsewhere)
     from encdec_lightning.launch.processes import start
 
     start(run)

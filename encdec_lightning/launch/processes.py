@@ -17,6 +17,7 @@ from encdec_lightning.cluster.queue import check_tasks, is_preempted, is_slurm_j
 from encdec_lightning.config import Config
 from encdec_lightning.credentials import without_secrets
 from encdec_lightning.errors import EXIT_CODE, INTERRUPTED, TERMINATED, JobFailed, UserError, UserErrors, reason
+from encdec_lightning.launch.elsewhere import job_config
 from encdec_lightning.launch.job.ranks import described, end_group
 from encdec_lightning.launch.job.refusals import refusals_of_the_disk
 from encdec_lightning.rules import convert
@@ -50,9 +51,9 @@ def start(run: Run, own_process: bool = False, unpromising: Callable[[], bool] |
         recover(run)
         if run.status().get("state") == "finished":
             return
-        config = convert(run.config())
-        if config.identity() != run.identity():
+        if convert(run.config()).identity() != run.identity():
             raise UserError("run", str(run.folder), f"its config.yaml is not as it was made; {run.anew}")
+        config = job_config(run)
         if is_slurm_job():
             check_tasks(config.trainer.get("devices", 1), config.trainer.get("num_nodes", 1))
         run.set_state("running")

@@ -13,6 +13,7 @@ from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.config import Config
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.files import kind_of
+from encdec_lightning.launch.elsewhere import job_config
 from encdec_lightning.launch.job.at_work import at_work
 from encdec_lightning.launch.job.metrics_json import training_metrics
 from encdec_lightning.launch.job.modules import loaded_module, new_data, new_module
@@ -24,7 +25,6 @@ from encdec_lightning.launch.job.weights import chosen_checkpoint, start_from
 from encdec_lightning.launch.loggers.showing import show_parameters, show_predictions, summarize
 from encdec_lightning.reporting.curves import draw_curves
 from encdec_lightning.reporting.opening import opening
-from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 from encdec_lightning.signals import TERMINATION
 from encdec_lightning.training.checkpoint import checkpoint_damage, read_file
@@ -34,7 +34,7 @@ from encdec_lightning.training.task_module import TaskModule
 
 def train(run: Run) -> None:
     """Fit from the last checkpoint if there is one, then test the chosen checkpoint and export it."""
-    config = convert(run.config())
+    config = job_config(run)
     quiet()
     lightning.seed_everything(config.seed, verbose=False)
     tokenizers = Tokenizers.of(config.model)
