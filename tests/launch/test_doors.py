@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import Files
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoTokenizer
 
 from encdec_lightning.cli.check import main as check
 from encdec_lightning.cli.train import main
@@ -72,6 +72,17 @@ def test_folders_without_weights_are_found_before_the_job(files: Files, in_tmp: 
     assert check(options) == 2
     assert "holds pytorch_model.bin but no model.safetensors; convert it once with" in capsys.readouterr().err
     assert check([*options, "variant=rnd2rnd"]) == 0
+
+
+def test_a_vocabulary_with_some_words_more_does_not_begin_anew_unsaid(files: Files, in_tmp: Path, capsys):
+    tokenizer = AutoTokenizer.from_pretrained(files.bert)
+    tokenizer.add_tokens(["<e1>", "<e2>"])
+    tokenizer.save_pretrained("more")
+    words = ["model.encoder_vocabulary=more", "model.decoder_vocabulary=more"]
+    assert check([*files.overrides("variant=bertshare"), *words]) == 2
+    told = capsys.readouterr().err
+    assert "and 2 more; each would start at random; call the checkpoint's resize_token_embeddings" in told
+    assert check([*files.overrides("variant=rnd2rnd"), *words]) == 0
 
 
 def test_an_exported_pair_is_no_side(files: Files, in_tmp: Path, capsys):

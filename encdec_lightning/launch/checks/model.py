@@ -85,10 +85,31 @@ def _check_tokenizers(config: Config, model: ComposedModel) -> list[UserError]:
     if not all(Path(each).is_dir() for each in config.model.vocabularies):
         return []
     try:
-        found = Tokenizers.of(config.model).problems(model)
+        found = [*Tokenizers.of(config.model).problems(model), *_extended_vocabularies(config)]
     except UserError as problem:
         found = [problem]
     return [problem.inside("model") for problem in found]
+
+
+def _extended_vocabularies(config: Config) -> Iterator[UserError]:
+    """Vocabularies that are a checkpoint's own with some words more, all of which would start at random."""
+    from encdec_lightning.composition.checkpoints import load_tokenizer
+
+    for side in config.model.sides:
+        if (
+            side.vocabulary is None
+            or side.init not in ("pretrained", "embeddings")
+            or not Path(side.checkpoint).is_dir()
+        ):
+            continue
+        own, new = (load_tokenizer(side.role, each).get_vocab() for each in (side.checkpoint, side.vocabulary))
+        if own.items() <= new.items():
+            expected = (
+                f"it has all words of {side.checkpoint}, and {len(new) - len(own)} more; each would start at random;"
+                " call the checkpoint's resize_token_embeddings(len(tokenizer)), save both into a folder, and give that"
+                f" as model.{side.role}"
+            )
+            yield UserError(f"{side.role}_vocabulary", side.vocabulary, expected)
 
 
 def _check_trained(config: Config, model: ComposedModel) -> list[UserError]:
