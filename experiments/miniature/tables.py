@@ -37,7 +37,7 @@ def table(block: str) -> str:
         each = [*runs.values()]
         scores = " | ".join(_mean([run.scores[name] for run in each]) for name in names)
         size, minutes = each[0].costs["parameters"], statistics.fmean(_minutes(run) for run in each)
-        told = ", ".join(sorted(label.split(", "), key=_place))
+        told = ", ".join(_told(part) for part in sorted(label.split(", "), key=_place))
         lines.append(f"| {told or 'one cell'} | {', '.join(runs)} | {scores} | {size:,.0f} | {minutes:.1f} |")
     kept = {
         name.rpartition("/")[0]: run.baselines
@@ -51,6 +51,11 @@ def table(block: str) -> str:
         )
         lines.append(f"| {baseline} | | {scores} | | |")
     return "\n".join(lines)
+
+
+def _told(option: str) -> str:
+    """A row of the paper as it calls it; another option as it is."""
+    return option.removeprefix("variant=").upper() if option.startswith("variant=") else option
 
 
 def _place(label: str) -> tuple[int, str]:

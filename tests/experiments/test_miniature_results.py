@@ -200,14 +200,14 @@ def test_the_tables_have_the_papers_order_and_means_over_seeds(monkeypatch: pyte
     ]
     monkeypatch.setattr(reproduce, "read", lambda block: kept)
     assert table("summarization").splitlines()[2:] == [
-        "| variant=bertshare | 1, 2 | 1.00 ± 0.00 | 2.00 ± 0.00 | 21.00 ± 1.41 | 5.00 ± 0.00 | 7 | 1.0 |",
-        "| variant=gpt | 1 | 1.00 | 2.00 | 9.00 | 5.00 | 7 | 1.0 |",
+        "| BERTSHARE | 1, 2 | 1.00 ± 0.00 | 2.00 ± 0.00 | 21.00 ± 1.41 | 5.00 ± 0.00 | 7 | 1.0 |",
+        "| GPT | 1 | 1.00 | 2.00 | 9.00 | 5.00 | 7 | 1.0 |",
     ]
     of_fusion = {"exact": 3.0, "sari": 60.0, "loss": 5.0}
     kept = [kept_run("gpt", "1", 0.0, scores=of_fusion, baselines={"copy/sari": 50.0, "copy/exact": 0.5}, **more)]
     kept[0].metrics[:] = ["exact_match", "sari"]
     assert table("fusion").splitlines()[2:] == [
-        "| variant=gpt | 1 | 3.00 | 60.00 | 5.00 | 7 | 1.0 |",
+        "| GPT | 1 | 3.00 | 60.00 | 5.00 | 7 | 1.0 |",
         "| copy | | 0.50 | 50.00 |  | | |",
     ]
 
