@@ -53,6 +53,8 @@ def test_prepared_on_a_machine_with_a_network_and_trained_without(hub, in_tmp):
     trained = run("encdec-train", options, in_tmp, HF_ENDPOINT=address, HF_HUB_OFFLINE="1")
     assert trained.returncode == 0, trained.stderr
     assert sorted(each.id for each in Run.open("run").predictions()) == [f"row-3-{number}" for number in range(6)]
+    commits = {Run.open("run").metrics()[f"checkpoint/{role}"] for role in ("encoder", "decoder")}
+    assert commits == {path.name for path in in_tmp.glob("hf/hub/models--owner--bert/snapshots/*")}
 
 
 @pytest.mark.slow

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import platform
+from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import lightning
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from encdec_lightning.composition.lora import is_factor
+from encdec_lightning.composition.options import Composition
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.training.callbacks.checkpoints import best_keeper
 from encdec_lightning.training.callbacks.throughput import Throughput
@@ -16,6 +24,20 @@ from encdec_lightning.training.task_module import TaskModule
 
 DATA_COUNTS = ("skipped", "dropped_by_preprocessing", "too_long_dropped")
 """Pairs that were left out of a split, by reason."""
+
+
+def _revisions(composition: Composition) -> Iterator[tuple[str, str]]:
+    """The commit of each side's checkpoint that is the Hub's, as it lies in the Hub's cache here."""
+    for role in ("encoder", "decoder"):
+        checkpoint = getattr(composition, role)
+        if checkpoint is None or os.path.isdir(checkpoint):
+            continue
+        for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, CONFIG_NAME):
+            with suppress(HFValidationError):  # the name of no checkpoint
+                found = try_to_load_from_cache(checkpoint, name)
+                if isinstance(found, str):
+                    yield f"checkpoint/{role}", Path(found).parent.name
+                    break
 
 
 def training_metrics(trainer: lightning.Trainer, module: TaskModule, data: Seq2SeqDataModule) -> dict[str, Any]:
@@ -31,6 +53,7 @@ def training_metrics(trainer: lightning.Trainer, module: TaskModule, data: Seq2S
             for name in ("examples", "fingerprint", *DATA_COUNTS)
         },
         "train/micro_batches": data.micro_batches,
+        **dict(_revisions(module.model.composition)),
         "python": platform.python_version(),
         **{f"version/{name}": version(name) for name in ("encdec_lightning", "torch", "transformers", "lightning")},
     }
