@@ -39,6 +39,18 @@ def test_splits_and_their_slices(folder, tmp_path):
     assert [pair.source for pair in part] == ["text 5", "text 6"]
 
 
+def test_folders_of_one_name_are_not_taken_for_each_other(tmp_path):
+    """`datasets` names what it keeps by the folder's last name, its configuration and the names of its files."""
+    found = []
+    for number, rows in enumerate((ROWS, ROWS[:3], [{"source": "other", "target": "t"}] * 2)):
+        folder = originals.hub_folder(tmp_path / str(number) / "set", "plain", {"train": rows})
+        found.append(f"hub:{folder}:plain:train")
+    for _ in range(2):
+        counts = [len(read(each, tmp_path)) for each in found]
+        assert counts == [7, 3, 2]
+    assert read(found[2], tmp_path)[0].source == "other"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

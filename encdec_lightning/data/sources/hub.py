@@ -81,6 +81,10 @@ def _load(field: str, place: HubSplit, anew: bool) -> Dataset:
     import datasets
 
     mode = datasets.DownloadMode.REUSE_CACHE_IF_EXISTS if anew else datasets.DownloadMode.REUSE_DATASET_IF_EXISTS
+    folder = None  # where `datasets` puts all folders that have one name, and takes one for the other
+    if Path(place.dataset).is_dir():
+        name = hashlib.sha256(str(Path(place.dataset).resolve()).encode()).hexdigest()[:16]
+        folder = str(Path(datasets.config.HF_DATASETS_CACHE) / f"folder-{name}")
     try:
         dataset = datasets.load_dataset(
             place.dataset,
@@ -89,6 +93,7 @@ def _load(field: str, place: HubSplit, anew: bool) -> Dataset:
             revision=place.revision,
             keep_in_memory=False,
             download_mode=mode,
+            cache_dir=folder,
         )
     except Exception as error:  # whatever `datasets` trips over in what others wrote
         reason = " ".join(str(error).split())[:300].rstrip(".")
