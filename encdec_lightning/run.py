@@ -97,14 +97,14 @@ class Run:
             raise UserError("folder", str(folder), "it exists, is not empty and holds no run, choose another folder")
 
     def _take_over(self, config: dict[str, Any]) -> None:
-        with suppress(UserError), self.lock():  # else it is at work, or its config cannot be read
-            before = self.config()
-            if self.status().get("state") == "finished":
-                late = not before.get("export") and config.get("export")
-                config = {**before, "export": late} if late else before
-                self.note(**({"export": "asked"} if late else {}))
+        with suppress(UserError):  # else it is at work, or its config cannot be read
+            before, finished = self.config(), self.status().get("state") == "finished"
+            asked = {"export": "asked"} if finished and config.get("export") and not before.get("export") else {}
+            config = {**before, **({"export": config["export"]} if asked else {})} if finished else config
             if before != config:
-                write_text(self.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+                with self.lock():
+                    self.note(**asked)
+                    write_text(self.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
     def identify(self, identity: str) -> None:
         """Write the status of a run that has not begun, or whose status was lost."""

@@ -135,7 +135,7 @@ def test_bad_stdin(content, trained, capsys, monkeypatch):
     ("argv", "says"),
     [
         ([], "input is None: a file with sources must be given"),
-        (["input=none.txt"], "input is 'none.txt': there is no such file; give a .jsonl, .csv"),
+        (["input=none.txt"], "input is 'none.txt': there is no such file; give a .jsonl, .json, .csv"),
         (["input=run"], "input is 'run': there is no such file; give"),
         (["input=in.jsonl", "format=json"], "format is 'json': it must be one of text, jsonl, csv, tsv."),
         (["inptu=a"], "inptu is 'a': there is no such argument (did you mean 'input'?)."),

@@ -150,7 +150,9 @@ def test_rows_are_named_by_the_file(trained, capsys):
 def test_formats_that_are_given(tested, capsys, monkeypatch):
     rows, expected = tested
     content = as_jsonl(rows)
-    for name in ("in.txt", "in", "in.json"):
+    Path("in.json").write_bytes(content)
+    assert texts(predicted(capsys, "input=in.json")[0]) == expected
+    for name in ("in.txt", "in"):
         Path(name).write_bytes(content)
         said = refused(capsys, f"input={name}")
         assert said.startswith("input ") and "give format=jsonl" in said and "format=text" in said
@@ -161,7 +163,7 @@ def test_formats_that_are_given(tested, capsys, monkeypatch):
         assert texts(predicted(capsys, "input=-", f"format={given}")[0]) == expected
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
     assert refused(capsys, "input=-").startswith('input line 1 is \'{"key"')
-    assert refused(capsys, "input=in+in.json", "format=csv").startswith("format is 'csv': it is for one file")
+    assert refused(capsys, "input=in+in.txt", "format=csv").startswith("format is 'csv': it is for one file")
 
 
 def test_jsonl_in_a_pipe_is_answered_where_it_pauses(trained):

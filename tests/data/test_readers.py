@@ -164,7 +164,7 @@ def test_missing_columns_are_named_with_a_suggestion(refused):
 
 def test_no_such_file(refused, tmp_path):
     sentence = refused(None, "missing.jsonl")
-    assert "there is no such file; give a .jsonl, .csv, .tsv, .parquet file" in sentence
+    assert "there is no such file; give a .jsonl, .json, .csv, .tsv, .parquet file" in sentence
     assert sentence.endswith("or pydoc or pydoc_names.")
     assert "there is no such file" in refused(lines(*GOOD), train=str(tmp_path))
     assert refused(lines(*GOOD), split="test", test="nowhere.jsonl").startswith("task.test is 'nowhere.jsonl'")

@@ -60,7 +60,8 @@ def _check_weights(config: Config) -> Iterator[UserError]:
 
     for side in config.model.sides:
         folder = Path(side.checkpoint)
-        if side.init != "random" and folder.is_dir() and not any(folder.glob("*.safetensors")):
+        stored = [*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")]
+        if side.init != "random" and folder.is_dir() and not stored:
             yield UserError(f"model.{side.role}", side.checkpoint, no_safetensors(side.checkpoint))
 
 
@@ -103,7 +104,7 @@ def _extended_vocabularies(config: Config) -> Iterator[UserError]:
         ):
             continue
         own, new = (load_tokenizer(side.role, each).get_vocab() for each in (side.checkpoint, side.vocabulary))
-        if own.items() <= new.items():
+        if len(new) > len(own) and own.items() <= new.items():
             expected = (
                 f"it has all words of {side.checkpoint}, and {len(new) - len(own)} more; each would start at random;"
                 " call the checkpoint's resize_token_embeddings(len(tokenizer)), save both into a folder, and give that"
