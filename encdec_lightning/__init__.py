@@ -63,7 +63,7 @@ The map, from left to right; each room imports only from rooms to its left:
                                wandb_run.py, mlflow_run.py, tensorboard_run.py, showing.py
     launch/job/                a run's folder in, its results out: job.py, modules.py, quiet.py, trainer.py, ranks.py,
                                refusals.py, at_work.py, targets.py, weights.py, metrics_json.py, testing.py,
-                               late_export.py, rank_starter.py, meeting.py
+                               late_export.py, rank_starter.py, meeting.py, devices.py
     launch/checks/             what is checked before a run: checks.py, model.py, paths.py, monitors.py, constructors.py
     prediction/                files of sources in, files of texts out: inputs.py, predict_file.py, extracts.py,
                                lines.py, partial.py, other_model.py

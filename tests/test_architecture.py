@@ -44,6 +44,7 @@ INSIDE = {
             "loggers",
             "job",
             "checks",
+            "elsewhere",
             "processes",
             "run_folder",
             "submit",

@@ -18,7 +18,7 @@ from encdec_lightning.errors import UserError, UserErrors, did_you_mean, exit_co
 from encdec_lightning.files import kind_of
 from encdec_lightning.launch.command_line.overrides import with_options
 from encdec_lightning.launch.command_line.presets import check_yaml
-from encdec_lightning.launch.elsewhere import MOVABLE
+from encdec_lightning.launch.job.devices import MOVABLE
 from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 

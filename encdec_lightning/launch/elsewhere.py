@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
-from encdec_lightning.config import Config
 from encdec_lightning.errors import UserError, UserErrors
+from encdec_lightning.launch.job.devices import MOVABLE
 from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
-
-MOVABLE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
-"""Options that `run=<folder>` takes beside it."""
 
 
 def move(run: Run, options: Mapping[str, str]) -> None:
@@ -43,9 +39,3 @@ def move(run: Run, options: Mapping[str, str]) -> None:
     names = [name.partition(".")[2] for name in MOVABLE]
     with run.lock():
         run.note(hardware={name: moved.trainer[name] for name in names if name in moved.trainer})
-
-
-def job_config(run: Run) -> Config:
-    """The config of a run's job: the frozen one, on the devices where the run was moved to."""
-    config = convert(run.config())
-    return replace(config, trainer={**config.trainer, **(run.status().get("hardware") or {})})

@@ -17,7 +17,7 @@ from encdec_lightning.cluster.queue import check_tasks, is_preempted, is_slurm_j
 from encdec_lightning.config import Config
 from encdec_lightning.credentials import without_secrets
 from encdec_lightning.errors import EXIT_CODE, INTERRUPTED, TERMINATED, JobFailed, UserError, UserErrors, reason
-from encdec_lightning.launch.elsewhere import job_config
+from encdec_lightning.launch.job.devices import job_config
 from encdec_lightning.launch.job.ranks import described, end_group
 from encdec_lightning.launch.job.refusals import refusals_of_the_disk
 from encdec_lightning.rules import convert

@@ -195,7 +195,9 @@ def test_the_report_has_the_model_beside_trained_ones_of_the_same_test_set(bart,
     assert main([f"model={files.gpt2}", *task_of(files), "folder=runs/gpt2", "dtype=bfloat16"]) == 0
     from encdec_lightning.cli.train import main as train
 
-    assert train(files.overrides("task.id=key", "debug=step", "folder=runs/ours")) == 0
+    assert (
+        train(files.overrides("task.id=key", "debug=step", "trainer.limit_test_batches=null", "folder=runs/ours")) == 0
+    )
     capsys.readouterr()
     assert report(["runs"]) == 0
     told = capsys.readouterr().out

@@ -10,6 +10,7 @@ import yaml
 
 from encdec_lightning.cli.report import main
 from encdec_lightning.composition.paper import ROWS
+from encdec_lightning.evaluation.registry import load_metric
 from encdec_lightning.launch.command_line.overrides import compose_config
 from encdec_lightning.launch.command_line.presets import choices
 from encdec_lightning.reporting.overview import overview
@@ -21,10 +22,9 @@ def made(folder: Path, *overrides: str, score: float = 30.0) -> Run:
     """A run as the command would have frozen it, tested with made-up scores."""
     config = compose_config(["trainer.max_steps=1", *overrides])
     run = Run.create(folder, config.frozen(), folder.name)
-    names = {"rouge": ("rouge1", "rouge2", "rougeL"), "exact_match": ("exact",)}
     metrics = {"test/examples": 3, "data/test_fingerprint": config.task.path("test"), "train/flops": 3.21e15}
     for spec in config.task.metrics:
-        for number, name in enumerate(names.get(spec, (spec,))):
+        for number, name in enumerate(load_metric(spec).names):
             metrics |= {f"test/{name}": score + number, f"test/{name}/signature": "s", f"test/{name}/better": "max"}
     run.write_metrics(metrics)
     run.set_state("finished")

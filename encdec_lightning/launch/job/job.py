@@ -13,8 +13,8 @@ from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.config import Config
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.files import kind_of
-from encdec_lightning.launch.elsewhere import job_config
 from encdec_lightning.launch.job.at_work import at_work
+from encdec_lightning.launch.job.devices import job_config
 from encdec_lightning.launch.job.metrics_json import training_metrics
 from encdec_lightning.launch.job.modules import loaded_module, new_data, new_module
 from encdec_lightning.launch.job.quiet import quiet
