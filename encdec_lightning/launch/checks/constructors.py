@@ -13,7 +13,12 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.accelerators import AcceleratorRegistry
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    ProgressBar,
+)
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, StrategyRegistry
 
@@ -53,9 +58,9 @@ PICKLED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 
 
 INSTEAD = {
-    "LearningRateFinder": "it knows no run's loop; hparams_search=optuna_learning_rate searches a rate",
-    "BatchSizeFinder": "data.batch_tokens bounds a batch here, and encdec-check tells the memory that it needs",
-    "GradientAccumulationScheduler": "data.accumulate says how many micro-batches are one step",
+    LearningRateFinder: "it knows no run's loop; hparams_search=optuna_learning_rate searches a rate",
+    BatchSizeFinder: "data.batch_tokens bounds a batch here, and encdec-check tells the memory that it needs",
+    GradientAccumulationScheduler: "data.accumulate says how many micro-batches are one step",
 }
 """Callbacks of Lightning's that cannot act in a run, and what does."""
 
@@ -70,10 +75,13 @@ def rehearse(config: Config, doubtful: set[str], here: bool = True) -> Iterator[
     refused = concerned(["callbacks"], doubtful)
     for name, node in config.callbacks.items():
         if node is not None and not concerned([f"callbacks.{name}"], doubtful):
-            kind = str(node.get("_target_")).rpartition(".")[2]
-            if kind in INSTEAD:
+            kind = target_of(node)
+            instead = next(
+                (told for each, told in INSTEAD.items() if kind is not None and issubclass(kind, each)), None
+            )
+            if instead is not None:
                 refused = True
-                yield UserError(f"callbacks.{name}._target_", node["_target_"], INSTEAD[kind])
+                yield UserError(f"callbacks.{name}._target_", node["_target_"], instead)
                 continue
             made, problems = _made(f"callbacks.{name}", node, CALLBACK, dirpath=".")
             callbacks += made

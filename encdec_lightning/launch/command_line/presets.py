@@ -54,7 +54,7 @@ def check_presets(config_dirs: Sequence[Path]) -> None:
     Of several files of one name Hydra takes the first, the package's before all others.
     """
     first: dict[Path, Path] = {}
-    for folder in (conf_folder(), *config_dirs):
+    for folder in (conf_folder(), *config_dirs) if config_dirs else ():
         for file in _files(folder):
             if folder in config_dirs:
                 check_yaml("preset", file)
