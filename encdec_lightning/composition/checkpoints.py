@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, logging
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
-from encdec_lightning.composition.foreign import check_files, open_config, open_tokenizer, opened
+from encdec_lightning.composition.foreign import check_files, hub_place, open_config, open_tokenizer, opened
 from encdec_lightning.errors import UserError
 
 NOT_FOUND = "it is neither a folder with a config.json nor a checkpoint of the Hub that can be reached or is cached"
@@ -52,7 +52,10 @@ def load_config(field: str, checkpoint: str) -> PretrainedConfig:
 
 
 def shipped_config(checkpoint: str) -> dict[str, Any] | None:
-    """The values of a published checkpoint's config that ships with this package, under its old or new Hub id."""
+    """The values of a published checkpoint's config that ships with this package, under its old or new Hub id.
+
+    None for a named revision, which may have others.
+    """
     owner, _, name = checkpoint.rpartition("/")
     file = SHIPPED / f"{name}.json"
     if not file.is_file():
@@ -181,7 +184,9 @@ def one_line(error: Exception) -> str:
 def no_safetensors(checkpoint: str) -> str:
     """Why no safetensors are read of a checkpoint, and what to do about it."""
     if not os.path.isdir(checkpoint):
-        fetch = f"hf download {checkpoint} --local-dir <folder>"
+        name, revision = hub_place(checkpoint)
+        of_revision = f" --revision {revision['revision']}" if revision else ""
+        fetch = f"hf download {name}{of_revision} --local-dir <folder>"
         convert = "python -m encdec_lightning.composition.convert <folder>"
         return (
             "the Hub does not offer it as safetensors, or cannot be reached; other weights are converted once,"

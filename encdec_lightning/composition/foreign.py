@@ -30,7 +30,10 @@ from encdec_lightning.errors import UserError
 from encdec_lightning.files import kind_of
 
 BRINGS_CODE = "it brings code of its own, which is never run"
-NO_SUCH_NAME = "it is neither a folder with a config.json nor a checkpoint of the Hub, whose names are <owner>/<name>"
+NO_SUCH_NAME = (
+    "it is neither a folder with a config.json nor a checkpoint of the Hub, whose names are <owner>/<name> or"
+    " <owner>/<name>@<revision>"
+)
 NOT_KEPT = "it is not in the cache folder yet; the preset that names it says which command puts it there"
 CONFIG, TOKENIZER_CONFIG, ADAPTER = "config.json", "tokenizer_config.json", "adapter_config.json"
 MAPPINGS = {
@@ -52,13 +55,21 @@ CONVERSION = "DISABLE_SAFETENSORS_CONVERSION"
 NEVER = {"trust_remote_code": False}
 
 
+def hub_place(checkpoint: str) -> tuple[str, dict[str, str]]:
+    """The Hub id of `<owner>/<name>[@<revision>]`, and `{"revision": ...}` where one is named."""
+    name, _, revision = checkpoint.partition("@")
+    return name, {"revision": revision} if revision else {}
+
+
 def opened(loader: Any, checkpoint: str, **arguments: Any) -> Any:
     """`loader.from_pretrained(checkpoint, **arguments)`, `loader` being a class of transformers, or `super()` in one.
 
     Raises whatever transformers does, and `RecursionError` or `ValueError` for a model of too many modules.
     """
     if not os.path.isdir(checkpoint):
-        arguments["local_files_only"] = arguments.get("local_files_only") or not hub_answers()
+        checkpoint, revision = hub_place(checkpoint)
+        local = arguments.get("local_files_only") or not hub_answers()
+        arguments = {**revision, **arguments, "local_files_only": local}
     with _asking_nobody(), _limited_modules(), _converting_nothing():
         return loader.from_pretrained(checkpoint, **{**arguments, **NEVER})
 
@@ -97,8 +108,8 @@ def open_config(field: str, checkpoint: str) -> PretrainedConfig:
     """The config of a folder or a Hub id; raises `UserError` for one that asks for what is not done here."""
     check_files(field, checkpoint, CONFIG, ADAPTER)
     if not os.path.isdir(checkpoint):
-        local = not hub_answers()
-        values, _ = PretrainedConfig.get_config_dict(checkpoint, local_files_only=local)
+        name, revision = hub_place(checkpoint)
+        values, _ = PretrainedConfig.get_config_dict(name, local_files_only=not hub_answers(), **revision)
     else:
         values = _mapping(field, checkpoint, CONFIG) or {}
     check_values(field, checkpoint, values)
@@ -113,9 +124,10 @@ def open_tokenizer(field: str, checkpoint: str, local_files_only: bool = False) 
     else:
         local = local_files_only or not hub_answers()
         config = {}
+        name, revision = hub_place(checkpoint)
         with suppress(OSError):  # there may be none
-            config, _ = PretrainedConfig.get_config_dict(checkpoint, local_files_only=local)
-        own = get_tokenizer_config(checkpoint, local_files_only=local)
+            config, _ = PretrainedConfig.get_config_dict(name, local_files_only=local, **revision)
+        own = get_tokenizer_config(name, local_files_only=local, **revision)
     check_values(field, checkpoint, config)
     _refuse_class(field, checkpoint, config, own)
     try:
@@ -135,7 +147,7 @@ def check_files(field: str, checkpoint: str, *mappings: str) -> None:
     if kind is None:
         if Path(checkpoint).parent == kept_checkpoints():
             raise UserError(field, checkpoint, NOT_KEPT)
-        if not re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", checkpoint) or checkpoint in (".", ".."):
+        if not re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?(@[\w./-]{1,200})?", checkpoint) or checkpoint in (".", ".."):
             raise UserError(field, checkpoint, NO_SUCH_NAME)
         return
     if kind != "folder":

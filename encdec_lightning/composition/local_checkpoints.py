@@ -64,18 +64,21 @@ def kept(checkpoint: str) -> str:
 
 
 def hub_id(checkpoint: str) -> str | None:
-    """A checkpoint's id on the Hub; none for a folder, unless it is a copy in the cache folder."""
+    """A checkpoint's id on the Hub, without its revision; none for a folder but a copy in the cache folder."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    from encdec_lightning.composition.foreign import hub_place
 
     folder = Path(checkpoint)
     if folder.parent == kept_checkpoints():
         return folder.name.replace("--", "/", 1)
+    name, _ = hub_place(checkpoint)
     try:
-        validate_repo_id(checkpoint)
+        validate_repo_id(name)
     except HFValidationError:
         return None
-    return None if folder.exists() else checkpoint
+    return None if folder.exists() else name
 
 
 def fetch_minilm() -> Path:

@@ -65,10 +65,11 @@ class Composition:
     """
 
     encoder: str | None
-    """The encoder: a Hub id or a local folder; null: the decoder alone, which reads the source as a prefix (GPT)."""
+    """The encoder: a Hub id, `<id>@<revision>` for a certain one, or a local folder; null: the decoder alone, which
+    reads the source as a prefix (GPT)."""
     decoder: str | None
-    """The decoder: a Hub id or a local folder; null: the encoder alone, which scores a source's sentences for an
-    extract (BertSumExt)."""
+    """The decoder: a Hub id, `<id>@<revision>` for a certain one, or a local folder; null: the encoder alone, which
+    scores a source's sentences for an extract (BertSumExt)."""
     weights: Weights = "untied"
     """What encoder and decoder share: nothing, the embeddings, or every parameter both have (BERTSHARE)."""
     encoder_init: Init = "pretrained"

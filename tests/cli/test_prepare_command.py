@@ -11,7 +11,7 @@ from pathlib import Path
 import originals
 import pytest
 import tiny
-from hub_server import serve
+from hub_server import commit, serve
 
 from encdec_lightning.cli.prepare import main
 from encdec_lightning.run import Run
@@ -19,8 +19,9 @@ from encdec_lightning.run import Run
 
 @pytest.fixture
 def hub(files: tiny.Files, tmp_path: Path) -> Path:
-    """A model and a data set."""
-    shutil.copytree(files.bert, tmp_path / "hub" / "models" / "owner" / "bert")
+    """A model of two revisions and a data set."""
+    for name in ("bert", "bert@v2"):
+        shutil.copytree(files.bert, tmp_path / "hub" / "models" / "owner" / name)
     rows = {
         split: tiny.pairs(count, seed)
         for split, count, seed in (("train", 40, 1), ("validation", 8, 2), ("test", 6, 3))
@@ -42,7 +43,8 @@ def test_prepared_on_a_machine_with_a_network_and_trained_without(hub, in_tmp):
     options = [
         *("task=hub", "task.source=document", "task.target=summary", "task.id=key"),
         *(f"task.{split}=hub:owner/texts:plain:{split}" for split in ("train", "validation", "test")),
-        *("task.max_source_length=40", "task.max_target_length=12", "variant=bertshare", "checkpoints.bert=owner/bert"),
+        *("task.max_source_length=40", "task.max_target_length=12", "variant=bert2bert", "checkpoints.bert=owner/bert"),
+        "model.encoder=owner/bert@v2",
         *("hardware=cpu", "trainer.max_steps=2", "trainer.enable_progress_bar=false", "folder=run"),
     ]
     with serve(hub) as address:
@@ -53,8 +55,8 @@ def test_prepared_on_a_machine_with_a_network_and_trained_without(hub, in_tmp):
     trained = run("encdec-train", options, in_tmp, HF_ENDPOINT=address, HF_HUB_OFFLINE="1")
     assert trained.returncode == 0, trained.stderr
     assert sorted(each.id for each in Run.open("run").predictions()) == [f"row-3-{number}" for number in range(6)]
-    commits = {Run.open("run").metrics()[f"checkpoint/{role}"] for role in ("encoder", "decoder")}
-    assert commits == {path.name for path in in_tmp.glob("hf/hub/models--owner--bert/snapshots/*")}
+    commits = [Run.open("run").metrics()[f"checkpoint/{role}"] for role in ("encoder", "decoder")]
+    assert commits == [commit("v2"), commit("main")]
 
 
 @pytest.mark.slow

@@ -62,7 +62,15 @@ def said(capsys, *argv: str) -> list[str]:
         ("model=bert", "model is 'bert': it must be a mapping of options."),
         ("trainer=gpu", "trainer is 'gpu': it must be a mapping of options."),
         ("encoder=null", "model.encoder is None: a value must be given."),
-        ("task.source=${task.nothing}", "task.source is None: Interpolation key 'task.nothing' not found."),
+        (
+            "task.source=${task.nothing}",
+            "task.source is '${task.nothing}': Interpolation key 'task.nothing' not found.",
+        ),
+        ("name=${oc.env:NO_SUCH}", "name is '${oc.env:NO_SUCH}': Environment variable 'NO_SUCH' not found."),
+        (
+            "folder=runs/${variant}",
+            "folder is 'runs/${variant}': variant is a group of presets; ${hydra:runtime.choices.variant} is what was",
+        ),
         ("hparams_search=learning_rate", "hparams_search is 'learning_rate': a search needs --multirun."),
         (
             "trainer.max_step=5",
@@ -98,6 +106,12 @@ def test_all_mistakes_at_once(files, in_tmp, capsys):
         "model.weights",
         "training.learning_rate",
     ]
+
+
+def test_interpolations_find_what_hydra_knows(files):
+    options = ("variant=bertshare", "name=${hydra:runtime.choices.variant}", "folder=runs/${name}")
+    config = compose_config(files.overrides(*options))
+    assert (config.name, config.folder) == ("bertshare", "runs/bertshare")
 
 
 def test_open_slots_take_any_argument_without_plus(files):

@@ -33,14 +33,19 @@ def search_path(config_dirs: Sequence[Path]) -> list[str]:
 
 
 def compose_raw(overrides: Sequence[str], config_dirs: Sequence[Path], with_hydra: bool = False) -> Any:
-    """What Hydra makes of checked overrides, with its own node if that is wanted; raises `UserErrors`."""
+    """What Hydra makes of checked overrides, with its own node if that is wanted; raises `UserErrors`.
+
+    Interpolations of Hydra's own values, such as `${hydra:runtime.choices.variant}`, find them in either case.
+    """
     from hydra import compose, initialize_config_dir
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import open_dict
     from yaml import MarkedYAMLError
 
     register_defaults()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         try:
-            return compose(ROOT, overrides=[*overrides, *search_path(config_dirs)], return_hydra_config=with_hydra)
+            composed = compose(ROOT, overrides=[*overrides, *search_path(config_dirs)], return_hydra_config=True)
         except MarkedYAMLError as error:
             mark = error.problem_mark
             where = (mark.name, f" (line {mark.line + 1})") if mark else ("", "")
@@ -49,3 +54,8 @@ def compose_raw(overrides: Sequence[str], config_dirs: Sequence[Path], with_hydr
             raise UserErrors([UserError("preset", ", ".join(overrides), "one of them includes itself")]) from None
         except Exception as error:  # whatever Hydra says: nothing of this project runs inside it
             raise UserErrors([restated(error)]) from None
+    HydraConfig.instance().set_config(composed)
+    if not with_hydra:
+        with open_dict(composed):
+            del composed["hydra"]
+    return composed

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from encdec_lightning.config import Node
 from encdec_lightning.errors import UserError, UserErrors
 from encdec_lightning.launch.command_line.hydra_errors import restated
+from encdec_lightning.launch.command_line.presets import choices
 
 
 def plain(composed: Any) -> Node:
@@ -38,5 +40,19 @@ def resolved(composed: Any, prefix: str = "") -> tuple[Node, dict[str, UserError
         except RecursionError:
             unresolved[option] = UserError(option, "${...}", "its interpolation leads back to itself")
         except OmegaConfBaseException as error:
-            unresolved[option] = restated(error)
+            unresolved[option] = _with_its_value(restated(error), option, composed._get_node(key))
     return values, unresolved
+
+
+def _with_its_value(told: UserError, option: str, node: Any) -> UserError:
+    """An error of an option's own interpolation with what was written there, and with what may have been meant."""
+    if told.field != option:
+        return told
+    expected = told.expected
+    inner = re.search(r"raised while resolving interpolation: \W?(.+?)\W?$", expected)
+    if inner:
+        expected = inner[1]
+    lacking = re.fullmatch(r"Interpolation key '(\w+)' not found", expected)
+    if lacking and lacking[1] in choices():
+        expected = f"{lacking[1]} is a group of presets; ${{hydra:runtime.choices.{lacking[1]}}} is what was chosen"
+    return UserError(option, node._value(), expected)

@@ -15,6 +15,7 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from encdec_lightning.composition.foreign import hub_place
 from encdec_lightning.composition.lora import is_factor
 from encdec_lightning.composition.options import Composition
 from encdec_lightning.data.datamodule import Seq2SeqDataModule
@@ -32,9 +33,10 @@ def _revisions(composition: Composition) -> Iterator[tuple[str, str]]:
         checkpoint = getattr(composition, role)
         if checkpoint is None or os.path.isdir(checkpoint):
             continue
+        hub_id, revision = hub_place(checkpoint)
         for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, CONFIG_NAME):
             with suppress(HFValidationError):  # the name of no checkpoint
-                found = try_to_load_from_cache(checkpoint, name)
+                found = try_to_load_from_cache(hub_id, name, **revision)
                 if isinstance(found, str):
                     yield f"checkpoint/{role}", Path(found).parent.name
                     break
