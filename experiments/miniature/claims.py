@@ -84,6 +84,10 @@ def _further() -> Iterator[Claim]:
     yield Claim("A new vocabulary hurts", "summarization", shared, {}, "new-vocabulary", paper=1.7)
     two = {"encoder_layers": "[2,4]"}, {"encoder_layers": "2"}
     yield Claim("A chosen pair of layers is better than the first two", "depth", *two, paper=0.9)
+    encoder, decoder = {"variant": "bert2rnd"}, {"variant": "rnd2bert"}
+    text = "With masks alone, a pretrained encoder is"
+    yield Claim(f"{text} essential", "masks-alone", encoder, nothing, "summarization")
+    yield Claim(f"{text} worth more than a decoder", "masks-alone", encoder, decoder)
     alone, both, one = ({"variant": variant} for variant in ("lm", "lm2lm", "lmshare"))
     yield Claim("An encoder helps a language model", "modern", {"variant": "enc2lm"}, alone)
     yield Claim("Two sides of a language model are better than one", "modern", both, alone)

@@ -1,7 +1,8 @@
 """Pretrain a small BERT, RoBERTa, GPT-2 or Llama: one size, one text and one number of tokens for all four.
 
 `python experiments/miniature/pretrain.py bert --data FOLDER` makes the checkpoint `miniature/bert`, an ordinary folder
-of transformers in the cache folder, which `checkpoints=miniature` names. FOLDER holds the tasks' folders, such as
+of transformers in the cache folder, which `checkpoints=miniature` names. `bert_masks` is a BERT that guesses masked
+tokens from the first update on, for the block masks-alone. FOLDER holds the tasks' folders, such as
 debsum/train.jsonl.gz. Without a family it makes all that are not there yet. A start that was interrupted goes on.
 `miniature/debsum_vocabulary` is a tokenizer of the task's own words, for the rows with a new vocabulary.
 What was learnt is measured on texts that were held out, and written to pretraining.json beside this file, where each
@@ -42,12 +43,6 @@ MASKED = 0.3
 """Share of the tokens that a masked model guesses; of these 80% are masked, 10% another word, 10% as they are.
 
 BERT guesses 15%; with so few tokens read, twice as many guesses teach sooner (Wettig et al., 2023, find 40% best).
-"""
-NEXT_TOKEN_FIRST = 0.5
-"""Share of the updates in which a masked model guesses the next token from those before, like a language model.
-
-From random weights masked models learn with so few tokens hardly more than how often words are; after next tokens they
-learn quickly. Gisserot-Boukhlef et al. (2025) find this order better at a fixed number of tokens.
 """
 
 Batch = list[list[int]]
@@ -146,7 +141,7 @@ def pretrain(name: str, text: Text, tokens: int) -> dict[str, Any]:
     tokenizer = tokenizer_of(name, text.training)
     plan = batches(encoded(text.training, family, tokenizer), tokens, seed=1)
 
-    next_token_first = round(NEXT_TOKEN_FIRST * len(plan)) if family.masked else 0
+    next_token_first = round(family.next_token_first * len(plan))
 
     def batch_of(batch: Batch, number: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
         if family.masked and step >= next_token_first:

@@ -62,6 +62,7 @@ OF_MINILM = ("training.learning_rate=3e-4", "training.fresh_learning_rate=1e-3",
 OFTEN = "validate_every=20"  # of few examples the best state comes early
 NEW_ATTENTION = "model.cross_attention_init=pretrained"  # none has any: it starts at random, as in BERT's rows
 COPIED_ATTENTION = "model.cross_attention_init=self_attention"
+MASKS_ALONE = "checkpoints.bert=${kept:miniature/bert_masks}"
 BLOCKS = {
     "tune-summarization": Block("debsum", TUNED, 1),
     "tune-fusion": Block("wikifusion", TUNED, 1),
@@ -75,6 +76,7 @@ BLOCKS = {
     "parts": Block("debsum", (variants("bertshare", "bert2bert"), "ablation=embeddings_only,layers_only")),
     "depth": Block("debsum", (variants("bertshare"), *DEPTHS)),
     "modern": Block("debsum", (variants("enc2lm", "lm2lm", "lmshare", "lm"), NEW_ATTENTION)),
+    "masks-alone": Block("debsum", (variants("bert2rnd", "rnd2bert", "bert2bert"), MASKS_ALONE)),
     "copied-attention": Block("debsum", (variants("bertshare", "lm2lm", "lmshare"), COPIED_ATTENTION)),
 }
 

@@ -66,7 +66,7 @@ def byte_bpe(texts: Iterable[str], size: int = SIZE) -> tuple[dict[str, int], li
 
 def tokenizer_of(family: str, texts: Sequence[str], size: int = SIZE) -> PreTrainedTokenizerBase:
     """The tokenizer of a family's checkpoint."""
-    if family == "bert":
+    if family in ("bert", "bert_masks"):
         return wordpiece(texts, size)
     vocabulary, merges = byte_bpe(texts, size)
     if family == "roberta":
