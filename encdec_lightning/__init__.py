@@ -44,7 +44,8 @@ The map, from left to right; each room imports only from rooms to its left:
                                flops.py, freezing.py, lora.py, optimizers.py, schedules.py, arrange.py, fsdp.py,
                                pieces.py, resuming.py, trainer_check.py, precision.py, product_speeds.py,
                                checkpoint.py, checkpoint_io.py, callbacks/
-    reporting/                 runs in, tables and plots out: opening.py, overview.py, trials.py, results.py,
+    reporting/                 runs in, tables and plots out: opening.py, overview.py, fitting.py,
+                               progress_table.py, trials.py, results.py,
                                final_table.py, curves.py, card.py, card_code.py, composition.py, memory.py, data.py,
                                systems.py
     reporting/report/          folders of runs in, tables out: folders.py, rows.py, paired.py, printed.py,

@@ -22,6 +22,7 @@ from encdec_lightning.files import clear_leftovers, damage, is_leftover, kind_of
 from encdec_lightning.owner import OWNER, Taken, flocked, owned
 from encdec_lightning.records import Prediction, plain, prediction_of
 
+EVALUATIONS = "evaluations"  # the folder in a run's own where its other evaluations lie
 State = Literal["running", "preempted", "pruned", "failed", "finished"]
 
 
@@ -112,7 +113,7 @@ class Run:
 
     def _is_of_value(self) -> bool:
         """Whether a step was taken here, as far as anyone can know, or something was made of one."""
-        made = [self.folder / name for name in ("checkpoints", "predictions", "evaluations", "metrics.json", "model")]
+        made = [self.folder / name for name in ("checkpoints", "predictions", EVALUATIONS, "metrics.json", "model")]
         begun = any(path.is_file() or (path.is_dir() and any(path.iterdir())) for path in made)
         return begun or bool(self.status().get("trained")) or self.status().get("state") == "finished"
 
@@ -266,8 +267,7 @@ class Run:
             return None
         if kind_of(self.last) == "folder":  # a sharded one
             return self.last
-        choices = (self.last, self.before_last, self.checkpoints / "best.ckpt")
-        for path in choices:
+        for path in (self.last, self.before_last, self.checkpoints / "best.ckpt"):
             if damage(path) is None:
                 return path
         expected = f"{damage(self.last)}, and no other one is whole; delete {self.checkpoints} to train from the start"

@@ -22,6 +22,8 @@ from encdec_lightning.launch.job.devices import MOVABLE
 from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 
+IN_A_FILE = 240
+"""Characters of a table's line where it goes to a file or a pipe."""
 RUN_FLAGS = {
     "--multirun": "a sweep: option=a,b,c runs every combination",
     "--cfg": "print the composed config and do nothing else",
@@ -237,3 +239,8 @@ def run_argument(arguments: Arguments) -> tuple[str | None, dict[str, str]]:
         raise UserError("run", folders[0], expected)
     given = (line.partition("=") for line in arguments.overrides if not line.startswith("run="))
     return folders[0], {name: value for name, _, value in given}
+
+
+def table_width() -> int | None:
+    """The characters that tables may be wide; None: those of the terminal."""
+    return None if sys.stdout.isatty() or "COLUMNS" in os.environ else IN_A_FILE

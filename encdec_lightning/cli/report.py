@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from encdec_lightning.cli.arguments import Parser, command, import_nothing_of
+from encdec_lightning.cli.arguments import Parser, command, import_nothing_of, table_width
 from encdec_lightning.errors import UserError
 
 EXAMPLES = 5000
@@ -19,10 +18,6 @@ The options that differ are columns, seeds are folded into mean and standard dev
 the costs of the training stand beside them.
 
 It reads the runs' folders alone and changes nothing in them. Runs that have not ended or have failed are rows too."""
-
-
-IN_A_FILE = 240
-"""Columns of the tables where they go to a file or a pipe."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,8 +66,7 @@ def _report(argv: Sequence[str] | None) -> None:
     sections, said = read_report([*map(Path, given.folders)], given.against, given.sort, metrics, given.paper)
     for line in said:
         print(line, file=sys.stderr)
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else IN_A_FILE
-    console = Console(width=width, emoji=False)
+    console = Console(width=table_width(), emoji=False)
     console.print(terminal(sections, console.width))
     for name, path in files.items():
         write_text(path, page(sections, said, given.examples) if name == "html" else FORMATS[name](sections))

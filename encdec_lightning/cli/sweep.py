@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from encdec_lightning.cli.arguments import Parser, command
+from encdec_lightning.cli.arguments import Parser, command, table_width
 from encdec_lightning.errors import UserError
 
 DESCRIPTION = """All runs in a folder in one table: what sets each apart, its state, step, scores, place and time left.
@@ -34,14 +34,15 @@ def _sweep(argv: Sequence[str] | None) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    from encdec_lightning.reporting.overview import find_runs, overview, overview_table, remarks
+    from encdec_lightning.reporting.overview import find_runs, overview
+    from encdec_lightning.reporting.progress_table import overview_table, remarks
 
-    console = Console(emoji=False)
+    console = Console(width=table_width(), emoji=False)
 
     def shown() -> tuple[Group, bool]:
         found = [overview(run) for run in find_runs(Path(given.folder))]
         lines = [Text(line, overflow="fold") for line in remarks(found)]
-        return Group(overview_table(found), *lines), all(
+        return Group(overview_table(found, console.width), *lines), all(
             each.state in ("finished", "failed", "pruned") for each in found
         )
 

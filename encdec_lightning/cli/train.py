@@ -15,6 +15,7 @@ from encdec_lightning.cli.arguments import (
     refuse,
     refuse_nothing,
     run_argument,
+    table_width,
 )
 from encdec_lightning.cluster.queue import check_one_task
 from encdec_lightning.errors import JobFailed, UserError
@@ -93,7 +94,7 @@ def _show_all(runs: Sequence[Run]) -> None:
     from encdec_lightning.reporting.report.folders import report
     from encdec_lightning.reporting.report.formats import terminal
 
-    console = Console(emoji=False)
+    console = Console(width=table_width(), emoji=False)
     console.print(terminal(report(runs)[0], console.width))
     print(f"The runs are {', '.join(str(run.folder) for run in runs)}.")
 

@@ -21,7 +21,7 @@ from encdec_lightning.launch.job.testing import test
 from encdec_lightning.launch.job.trainer import build_evaluator
 from encdec_lightning.launch.processes import recorded, recover
 from encdec_lightning.rules import convert
-from encdec_lightning.run import Run
+from encdec_lightning.run import EVALUATIONS, Run
 from encdec_lightning.training.extractive_module import ExtractiveModule
 from encdec_lightning.training.module import Seq2SeqModule
 
@@ -44,7 +44,7 @@ def evaluate(run: Run, checkpoint: str | None, options: dict[str, str]) -> Run:
     if began not in (None, now):
         expected = f"its examples are not those that the run was tested on ({now[:12]}, they were {began[:12]})"
         raise UserError("task.test", config.task.path("test"), f"{expected}: put those back, or use encdec-predict")
-    target = run if config == frozen else run.folder / "evaluations" / _name(config)
+    target = run if config == frozen else run.folder / EVALUATIONS / _name(config)
     if not run.is_writable:
         target = Path(tempfile.mkdtemp(prefix="encdec-evaluation-")) / run.folder.name
         print(f"Nothing can be written into {run.folder}: the results are in {target}.", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Many runs in one table: what each is, how far it is, what it has scored. Read from the runs' folders alone."""
+"""What the folders of many runs tell: their options, how far they are, what they have scored."""
 
 from __future__ import annotations
 
@@ -8,19 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path, PurePath
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.markup import escape
-from rich.table import Table
-
-from encdec_lightning.advice import goes_on
 from encdec_lightning.errors import UserError
 from encdec_lightning.files import kind_of
 from encdec_lightning.owner import OWNER
-from encdec_lightning.run import Run
+from encdec_lightning.run import EVALUATIONS, Run
 
 SILENT = 120.0
 """Seconds without a sign of life after which a running run is called silent: nobody may be at work on it any more."""
@@ -31,7 +25,6 @@ SAME = (
 """Options in which runs may differ without being other models."""
 MOST_DETAIL = 20
 """Parts of a path that are shown at most; from so many on all of it is."""
-STYLES = {"finished": "green", "failed": "red", "silent": "red", "preempted": "yellow", "pruned": "cyan"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +44,8 @@ class Overview:
     """Why it failed, or cannot be read."""
     tested: bool = False
     """Whether the scores are the test's."""
+    test_set: str | None = None
+    """The fingerprint of its test set, once it was tested."""
 
 
 def find_runs(folder: Path) -> list[Run]:
@@ -75,7 +70,7 @@ def overview(run: Run, now: float | None = None) -> Overview:
         error = str(problem)
     status, told = run.status(), progress(run)
     state = str(status.get("state", "waiting"))
-    seen = _last_sign(run, told)
+    seen = last_sign(run, told)
     if state == "running" and seen is not None and (time.time() if now is None else now) - seen > SILENT:
         state = "silent"
     tested = [key for key in metrics if key.startswith("test/") and f"{key}/low" in metrics]
@@ -83,7 +78,53 @@ def overview(run: Run, now: float | None = None) -> Overview:
     tested_scores = bool(scores)
     if not scores:
         scores = {name: value for name, value in told.get("scores", {}).items() if "second" not in name}
-    return Overview(run, dict(_flat(config)), state, told, scores, error or status.get("error"), tested_scores)
+    test_set = metrics.get("data/test_fingerprint")
+    error = error or status.get("error")
+    return Overview(run, dict(_flat(config)), state, told, scores, error, tested_scores, test_set)
+
+
+def run_names(overviews: Sequence[Overview]) -> list[str]:
+    """What each run is called in a table: its folder's name, with as many folders above as tell it from the others.
+
+    An evaluation, which lies in the folder `evaluations` of its run, has that run's name before its own.
+    """
+    paths = [each.run.folder.absolute().parts for each in overviews]
+    kept = [
+        (*parts[:-2], parts[-1]) if len(parts) > 2 and parts[-2] == EVALUATIONS else parts for parts in paths
+    ]  # fmt: skip
+    counts = [2 if parts != own else 1 for parts, own in zip(paths, kept, strict=True)]
+    for more in range(1, max((len(parts) for parts in kept), default=1)):
+        texts = ["/".join(parts[-count:]) for parts, count in zip(kept, counts, strict=True)]
+        times = Counter(texts)
+        if max(times.values(), default=1) == 1:
+            break
+        counts = [max(count, more + 1) if times[text] > 1 else count for text, count in zip(texts, counts, strict=True)]
+    return ["/".join(parts[-count:]) for parts, count in zip(kept, counts, strict=True)]
+
+
+def each_once(overviews: Sequence[Overview]) -> tuple[list[Overview], str | None]:
+    """The runs without those that are another one again, and a sentence on these; the furthest of each stays.
+
+    Equal runs are copies, or points that two sweeps of different names have in common.
+    """
+    best: dict[str, Overview] = {}
+    for each in overviews:
+        known = {name: value for name, value in each.options.items() if not _same(name)}
+        same = json.dumps([each.run.identity(), each.test_set, known], sort_keys=True, default=str)
+        key = same if each.options and each.run.identity() else str(each.run.folder)
+        if key not in best or _how_far(each) > _how_far(best[key]):
+            best[key] = each
+    kept = [each for each in overviews if any(each is one for one in best.values())]
+    if len(kept) == len(overviews):
+        return kept, None
+    again = next(each for each in overviews if not any(each is one for one in kept))
+    count = len(overviews) - len(kept)
+    told = "1 folder holds a run" if count == 1 else f"{count} folders hold runs"
+    return kept, f"{told} that another one holds too, such as {again.run.folder}: each run counts once."
+
+
+def _how_far(each: Overview) -> tuple[bool, bool]:
+    return each.tested, each.state == "finished"
 
 
 def differing(overviews: Sequence[Overview]) -> list[str]:
@@ -112,59 +153,7 @@ def _same(name: str) -> bool:
     return name.startswith(SAME)
 
 
-def overview_table(overviews: Sequence[Overview], now: float | None = None) -> Table:
-    """A row for each run: what sets it apart, its state, step, scores, where it runs, and the time that is left."""
-    now = time.time() if now is None else now
-    options = differing(overviews)
-    scores = list(dict.fromkeys(name for each in overviews for name in each.scores))
-    states = [each.state for each in overviews]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    table = Table(
-        title=f"{len(overviews)} runs: {counts}",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("run", no_wrap=True, min_width=max(len(each.run.folder.name) for each in overviews))
-    for name, least in (("state", 9), ("step", 8), ("left", 6)):
-        table.add_column(name, overflow="fold", min_width=least)
-    for name in short_names(options):
-        table.add_column(name, overflow="fold", min_width=min(8, len(name)))
-    for name in scores:
-        table.add_column(name, justify="right", no_wrap=True, min_width=5)
-    table.add_column("where", overflow="fold", min_width=6)
-    cells = zip(*(option_texts(overviews, name) for name in options), strict=True) if options else repeat(())
-    for each, values in zip(overviews, cells, strict=False):
-        style = STYLES.get(each.state)
-        table.add_row(
-            escape(each.run.folder.name),
-            f"[{style}]{_state(each, now)}[/]" if style else _state(each, now),
-            _steps(each),
-            _left(each),
-            *map(escape, values),
-            *(f"{each.scores[name]:.2f}" if name in each.scores else "-" for name in scores),
-            _where(each),
-        )
-    return table
-
-
-def remarks(overviews: Iterable[Overview]) -> list[str]:
-    """A line on each run that needs somebody's hand."""
-    found = []
-    for each in overviews:
-        if each.error is not None:
-            found.append(f"{each.run.folder.name}: {each.error}")
-        elif each.state == "silent":
-            found.append(
-                f"{each.run.folder.name} gives no sign of life; if its process is gone, {goes_on(each.run.folder)}"
-            )
-        elif each.state == "preempted":
-            found.append(f"{each.run.folder.name} is preempted; {goes_on(each.run.folder)}")
-    return found
-
-
-def _last_sign(run: Run, told: Mapping[str, Any]) -> float | None:
+def last_sign(run: Run, told: Mapping[str, Any]) -> float | None:
     """When a run last took a step, or its process last said that it is at work; None where neither is known."""
     signs = [float(told["time"])] if isinstance(told.get("time"), int | float) else []
     with suppress(OSError):
@@ -221,39 +210,3 @@ def option_text(value: Any, detail: int = 1) -> str:
     text = f"{value:.4g}" if isinstance(value, float) and detail == 1 else " ".join(str(value).split())
     is_path = text.startswith("/") or ("/" in text and " " not in text)
     return str(PurePath(*PurePath(text).parts[-detail:])) if is_path and detail < MOST_DETAIL else text
-
-
-def _state(each: Overview, now: float) -> str:
-    doing = each.progress.get("doing")
-    if each.state == "running" and doing:
-        return str(doing)
-    if each.state == "silent":
-        return f"silent for {_time(now - (_last_sign(each.run, each.progress) or now))}"
-    return each.state
-
-
-def _steps(each: Overview) -> str:
-    step, steps = each.progress.get("step"), each.progress.get("steps")
-    if not isinstance(step, int):
-        return "-"
-    return f"{step:,} of {steps:,}" if isinstance(steps, int) else f"{step:,}"
-
-
-def _where(each: Overview) -> str:
-    if each.state not in ("running", "silent"):
-        return "-"
-    job = each.progress.get("job")
-    return f"{each.progress.get('host', '-')}{f', job {job}' if job else ''}"
-
-
-def _left(each: Overview) -> str:
-    left = each.progress.get("seconds_left")
-    return _time(left) if each.state == "running" and isinstance(left, int | float) else "-"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

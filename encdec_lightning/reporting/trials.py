@@ -17,7 +17,7 @@ from rich.table import Table
 from encdec_lightning.files import write_text
 from encdec_lightning.hparams_search.space import shown
 from encdec_lightning.hparams_search.study import Tried
-from encdec_lightning.reporting.overview import STYLES
+from encdec_lightning.reporting.progress_table import STYLES
 
 BEST = "best.json"
 TRIALS = "trials.csv"

@@ -12,7 +12,8 @@ import tiny
 from rich.console import Console
 
 from encdec_lightning.cli import sweep, train
-from encdec_lightning.reporting.overview import differing, find_runs, overview, overview_table, remarks
+from encdec_lightning.reporting.overview import differing, each_once, find_runs, overview, run_names
+from encdec_lightning.reporting.progress_table import overview_table, remarks
 from encdec_lightning.run import Run
 
 CONFIG = {"name": "a", "folder": None, "seed": 1, "model": {"encoder": "/big/bert", "weights": "tied"}}
@@ -34,7 +35,7 @@ def told(**more) -> dict:
 
 def written(*runs: Run, width: int = 160) -> str:
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(overview_table([overview(run) for run in runs]))
+    console.print(overview_table([overview(run) for run in runs], width))
     return console.export_text()
 
 
@@ -54,7 +55,7 @@ def test_each_state_is_told(tmp_path: Path) -> None:
     assert "silent for 60 min" in lines["bb"] and "preempted" in lines["cc"] and "failed" in lines["dd"]
     assert "waiting" in lines["ee"]
     assert "finished" in lines["ff"] and "41.25" in lines["ff"] and "node7" not in lines["ff"]
-    said = "\n".join(remarks(overview(run) for run in [*runs, finished]))
+    said = "\n".join(remarks([overview(run) for run in [*runs, finished]]))
     assert "bb gives no sign of life" in said and "cc is preempted" in said and "dd: it is broken" in said
     assert "ff" not in said.replace(str(tmp_path), "")
 
@@ -107,3 +108,40 @@ def test_options_with_several_values_are_told_in_words(tmp_path):
     runs = [made(tmp_path / "a", "finished", **first), made(tmp_path / "b", "finished", task={"metrics": None})]
     told = written(*runs, width=200)
     assert "rouge, name=bertscore" in told and "checkpoint=roberta" in told and "null" in told
+
+
+def test_a_narrow_table_cuts_nothing_and_names_the_columns_it_lacks(tmp_path: Path) -> None:
+    runs = [
+        made(tmp_path / f"run{seed}", "finished", told(scores={"val/loss": 12.345, "val/rouge1": 34.567}),
+             seed=seed, model={"encoder": f"/big/bert{seed}", "weights": f"tied{seed}"})
+        for seed in (1, 2)
+    ]  # fmt: skip
+    wide = written(*runs)
+    for name in ("run", "state", "step", "seed", "encoder", "weights", "val/loss", "val/rouge1"):
+        assert name in wide
+    assert "no room" not in wide and "left" not in wide and "where" not in wide
+    narrow = written(*runs, width=60)
+    head, _, lacking = narrow.partition("There is no room here for ")
+    assert "12.35" in head and "finished" in head and "30 of 90" in head
+    assert "val/rouge1" not in lacking and "34.57" in head
+    assert lacking.split(":")[0].split() == ["encoder,", "weights"]
+    narrowest = written(*runs, width=40)
+    assert "finished" in narrowest and "val/rouge1" in narrowest.partition("There is no room")[2]
+
+
+def test_equal_names_are_told_apart_and_evaluations_have_their_runs(tmp_path: Path) -> None:
+    folders = ("a/x/f16e", "b/x/f16e", "a/mine", "a/mine/evaluations/9-best", "a/other/evaluations/9-best")
+    runs = [made(tmp_path / folder, None) for folder in folders]
+    names = run_names([overview(run) for run in runs])
+    assert names == ["a/x/f16e", "b/x/f16e", "mine", "mine/9-best", "other/9-best"]
+    assert run_names([]) == []
+    assert run_names([overview(runs[0])]) == ["f16e"]
+
+
+def test_a_run_that_lies_in_two_folders_counts_once(tmp_path: Path) -> None:
+    first, copied = made(tmp_path / "a" / "x", "running"), made(tmp_path / "b" / "x", "finished", name="other")
+    other = made(tmp_path / "c" / "x", "finished", seed=2)
+    kept, said = each_once([overview(each) for each in (first, copied, other)])
+    assert [each.run.folder for each in kept] == [copied.folder, other.folder]
+    assert said == f"1 folder holds a run that another one holds too, such as {first.folder}: each run counts once."
+    assert each_once(kept) == (kept, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import statistics
 from pathlib import Path
 
@@ -177,6 +178,24 @@ def test_a_narrow_terminal_has_the_scores_and_says_which_columns_it_lacks(runs, 
     assert main([str(runs)]) == 0
     told = capsys.readouterr().out
     assert all(name in told for name in ("rouge1", "rouge2", "rougeL", "ter", "parameters", "seconds"))
+
+
+def test_the_narrowest_terminal_keeps_a_score(runs, capsys, monkeypatch):
+    for seed in (1, 2):
+        made(runs / f"rate{seed}", "tied", seed, 0.2, rate=3e-4)
+    monkeypatch.setenv("COLUMNS", "50")
+    assert main([str(runs)]) == 0
+    told, _, lacking = capsys.readouterr().out.partition("There is no room here for")
+    assert "rouge1" in told and "±" in told and "weights" in told
+    assert "learning_rate" in lacking and "rougeL" in lacking and "parameters" in lacking
+
+
+def test_a_copy_of_a_run_is_no_seed(runs, tmp_path_factory, capsys):
+    copy = tmp_path_factory.mktemp("copy")
+    shutil.copytree(runs, copy / "again")
+    (section,), said = read_report([runs, copy])
+    assert [len(row.runs) for row in section.rows] == [2, 2, 2]
+    assert said[0].startswith("6 folders hold runs that another one holds too, such as ")
 
 
 def test_what_cannot_be_read_of_finished_runs_is_said(runs, capsys):

@@ -14,7 +14,8 @@ from rich.console import Console
 from encdec_lightning.errors import UserError
 from encdec_lightning.evaluation.significance import holm, randomization
 from encdec_lightning.reporting.final_table import show
-from encdec_lightning.reporting.overview import option_text, overview, remarks
+from encdec_lightning.reporting.overview import option_text, overview
+from encdec_lightning.reporting.progress_table import remarks
 from encdec_lightning.reporting.report.folders import read_report
 from encdec_lightning.reporting.report.formats import markdown
 from encdec_lightning.run import Run

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from encdec_lightning.errors import UserError, did_you_mean, one_of
-from encdec_lightning.reporting.overview import find_runs, overview, remarks
+from encdec_lightning.reporting.overview import each_once, find_runs, overview
+from encdec_lightning.reporting.progress_table import remarks
 from encdec_lightning.reporting.report.paired import compare_rows
 from encdec_lightning.reporting.report.printed import add_printed
 from encdec_lightning.reporting.report.rows import Section, sections
@@ -39,9 +40,9 @@ def report(
     `paper` a task whose figures in the paper stand beside ours, whatever the runs were tested on. Raises `UserError`
     for names that there are not.
     """
-    overviews = [overview(run) for run in runs]
+    overviews, again = each_once([overview(run) for run in runs])
     found = sections([(each, _metrics(each.run)) for each in overviews])
-    said = remarks(overviews)
+    said = [*([again] if again else []), *remarks(overviews)]
     known = list(dict.fromkeys(name for section in found for name in section.scores))
     for option, names in (("--metrics", metrics or []), ("--sort", [sort] if sort else [])):
         for name in names:

@@ -16,11 +16,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from encdec_lightning.reporting.overview import STYLES, short_names
+from encdec_lightning.reporting.fitting import NARROW, left_out
+from encdec_lightning.reporting.overview import run_names, short_names
+from encdec_lightning.reporting.progress_table import STYLES
 from encdec_lightning.reporting.report.rows import COSTS, Row, Section, Value
 
-NARROW = 12
-"""Characters of a column of the terminal, if it has as many: longer texts are folded."""
 LONG = 1e12
 """Costs above are shown with an exponent: operations."""
 MARKS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
@@ -81,12 +81,12 @@ def notes(section: Section) -> list[str]:
 
 
 def terminal(sections: Sequence[Section], width: int) -> Group:
-    """Tables of rich that fit into so many columns; a line names the costs and the paper's figures that do not."""
+    """Tables of rich that fit into so many characters; a line names the columns for which there is no room."""
     parts: list[Any] = []
     for section in sections:
         header, rows = table(section)
-        hidden = _beyond(header, rows, width)
-        left_out = [header[place] for place in hidden]
+        hidden = _beyond(section, header, rows, width)
+        lacking = [header[place] for place in hidden]
         header = [name for place, name in enumerate(header) if place not in hidden]
         rows = [[cell for place, cell in enumerate(row) if place not in hidden] for row in rows]
         made = Table(
@@ -104,26 +104,27 @@ def terminal(sections: Sequence[Section], width: int) -> Group:
             ]
             made.add_row(*texts, style=style)
         parts += [made, *map(Text, notes(section))]
-        if left_out:
+        if lacking:
             parts.append(
-                Text(f"There is no room here for {', '.join(left_out)}: encdec-report --csv or --html has all.")
+                Text(f"There is no room here for {', '.join(lacking)}: encdec-report --csv or --html has all.")
             )
     return Group(*parts)
 
 
-def _beyond(header: Sequence[str], rows: Sequence[Sequence[Cell]], width: int) -> list[int]:
-    """The places of the columns to leave out, from the right, so that the others fit, as far as that helps."""
-    may_go = {*COSTS.values(), *(name for name in header if name.startswith(PAPER))}
+def _beyond(section: Section, header: Sequence[str], rows: Sequence[Sequence[Cell]], width: int) -> list[int]:
+    """The places of the columns to leave out, as far as that helps: costs and the paper's figures, then options, then
+    scores, each from the right; the first option and the first score stay.
+    """
+    extras = {*COSTS.values(), *(name for name in header if name.startswith(PAPER))}
     least = []
     for place, name in enumerate(header):
         widest = max(len(each) for each in (name, *(row[place].text + row[place].mark for row in rows)))
-        least.append(1 + (widest if rows[0][place].number else min(widest, NARROW)))
-    hidden: list[int] = []
-    for place in reversed([place for place, name in enumerate(header) if name in may_go]):
-        if sum(least) - sum(least[each] for each in hidden) <= width + 1:
-            break
-        hidden.append(place)
-    return sorted(hidden)
+        least.append(widest if rows[0][place].number else min(widest, NARROW))
+    groups = (extras, set(short_names(section.options)[1:]), set(section.scores[1:]))
+    may_go = [
+        place for names in groups for place in reversed(range(len(header))) if header[place] in names
+    ]  # fmt: skip
+    return left_out(least, may_go, width)
 
 
 def markdown(sections: Sequence[Section]) -> str:
@@ -228,7 +229,7 @@ def _described(section: Section, row: Row) -> str:
 
 
 def _name(row: Row) -> str:
-    return row.runs[0].run.folder.name if len(row.runs) == 1 else f"{len(row.runs)} runs"
+    return run_names(row.runs)[0] if len(row.runs) == 1 else f"{len(row.runs)} runs"
 
 
 def _score(value: Value | None) -> str:
