@@ -31,8 +31,8 @@ The map, from left to right; each room imports only from rooms to its left:
                                random_values.py, initialization.py
     composition/checks/        what stands against a combination: family.py, pair.py, lengths.py, skeleton.py
     data/                      text in, batches out: preprocessing.py, inspection.py, datamodule.py
-    data/sources/              rows in, pairs out: locations.py, download.py, hub.py, readers.py, pairs.py, source.py,
-                               pydoc.py, docstrings.py, splitting.py
+    data/sources/              rows in, pairs out: locations.py, download.py, hub.py, lines.py, readers.py, pairs.py,
+                               source.py, pydoc.py, docstrings.py, splitting.py
     data/examples/             pairs in, tokenized examples out: examples.py, label_workers.py, sentence_labels.py,
                                building.py, store.py, prepared.py
     data/batches/              examples in, batches out: plan.py, updates.py, drawn_targets.py, batch.py, loader.py

@@ -263,6 +263,8 @@ def _problems_of(error: ValidationError, values: Node) -> list[UserError]:
             found.append(UserError(name, value, f"{one_of(choices)}{hint}"))
         elif not any(problem.field == name for problem in found):
             expected = WORDS.get(each["type"]) or each["msg"].replace("Input should be", "it must be")
+            if each["type"] == "string_type" and isinstance(value, int | float):
+                expected += ", which a preset has in quotes"
             found.append(UserError(name, value, expected))
     return found
 

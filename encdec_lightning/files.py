@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import itertools
 import os
@@ -17,6 +18,17 @@ from encdec_lightning.errors import UserError
 
 CHUNK = 1 << 20  # bytes read at once
 LONGEST_NAME = 200  # bytes; file systems take 255, and `replacing` adds some
+
+
+def remedy(error: OSError) -> str:
+    """What to do about a file that the system does not let be written, as a part of a sentence."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "make room"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "allow writing there"
+    if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        return "a file is where a folder must be, or the other way round: move it away"
+    return "mend that"
 
 
 class Stream:
@@ -73,9 +85,8 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[Stream]:
         if reason is None:
             raise
         kept = ", the file of before is kept" if path.exists() else ""
-        expected = (
-            f"it cannot be written ({reason.strerror or reason}){kept}; make room, then give the same command again"
-        )
+        told = f"it cannot be written ({reason.strerror or reason}){kept}"
+        expected = f"{told}; {remedy(reason)}, then give the same command again"
         raise UserError("file", str(path), expected) from error
     finally:
         with suppress(OSError):

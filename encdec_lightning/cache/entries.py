@@ -105,7 +105,7 @@ def read_note(path: Path) -> Any:
     """The value that `write_note` has kept; None if there is none, or a damaged one, which stderr tells."""
     try:
         return _unsealed(_regular(path), path.name)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError):
         say(f"{path} is damaged: what it says is found anew")

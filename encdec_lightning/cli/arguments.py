@@ -102,7 +102,7 @@ def parse_overrides(
     for flag, text in (flags or RUN_FLAGS).items():
         parser.add_argument(flag, *(["-m"] if flag == "--multirun" else []), action="store_true", help=text)
     found = parser.parse_intermixed_args(argv)
-    folders = [Path(folder) for folder in found.config_dir]
+    folders = [Path(folder).expanduser() for folder in found.config_dir]
     for given, folder in zip(found.config_dir, folders, strict=True):
         if not given or kind_of(folder) != "folder":
             raise UserError("--config-dir", given, "there is no such folder")

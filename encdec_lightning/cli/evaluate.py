@@ -63,13 +63,27 @@ def _evaluate(argv: Sequence[str] | None) -> None:
     if "predictions" in given:
         _score_files(given, options, mistakes)
         return
-    mistakes += [UserError(name, given[name], "it acts with predictions= alone") for name in FILES if name in given]
+    of_files = "it acts with predictions= alone"
+    if given.get("run"):
+        of_files += f", such as predictions={given['run']}/predictions/test.jsonl"
+    mistakes = [_of_another_test(each) if each.field.startswith("task.") else each for each in mistakes]
+    mistakes += [UserError(name, given[name], of_files) for name in FILES if name in given]
     mistakes += [UserError(name, given[name], "it acts with model= alone") for name in OTHER if name in given]
     run = open_run(given, options, mistakes)
     from encdec_lightning.launch.evaluation import evaluate
     from encdec_lightning.reporting.final_table import show
 
     show(evaluate(run, given.get("checkpoint"), options))
+
+
+def _of_another_test(mistake: UserError) -> UserError:
+    """What to do instead of an option of the task, which a run has of its own."""
+    expected = (
+        "a run keeps its own task; encdec-evaluate predictions=<its predictions/test.jsonl> metrics=... scores by other"
+        " metrics; encdec-predict writes the texts of another file, and encdec-evaluate predictions=... references=..."
+        " scores them"
+    )
+    return UserError(mistake.field, mistake.value, expected)
 
 
 def _score_files(given: dict[str, str], options: dict[str, str], mistakes: list[UserError]) -> None:
@@ -84,10 +98,10 @@ def _score_files(given: dict[str, str], options: dict[str, str], mistakes: list[
     others = {name: value for name, value in {**given, **options}.items() if name in ("run", "checkpoint", *options)}
     found = [*mistakes, *(UserError(name, value, "it acts with run= alone") for name, value in others.items())]
     found += [UserError(name, given[name], "it acts with model= alone") for name in OTHER if name in given]
-    metrics = read_value("task.metrics", given["metrics"]) if "metrics" in given else ["rouge"]
+    metrics = read_value("metrics", given["metrics"]) if "metrics" in given else ["rouge"]
     if not isinstance(metrics, list):
         metrics = [metrics]
-    found += check_metrics(metrics)
+    found += [UserError("metrics", each.value, each.expected) for each in check_metrics(metrics)]
     references = [Path(each) for each in parts_of(given.get("references", ""))]
     sources = Path(given["sources"]) if "sources" in given else None
     files, names = {}, parts_of(given["predictions"])

@@ -11,6 +11,8 @@ from encdec_lightning.errors import require
 
 SECRET = re.compile(r"\b\w*(KEY|TOKEN|SECRET|PASSWORD|PASSWD)\s*=\s*[^\s$]", re.IGNORECASE)
 """A variable that is set to a secret, not to what a command or another variable holds."""
+TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?")
+LONGEST_SIGNAL = 65535  # seconds that sbatch's --signal takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +75,16 @@ class Slurm:
             if isinstance(value, str):
                 fits = re.fullmatch(r"""[^\s"'\\]+""", value) is not None
                 yield name, value, fits, "it must be a text without spaces and quotes, as in sbatch"
-        time = r"(\d+-)?\d+(:\d+){0,2}"
-        yield "time", self.time, re.fullmatch(time, self.time or "1") is not None, "it must be such as 30 or 08:00:00"
+        fits = self.time is None or TIME.fullmatch(self.time) is not None
+        yield "time", self.time, fits, "it must be such as 30 or 08:00:00"
+        yield (
+            *("signal_seconds", self.signal_seconds, self.signal_seconds <= LONGEST_SIGNAL),
+            f"sbatch takes {LONGEST_SIGNAL} seconds at most",
+        )
+        limit = _seconds(self.time) if self.time is not None and fits else None
+        if limit:  # 0 is no limit
+            expected = f"slurm.time={self.time} are {limit} seconds: a run would be asked to end before it has begun"
+            yield "signal_seconds", self.signal_seconds, self.signal_seconds < limit, expected
         for name in ("setup", "options"):
             for line in getattr(self, name):
                 yield name, line, "\n" not in line, "each must be one line"
@@ -86,3 +96,18 @@ class Slurm:
         for name in self.environment:
             fits = re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) is not None
             yield "environment", "...", fits, "each must be the name of a variable, without a value"
+
+
+def _seconds(time: str) -> int:
+    """Of a time limit as `sbatch` reads it: minutes, minutes:seconds, hours:minutes:seconds, days-hours, ..."""
+    found = TIME.fullmatch(time)
+    assert found is not None
+    days, *parts = (None if each is None else int(each) for each in found.groups())
+    given = [each for each in parts if each is not None]
+    if days is not None:  # hours first
+        hours, minutes, seconds = [*given, 0, 0][:3]
+    elif len(given) == 3:
+        hours, minutes, seconds = given
+    else:
+        hours, (minutes, seconds) = 0, [*given, 0][:2]
+    return ((days or 0) * 24 + hours) * 3600 + minutes * 60 + seconds

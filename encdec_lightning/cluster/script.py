@@ -18,12 +18,15 @@ ENVIRONMENT = (
     *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_DATASETS_CACHE", "HF_DATASETS_OFFLINE"),
     "XDG_CACHE_HOME",
     *("ENCDEC_LIGHTNING_CACHE", "WANDB_MODE", "WANDB_DIR", "WANDB_ENTITY", "WANDB_PROJECT", "WANDB_SILENT"),
-    *("WANDB_BASE_URL", "WANDB_INIT_TIMEOUT", "MLFLOW_TRACKING_URI", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+    *("WANDB_TAGS", "WANDB_RUN_GROUP", "WANDB_JOB_TYPE", "WANDB_NOTES", "WANDB_BASE_URL", "WANDB_INIT_TIMEOUT"),
+    *("MLFLOW_TRACKING_URI", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
     *("http_proxy", "https_proxy", "no_proxy"),
     *("SLURM_CONF", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM"),
 )
 """What a job takes from the shell that submits it, by name: the script holds no value, and the rest stays where it is.
 """
+SECRETS = ("WANDB_API_KEY", "HF_TOKEN")
+"""What a job may need and takes only where `slurm.environment` names it."""
 SPARE = 10  # seconds between the end that a run gives itself and the time limit
 
 

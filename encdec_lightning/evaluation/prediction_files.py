@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
-from collections.abc import Iterator, Sequence
+import lzma
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,8 @@ OWN = ("prediction", "predictions", "hypothesis", "output", "generated", "summar
 RIGHT = ("references", "reference", "targets", "target", "summary", "gold")
 READ = ("source", "document", "input", "text")
 """Names that a record's fields have in files from elsewhere; the first one that is there is taken."""
+TABLES = (".csv", ".tsv", ".parquet", ".xlsx", ".zst")
+OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
 def read_predictions(
@@ -26,9 +32,10 @@ def read_predictions(
     """The predictions of a file; where a sentence mark is given, their sentences are lines.
 
     `.jsonl` has a record a line, `.json` a list of records, or of pairs of target and prediction; any other file a text
-    a line. References (one file for each) and sources of texts, and of records that have none, are in files of as many
-    lines. A record without an id has its number. Raises `UserError` for an empty file, naming the line that is no
-    prediction, and for references that no record needs, unless the file is not `alone`: another one may need them.
+    a line; `.gz`, `.bz2` and `.xz` files are unpacked. References (one file for each) and sources of texts, and of
+    records that have none, are in files of as many lines. A record without an id has its number. Raises `UserError` for
+    an empty file, naming the line that is no prediction, and for references that no record needs, unless the file is
+    not `alone`: another one may need them.
     """
     found = _read(path, references, sources, alone)
     if sentence_mark is None:
@@ -49,10 +56,13 @@ def read_predictions(
 
 
 def _read(path: Path, references: Sequence[Path], sources: Path | None, alone: bool) -> list[Prediction]:
-    option = "predictions"
-    if path.suffix == ".jsonl":
+    option, kind = "predictions", _kind(path)
+    if kind in TABLES:
+        expected = "no table is read: make a .jsonl file of it, with a prediction and a reference in each record"
+        raise UserError(option, str(path), expected)
+    if kind == ".jsonl":
         records = [_parsed(option, path, number, line) for number, line in _lines(option, path) if line.strip()]
-    elif path.suffix == ".json":
+    elif kind == ".json":
         records = _parsed(option, path, None, _text(option, path))
         if not isinstance(records, list):
             raise UserError(option, str(path), "it must hold a list of records")
@@ -132,10 +142,20 @@ def _lines(option: str, path: Path) -> Iterator[tuple[int, str]]:
     return enumerate(lines[:-1] if lines[-1] == "" else lines, start=1)
 
 
+def _kind(path: Path) -> str:
+    """The ending that tells a file's format, before that of its compression."""
+    endings = [each.lower() for each in path.suffixes]
+    return next(iter(endings[-2:-1] if endings[-1:] and endings[-1] in OPENERS else endings[-1:]), "")
+
+
 def _text(option: str, path: Path) -> str:
+    opener = OPENERS.get(path.suffix.lower(), open)
     try:
-        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        with opener(path, "rb") as stream:
+            content = bytes(stream.read())
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise UserError(option, str(path), f"it must be UTF-8 ({error.reason} at byte {error.start:,})") from error
-    except OSError as error:
-        raise UserError(option, str(path), f"it cannot be read ({error.strerror})") from error
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        told = getattr(error, "strerror", None) or "it is broken off or damaged"
+        raise UserError(option, str(path), f"it cannot be read ({told})") from error

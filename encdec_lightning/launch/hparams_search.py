@@ -52,7 +52,7 @@ def search(overrides: Sequence[str], config_dirs: Sequence[Path], hydra: Any) ->
     try:
         from encdec_lightning.hparams_search.study import opened
     except ImportError as error:
-        expected = "it needs the package optuna, pip install encdec_lightning[search]"
+        expected = "it needs the package optuna, pip install 'encdec_lightning[search]'"
         raise UserError("hydra/sweeper", "optuna", expected) from error
     config = _checked(space, fixed, config_dirs)
     folder = Path("runs", config.name, config.search.study)

@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from encdec_lightning.errors import JobFailed, reason
-from encdec_lightning.files import write_text
+from encdec_lightning.errors import JobFailed, UserError, reason
+from encdec_lightning.files import remedy, write_text
 from encdec_lightning.run import Run
 
 
@@ -48,7 +48,13 @@ def folder_of_points(sweep: Path) -> Iterator[Path]:
     """The path of a folder for the points of a sweep, inside the sweep's own; it is gone when the block ends.
 
     A folder for temporary files would not do: a launcher may start points on machines that share the runs alone.
+    Raises `UserError` where the sweep's folder cannot be made.
     """
+    try:
+        sweep.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        expected = f"the folder of the sweep cannot be made ({error.strerror}); {remedy(error)}, or name another one"
+        raise UserError("hydra.sweep.dir", str(sweep), expected) from error
     folder = sweep.absolute() / f".points-{os.getpid()}-{time.time_ns()}"
     try:
         yield folder

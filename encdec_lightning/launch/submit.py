@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from encdec_lightning.cluster.queue import check_array, check_here, devices_of, in_queue, submitted
-from encdec_lightning.cluster.script import Work, script
+from encdec_lightning.cluster.script import SECRETS, Work, script
 from encdec_lightning.config import Config
 from encdec_lightning.errors import UserError, UserErrors
 from encdec_lightning.files import write_text
@@ -50,6 +51,8 @@ def submit(configs: Sequence[Config], sweep: Path | None = None, points: Sequenc
     place = (waiting[0].slurm if sweep is None else sweep).absolute()
     text = script(_work(configs[0], waiting, place, array=sweep is not None), slurm)
     write_text(place / "job.sh", text)
+    for name in secrets_left_behind(configs[0]):
+        print(f"{name} is set here and not in the job: slurm.environment=[{name}] takes it along.", file=sys.stderr)
     if slurm.print:
         print(text, end="")
         print(f"Nothing is submitted; sbatch {place / 'job.sh'} does it.", file=sys.stderr)
@@ -64,6 +67,14 @@ def submit(configs: Sequence[Config], sweep: Path | None = None, points: Sequenc
         print("  The same command again submits what is not finished then, and shows nothing but that.")
     else:
         print(f"  The same command with folder={waiting[0].folder} submits it again, should it end unfinished.")
+
+
+def secrets_left_behind(config: Config) -> list[str]:
+    """Variables with a password or a key that the shell has, that the job may need, and that it does not take along."""
+    loggers = [each for each in config.logger.values() if each is not None and "Wandb" in str(each.get("_target_"))]
+    needed = {"HF_TOKEN": True, "WANDB_API_KEY": not all(each.get("offline") for each in loggers)}
+    left = [name for name in SECRETS if name in os.environ and name not in config.slurm.environment]
+    return [name for name in left if needed[name]]
 
 
 def job_problems(configs: Sequence[Config]) -> list[UserError]:
@@ -105,7 +116,7 @@ def _work(config: Config, runs: Sequence[Run], place: Path, array: bool) -> Work
         name=config.name,
         folders=tuple(run.folder for run in runs),
         array=array,
-        log=place / ("%A_%a.log" if array else "%j.log"),
+        log=Path(str(place).replace("%", "%%"), "%A_%a.log" if array else "%j.log"),
         nodes=int(config.trainer.get("num_nodes", 1)),
         ntasks_per_node=devices_of(config.trainer.get("devices", 1)) or 1,
     )

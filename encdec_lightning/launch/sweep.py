@@ -15,6 +15,7 @@ from encdec_lightning.launch.command_line.hydra_values import plain
 from encdec_lightning.launch.command_line.names import check_overrides, is_sweep
 from encdec_lightning.launch.command_line.overrides import compose_config
 from encdec_lightning.launch.command_line.presets import ROOT, conf_folder
+from encdec_lightning.launch.command_line.reading import read_argument
 from encdec_lightning.launch.hparams_search import search
 from encdec_lightning.launch.loggers.labels import point_label
 from encdec_lightning.launch.points import Point, Points, folder_of_points, points_in
@@ -47,6 +48,7 @@ def sweep(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Points:
         usable = [*_checked(grid, config_dirs), *usable]
         if by_slurm:
             _check_hydra(usable)
+        _refuse_intervals(usable)
         here = choices["hydra/launcher"] in LOCAL
         configs = _check_points(usable, config_dirs, here, by_slurm)
         if by_slurm:
@@ -74,6 +76,15 @@ def _check_hydra(overrides: Sequence[str]) -> None:
         if name.startswith("hydra") and name not in ("hydra/launcher", "hydra/sweeper", "hydra.sweep.dir"):
             expected = "it has no effect on a job of Slurm's; slurm.setup takes commands, slurm.environment variables"
             found.append(UserError(name, value, expected))
+    if found:
+        raise UserErrors(found)
+
+
+def _refuse_intervals(overrides: Sequence[str]) -> None:
+    """Raise `UserErrors` for an interval, of which a grid has no values."""
+    read = [read_argument(line, sweeps=True) for line in overrides]
+    expected = "a grid takes its values, such as a,b or range(1,4); hparams_search=optuna draws some from an interval"
+    found = [UserError(each.name, each.given, expected) for each in read if each.is_interval]
     if found:
         raise UserErrors(found)
 

@@ -11,10 +11,11 @@ from typing import IO
 from encdec_lightning.data.examples.building import LONGEST_TEXT
 from encdec_lightning.data.options import Task
 from encdec_lightning.data.preprocessing import Preprocess
+from encdec_lightning.data.sources.lines import Row
 from encdec_lightning.data.sources.locations import FORMATS, File, Location, locate
 from encdec_lightning.data.sources.pairs import applied, functions, identity_of, source_of, targets_of
 from encdec_lightning.data.sources.pydoc import DATA_SETS
-from encdec_lightning.data.sources.readers import Row, stream_rows
+from encdec_lightning.data.sources.readers import stream_rows
 from encdec_lightning.data.sources.source import Rows, source_at
 from encdec_lightning.errors import UserError
 from encdec_lightning.files import kind_of

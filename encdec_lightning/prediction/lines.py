@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from io import UnsupportedOperation
 from typing import IO, Any, NamedTuple
 
-from encdec_lightning.data.sources.readers import LONGEST_LINE, line_too_long
+from encdec_lightning.data.sources.lines import LONGEST_LINE, line_too_long
 from encdec_lightning.errors import is_finite
 from encdec_lightning.records import Pair
 

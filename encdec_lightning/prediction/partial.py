@@ -14,8 +14,12 @@ from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
+from encdec_lightning.data.sources.locations import COMPRESSIONS, FORMATS
 from encdec_lightning.errors import UserError, writing_stdout
 from encdec_lightning.files import kind_of
+
+NO_OUTPUT = {*COMPRESSIONS, *FORMATS} - {".jsonl"}
+"""Endings of formats that are read and not written."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,9 @@ def check_output(output: str) -> None:
         if sys.stdout is None:
             raise UserError("output", output, "stdout is closed, give a file")
         return
+    if Path(output).suffix.lower() in NO_OUTPUT:
+        written = "no such file is written: one in .jsonl has a record a line, others, such as .txt, a text a line"
+        raise UserError("output", output, written)
     if not Path(output).name:
         raise UserError("output", output, "it must be the name of a file, or - for stdout")
     expected = {

@@ -38,7 +38,8 @@ def systems(files: Mapping[str, Sequence[Prediction]], metrics: Sequence[Spec]) 
     for spec in metrics:
         for name in names:
             if getattr(load_metric(spec), "needs_source", False) and not any(each.source for each in files[name]):
-                raise UserError("task.metrics", title(spec), f"it compares with the sources, and {name} has none")
+                expected = f"it compares with the sources, and {name} has none: sources=<file> gives them"
+                raise UserError("metrics", title(spec), expected)
     scored = {name: score_all(files[name], metrics) for name in names}
     found: dict[tuple[str, str], Comparison] = {}
     for name in names[1:]:

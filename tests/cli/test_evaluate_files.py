@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,18 +103,27 @@ def test_scores_and_differences_are_shown(own, capsys, monkeypatch):
         (["predictions=empty.jsonl"], "it holds no prediction"),
         (["predictions=texts"], "texts holds texts alone: give the file of their references too"),
         (["predictions=texts", "references=one"], "references is 'one': it has 1 lines, and texts has 2"),
-        (["predictions=texts", "references=texts", "metrics=sari"], "it compares with the sources, and texts has none"),
+        (
+            ["predictions=texts", "references=texts", "metrics=sari"],
+            "it compares with the sources, and texts has none: sources=",
+        ),
         (["predictions=texts", "references=texts", "sources=one"], "sources is 'one': it has 1 lines"),
         (["predictions=bad.jsonl"], "predictions bad.jsonl line 2 is '{': it is no JSON"),
         (["predictions=other.jsonl"], "it has none of the fields prediction, predictions, hypothesis"),
         (["predictions=latin", "references=one"], "predictions is 'latin': it must be UTF-8"),
         (["predictions=own.jsonl,fewer.jsonl"], "both systems must have predicted the same examples"),
+        (["predictions=table.csv", "references=one"], "predictions is 'table.csv': no table is read: make a .jsonl"),
+        (["predictions=broken.jsonl.gz"], "predictions is 'broken.jsonl.gz': it cannot be read (it is broken off or"),
         (["predictions=own.jsonl", "references=one"], "own.jsonl has references of its own: leave it away"),
         (["predictions=own.jsonl", "run=run"], "run is 'run': it acts with run= alone"),
         (["predictions=own.jsonl", "metrics=blue"], "did you mean 'bleu'"),
         (["predictions=own.jsonl", "metrics=null"], "a metric is a name, or a mapping with it and arguments"),
         (["predictions=own.jsonl", "metrics=[[rouge]]"], "a metric is a name, or a mapping with it and arguments"),
-        (["run=run", "metrics=[rouge]"], "metrics is '[rouge]': it acts with predictions= alone"),
+        (
+            ["run=run", "metrics=[rouge]"],
+            "metrics is '[rouge]': it acts with predictions= alone, such as predictions=run/predictions/test.jsonl",
+        ),
+        (["run=run", "task.test=x"], "task.test is 'x': a run keeps its own task; encdec-evaluate predictions=<its"),
         ([], "the folder of a run must be given"),
     ],
 )
@@ -123,8 +135,21 @@ def test_mistakes(arguments, sentence, own, capsys):
     for name, text in texts.items():
         Path(name).write_text(text)
     Path("latin").write_bytes(b"caf\xe9\n")
+    Path("broken.jsonl.gz").write_bytes(gzip.compress(texts["own.jsonl"].encode())[:-9])
     assert main(arguments) == 2
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("ending", "packer"), [(".gz", gzip), (".bz2", bz2), (".xz", lzma)], ids=str)
+def test_packed_files_are_unpacked(ending, packer, in_tmp):
+    records = [{"id": "1", "reference": "a b", "prediction": "b"}]
+    for name, text in (("own.jsonl", json.dumps(records[0])), ("own.json", json.dumps(records)), ("own.txt", "b\n")):
+        Path(f"{name}{ending}").write_bytes(packer.compress(text.encode()))
+    Path(f"right{ending}").write_bytes(packer.compress(b"a b\n"))
+    for name in ("own.jsonl", "own.json", "own.txt"):
+        given = [Path(f"right{ending}")] if name == "own.txt" else []
+        (found,) = read_predictions(Path(f"{name}{ending}"), given)
+        assert (found.prediction, found.reference) == ("b", "a b")
 
 
 def test_a_comma_in_a_path_is_a_comma(in_tmp, capsys):

@@ -65,6 +65,31 @@ def test_the_script_of_a_run(files: Files, in_tmp, capsys, monkeypatch):
     assert len(kept) >= 3 and all("hunter2" not in file.read_text() for file in kept)
 
 
+def test_signs_of_a_path_and_secrets_that_stay_behind(files, in_tmp, capsys, monkeypatch):
+    for name in ("WANDB_API_KEY", "HF_TOKEN"):
+        monkeypatch.setenv(name, "hunter2hunter2")
+    monkeypatch.setenv("WANDB_TAGS", "mine")
+    options = ["folder=50%a", "slurm.print=true", "logger=wandb", "slurm.environment=[HF_TOKEN]", SLURM]
+    assert main(files.overrides(*options)) == 0
+    out, err = capsys.readouterr()
+    assert f"#SBATCH --output={in_tmp}/50%%a/slurm/%j.log\n" in out  # %a alone is the number of an array's task
+    assert "WANDB_API_KEY is set here and not in the job: slurm.environment=[WANDB_API_KEY] takes it along." in err
+    assert "HF_TOKEN" not in err
+    (export,) = [line for line in out.splitlines() if "--export=" in line]
+    assert "WANDB_TAGS" in export and "HF_TOKEN" in export and "WANDB_API_KEY" not in export
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [("30", 1800), ("30:15", 1815), ("08:00:00", 28800), ("2-00", 172800), ("2-01:30", 178200), ("0", None)],
+)
+def test_a_signal_fits_into_the_time_limit(time, seconds):
+    most = 65535 if seconds is None else min(65535, seconds - 1)
+    Slurm(time=time, signal_seconds=most)
+    with pytest.raises(UserErrors, match="signal_seconds is"):
+        Slurm(time=time, signal_seconds=most + 1)
+
+
 def test_the_script_of_a_sweep_names_the_folders(files, in_tmp, capsys):
     text = printed(capsys, "--multirun", *files.overrides("seed=3,1,3"), "slurm.array_throttle=1")
     assert "#SBATCH --array=0-1%1\n" in text
@@ -77,6 +102,9 @@ def test_the_script_of_a_sweep_names_the_folders(files, in_tmp, capsys):
 
 def test_a_preset_of_the_sites_own(files, in_tmp, capsys):
     (in_tmp / "presets" / "slurm").mkdir(parents=True)
+    (in_tmp / "presets" / "slurm" / "mine.yaml").write_text("time: 30\n")
+    assert main(["--config-dir=presets", *files.overrides("slurm=mine"), SLURM]) == 2
+    assert capsys.readouterr().err == "slurm.time is 30: it must be a text, which a preset has in quotes.\n"
     (in_tmp / "presets" / "slurm" / "mine.yaml").write_text('partition: gpu\ntime: "08:00:00"\n')
     text = printed(capsys, "--config-dir=presets", *files.overrides("slurm=mine", "folder=run"))
     assert "#SBATCH --partition=gpu\n#SBATCH --time=08:00:00\n" in text
@@ -93,6 +121,11 @@ def test_a_preset_of_the_sites_own(files, in_tmp, capsys):
         (["precision=auto"], "precision is 'auto': this machine cannot know what is fast on the job's"),
         (["trainer.devices=auto"], "trainer.devices is 'auto': in a job of Slurm's it must be the number of processes"),
         (["trainer.accelerator=gpu"], "slurm.gpus_per_node is None: trainer.accelerator=gpu needs GPUs."),
+        (
+            ["slurm.time=1"],
+            "slurm.signal_seconds is 120: slurm.time=1 are 60 seconds: a run would be asked to end before it has begun",
+        ),
+        (["slurm.signal_seconds=100000"], "slurm.signal_seconds is 100000: sbatch takes 65535 seconds at most."),
         (["slurm.time=1h"], "slurm.time is '1h': it must be such as 30 or 08:00:00."),
         (
             ["slurm.partition=a b"],

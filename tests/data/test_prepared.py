@@ -133,7 +133,7 @@ def test_a_changed_preprocessing_function_makes_new_ones(task, loading, tmp_path
 
 def test_a_cache_that_cannot_be_made(task, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"data.cache is .*file': it cannot be written \(.*\): free space there"):
+    with pytest.raises(UserError, match=r"data.cache is .*file': it cannot be written \(.*\): a file is where a"):
         prepared(task, Loading(cache=str(tmp_path / "file")), "train", BERT)
 
 

@@ -104,7 +104,7 @@ def test_each_split_has_its_file_and_its_limit(tmp_path):
         (b"not json\n", "line 1 is 'not json'", "one JSON object"),
         (b"[1, 2]\n", "line 1 is '[1, 2]'", "one JSON object"),
         (b"null\n", "line 1 is 'null'", "one JSON object"),
-        (b"\n", "line 1 is ''", "one JSON object"),
+        (b"\n", "task.train is", "it holds no example"),
         (b"[" * 100_000 + b"\n", "line 1", "one JSON object"),
         (b'{"source": ' + b"1" * 5000 + b"}\n", "line 1", "one JSON object"),
         (b'{"source": "\xff\xfe", "target": "t"}\n', "line 1", "UTF-8"),

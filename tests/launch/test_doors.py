@@ -10,6 +10,7 @@ import torch
 from tiny import Files
 from transformers import AutoConfig, AutoTokenizer
 
+from encdec_lightning.cache.folder import cache_folder
 from encdec_lightning.cli.check import main as check
 from encdec_lightning.cli.train import main
 from encdec_lightning.errors import UserError
@@ -111,3 +112,42 @@ def test_wandbs_own_variables_name_the_project_and_the_tags(tmp_path: Path, monk
     assert (named["project"], named["tags"]) == ("mine", None)
     given = WandbRun(save_dir=tmp_path, offline=True, facts=facts, project="given", tags=["mine"])._wandb_init
     assert (given["project"], given["tags"]) == ("given", ["mine"])
+
+
+def test_a_tilde_is_the_home(files: Files, in_tmp: Path, capsys, monkeypatch):
+    """A shell leaves it as it is behind a name with a dot, and a folder of that name would be made."""
+    monkeypatch.setenv("HOME", str(in_tmp / "home"))
+    (in_tmp / "home" / "presets" / "task").mkdir(parents=True)
+    (in_tmp / "home" / "presets" / "task" / "mine.yaml").write_text("train: ~/a.en+~/a.de\nvalidation: b~/~c\n")
+    config = compose_config(
+        ["data.cache=~/cache", "folder=~", "model.encoder=~/bert", "task=mine", "trainer.max_steps=1"],
+        [in_tmp / "home" / "presets"],
+    )
+    home = in_tmp / "home"
+    assert (config.data.cache, config.folder, config.model.encoder) == (f"{home}/cache", str(home), f"{home}/bert")
+    assert (config.task.train, config.task.validation) == (f"{home}/a.en+{home}/a.de", "b~/~c")
+    assert main(["--cfg", "--config-dir=~/presets", *files.overrides("task=mine")]) == 0
+    monkeypatch.setenv("ENCDEC_LIGHTNING_CACHE", "~/kept")
+    assert cache_folder() == home / "kept"
+
+
+def test_fp16_needs_a_gpu(files: Files, in_tmp: Path, capsys):
+    assert main(files.overrides("precision=fp16", "folder=run")) == 2
+    told = "trainer.precision is '16-mixed': fp16 with a gradient scaler needs a GPU; take precision=bf16 or"
+    assert capsys.readouterr().err.startswith(told)
+    assert check_all(compose_config(files.overrides("precision=fp16")), here=False) == []
+
+
+def test_a_warm_up_that_is_longer_than_the_training_is_said(files: Files, in_tmp: Path, capsys):
+    assert main(files.overrides("debug=step", "folder=run", "training.warmup_steps=50")) == 0
+    assert (
+        " steps, fewer than the warm-up's 50, so that the learning rate never reaches its peak, on cpu"
+        in capsys.readouterr().err
+    )
+
+
+def test_the_memory_of_an_optimizer_that_asks_for_a_function(files: Files, in_tmp: Path, capsys):
+    assert (
+        check(files.overrides("variant=bertshare", "optimizer._target_=torch.optim.LBFGS", "optimizer.fused=null")) == 0
+    )
+    assert "Traceback" not in capsys.readouterr().err

@@ -259,5 +259,5 @@ def test_a_search_without_optuna_says_what_to_install(options, trainings, capsys
     monkeypatch.delitem(sys.modules, "encdec_lightning.hparams_search.study", raising=False)
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert main(options) == 2
-    expected = "hydra/sweeper is 'optuna': it needs the package optuna, pip install encdec_lightning[search].\n"
+    expected = "hydra/sweeper is 'optuna': it needs the package optuna, pip install 'encdec_lightning[search]'.\n"
     assert capsys.readouterr().err == expected

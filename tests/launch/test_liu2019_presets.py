@@ -35,6 +35,7 @@ def test_bertsumabs_is_trained_with_two_rates(task, longest):
         training.encoder_learning_rate == pytest.approx(2e-3 / 20_000**0.5) and training.encoder_warmup_steps == 20_000
     )
     assert training.learning_rate == pytest.approx(0.1 / 10_000**0.5) and training.warmup_steps == 10_000
+    assert config.optimizer["eps"] == 1e-9
     assert (config.trainer["max_steps"], config.generation.num_beams, config.generation.max_length) == (
         200_000,
         5,

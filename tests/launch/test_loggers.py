@@ -221,4 +221,4 @@ def test_a_missing_package_is_named_with_its_extra(name, files, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda each: None if each.startswith(name) else found(each))
     (problem,) = check_all(compose_config(files.overrides("variant=bertshare", f"logger={name}")))
     assert problem.field == f"logger.{name}._target_"
-    assert problem.expected.endswith(f"which is not installed: pip install encdec_lightning[{name}]")
+    assert problem.expected.endswith(f"which is not installed: pip install 'encdec_lightning[{name}]'")

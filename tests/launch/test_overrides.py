@@ -180,7 +180,20 @@ def test_presets_of_ones_own(files, in_tmp, capsys):
     with pytest.raises(UserErrors, match=r"model.wieghts is 'tied': there is no such option in model"):
         compose_config(files.overrides("variant=typo"), folders)
     (sentence,) = said(capsys, "--config-dir", "mine", *files.overrides("debug=broken"))
-    assert sentence == f"preset is '{in_tmp}/mine/debug/broken.yaml': it is not YAML (line 2)."
+    assert (
+        sentence
+        == f"preset is '{in_tmp}/mine/debug/broken.yaml': it is not YAML (line 2: expected ',' or ']', but got ':')."
+    )
+    (in_tmp / "mine/debug/broken.yaml").write_text("a: 1\na: 2\n")
+    (sentence,) = said(capsys, "--config-dir", "mine", *files.overrides("debug=broken"))
+    assert sentence.endswith("broken.yaml': it is not YAML (line 2: found duplicate key a).")
+    (sentence,) = said(capsys, "--config-dir=mine/variant", *files.overrides())
+    assert sentence == "--config-dir is 'mine/variant': it is the folder of a group; give the one above it."
+    (in_tmp / "mine/task").mkdir()
+    (in_tmp / "mine/task/other.yml").write_text("train: x\n")
+    (sentence,) = said(capsys, "--config-dir=mine", *files.overrides())
+    assert sentence == "preset is 'mine/task/other.yml': it is not read: its name must end in .yaml."
+    (in_tmp / "mine/task/other.yml").unlink()
     assert said(capsys, "--config-dir=other", *files.overrides()) == [
         "--config-dir is 'other': there is no such folder."
     ]

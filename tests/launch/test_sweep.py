@@ -11,6 +11,7 @@ from tiny import listed
 
 from encdec_lightning.cli.train import main
 from encdec_lightning.launch import processes, sweep
+from encdec_lightning.launch.command_line.names import check_overrides
 from encdec_lightning.launch.command_line.overrides import compose_config
 from encdec_lightning.launch.settle import settle
 from encdec_lightning.run import Run
@@ -98,7 +99,10 @@ def test_a_bad_point_refuses_the_whole_sweep(files, in_tmp, in_process, capsys):
         ("variant=bertshare,bertshar", "variant is 'bertshar': it must be one of"),
         ("hydra.sweep.dri=x", "hydra.sweep.dri is 'x': Hydra has no such option (did you mean 'dir'?)."),
         ("hydra/sweeper=optna", "hydra/sweeper is 'optna': it must be one of basic, optuna."),
-        ("seed=interval(0,1)", "configuration is None: BasicSweeper does not support sweep type : INTERVAL_SWEEP."),
+        ("seed=interval(0,1)", "seed is 'interval(0,1)': a grid takes its values, such as a,b or range(1,4); hparams_"),
+        ("training.learning_rate=tag(log,interval(1e-5,1e-3))", "training.learning_rate is 'tag(log,interval(1e-5,1"),
+        ("variant=glob(x*)", "variant is 'glob(x*)': no preset has such a name; it must be one of bert2bert, "),
+        ("seed=glob(1*)", "seed is 'glob(1*)': glob() takes names of presets alone: give the values."),
         ("run=folder", "--multirun is 'folder': a sweep takes neither run= nor --cfg."),
     ],
 )
@@ -106,6 +110,18 @@ def test_mistakes_are_restated(line, sentence, files, in_tmp, capsys):
     argv = [line] if line.startswith("run=") else files.overrides(line)
     (found,) = refused(capsys, in_tmp, *argv)
     assert found.startswith(sentence)
+
+
+def test_a_pattern_means_the_presets_that_it_fits(files):
+    mistakes, usable = check_overrides(["variant=glob(*share)", "seed=1,2"], multirun=True)
+    assert (mistakes, usable) == ([], ["variant=bertshare,lmshare,robertashare", "seed=1,2"])
+
+
+def test_a_working_folder_that_cannot_be_written_to(files, in_tmp, capsys):
+    (in_tmp / "runs").write_text("a file")
+    (line,) = refused(capsys, in_tmp, *files.overrides("seed=1,2"))
+    assert line.startswith("hydra.sweep.dir is 'runs/sweeps/")
+    assert "the folder of the sweep cannot be made (Not a directory); a file is where a folder must be" in line
 
 
 def test_a_search_preset_is_checked_and_overridden_like_what_is_typed(files, in_tmp, in_process, capsys):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from encdec_lightning.errors import UserError
-from encdec_lightning.prediction.partial import Done, opened_output
+from encdec_lightning.prediction.partial import Done, check_output, opened_output
 
 
 def test_a_file_system_without_locks_can_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -20,6 +20,13 @@ def test_a_file_system_without_locks_can_be_written_to(tmp_path: Path, monkeypat
     with opened_output(str(tmp_path / "out"), {"a": 1}) as output:
         output.write("one\n", Done(1))
     assert (tmp_path / "out").read_text() == "one\n" and [each.name for each in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("name", ["texts.json", "texts.jsonl.gz", "texts.CSV", "texts.parquet"])
+def test_a_name_that_promises_what_is_not_written(name: str, tmp_path: Path):
+    with pytest.raises(UserError, match=r"no such file is written: one in \.jsonl has a record a line, others"):
+        check_output(str(tmp_path / name))
+    check_output(str(tmp_path / "texts.txt"))
 
 
 def test_a_process_that_comes_too_late_leaves_nothing(tmp_path: Path):

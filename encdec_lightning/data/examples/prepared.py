@@ -18,6 +18,7 @@ from encdec_lightning.data.preprocessing import code_hash
 from encdec_lightning.data.sources.pairs import PairReader, Split
 from encdec_lightning.data.sources.source import Source, find_source
 from encdec_lightning.errors import UserError
+from encdec_lightning.files import remedy
 
 VERSION = 5  # of what a row becomes and of the store's files: part of every fingerprint
 READ_FIELDS = ("source", "target", "references", "id", "columns", "max_source_length", "max_target_length")
@@ -57,7 +58,7 @@ def prepared(
         return OnDisk(folder)
     except OSError as error:
         reason = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
-        expected = f"it cannot be written ({reason}): free space there or choose another folder"
+        expected = f"it cannot be written ({reason}): {remedy(error)}, or choose another folder"
         raise UserError("data.cache", str(cache), expected) from error
 
 

@@ -17,6 +17,7 @@ from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 from encdec_lightning.cache.entries import read_note, remove, say, write_note
 from encdec_lightning.cache.fingerprints import file_hash
 from encdec_lightning.errors import UserError
+from encdec_lightning.files import remedy
 
 CHUNK = 1 << 20  # bytes
 SUM, PART = ".sha256", ".part"
@@ -47,7 +48,7 @@ def download(field: str, url: str, cache: Path) -> Path:
                     say(f"{path} is damaged: it is fetched anew")
                 _fetch(field, url, path)
     except OSError as error:
-        expected = f"it cannot be written ({error.strerror or error}): free space there or choose another folder"
+        expected = f"it cannot be written ({error.strerror or error}): {remedy(error)}, or choose another folder"
         raise UserError("data.cache", str(cache), expected) from error
     return path
 

@@ -33,7 +33,7 @@ def load(field: str, place: HubSplit, cache: Path) -> Dataset:
     try:
         import datasets
     except ImportError as error:
-        expected = "it needs the package datasets, pip install encdec_lightning[hub]"
+        expected = "it needs the package datasets, pip install 'encdec_lightning[hub]'"
         raise UserError(field, f"hub:{place.dataset}", expected) from error
 
     local = Path(place.dataset).is_dir()

@@ -10,7 +10,8 @@ from typing import Literal
 
 from encdec_lightning.data.options import Task
 from encdec_lightning.data.preprocessing import Preprocess, preprocessing
-from encdec_lightning.data.sources.readers import Row, column
+from encdec_lightning.data.sources.lines import Row
+from encdec_lightning.data.sources.readers import column
 from encdec_lightning.errors import UserError
 from encdec_lightning.records import Pair
 

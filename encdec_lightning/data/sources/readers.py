@@ -8,13 +8,14 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import zip_longest
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import pyarrow
 from pyarrow import parquet
 
+from encdec_lightning.data.sources.lines import Row, excerpt, filled_lines, lines_of
 from encdec_lightning.data.sources.locations import FORMATS, File
 from encdec_lightning.errors import UserError, did_you_mean
 
@@ -23,20 +24,8 @@ if TYPE_CHECKING:
 
 ROWS = 1000  # of a parquet file, read at once
 LONGEST_FIELD = 1 << 30  # characters of a csv field
-LONGEST_LINE = 1 << 28  # bytes: several times the longest text that is tokenized, and no file of one endless line
 
 _UNDECODED = re.compile("[\udc80-\udcff]")
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A row: its number in the file, counted from 1, and its values by column, or why it has none."""
-
-    number: int
-    place: str
-    """Words that name it in a sentence: task.train line 7."""
-    values: dict[str, Any] = field(default_factory=dict)
-    problem: UserError | None = None
 
 
 def read_rows(name: str, files: tuple[File, ...], columns: list[str] | None, wanted: list[str]) -> Iterator[Row]:
@@ -44,8 +33,8 @@ def read_rows(name: str, files: tuple[File, ...], columns: list[str] | None, wan
 
     `name` is the option that names the file. `columns` are the names of a csv or tsv file's columns; without them its
     first line names them. `wanted` are the columns that will be asked for, source and target first, which is what the
-    lines of text files are called: of two, or of one that holds sources alone. Raises `UserError` for a file that
-    cannot be read on.
+    lines of text files are called: of two, or of one that holds sources alone. Empty lines of jsonl, csv and tsv files
+    are passed over. Raises `UserError` for a file that cannot be read on.
     """
     if len(files) > 1 and files[0].format in FORMATS:
         yield from _in_parts(name, files, columns, wanted)
@@ -89,42 +78,15 @@ def stream_rows(
 
 
 def _plain(name: str, stream: Iterable[bytes], side: str) -> Iterator[Row]:
-    for row, line in _lines(name, stream):
+    for row, line in lines_of(name, stream):
         problem = row.problem
         if problem is None and not line.strip():
             problem = UserError(row.place, line[:60], "it must be a text that is not empty")
         yield Row(row.number, row.place, {side: line}, problem)
 
 
-def _lines(name: str, stream: Iterable[bytes]) -> Iterator[tuple[Row, str]]:
-    """Each line as an empty row and its text, ended by LF or CR LF alone: no other sign ends a line."""
-    for number, line in enumerate(_bounded(name, stream), start=1):
-        place = f"{name} line {number}"
-        if number == 1:
-            line = line.removeprefix(codecs.BOM_UTF8)
-        line = line.removesuffix(b"\n").removesuffix(b"\r")
-        try:
-            yield Row(number, place), line.decode()
-        except UnicodeDecodeError:
-            yield Row(number, place, problem=UserError(place, excerpt(line), "it must be UTF-8")), ""
-
-
-def _bounded(name: str, stream: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines of a stream; raises `UserError` for one that is longer than any text, before all of it is read."""
-    read = getattr(stream, "readline", None)
-    for line in stream if read is None else iter(lambda: read(LONGEST_LINE + 1), b""):
-        if len(line) > LONGEST_LINE:
-            raise line_too_long(name)
-        yield line
-
-
-def line_too_long(name: str) -> UserError:
-    """The mistake of an input with a line that is longer than any text."""
-    return UserError(name, f"a line of more than {LONGEST_LINE:,} bytes", "it must have line ends between its texts")
-
-
 def _jsonl(name: str, stream: Iterable[bytes]) -> Iterator[Row]:
-    for row, line in _lines(name, stream):
+    for row, line in filled_lines(name, stream):
         if row.problem:
             yield row
             continue
@@ -158,7 +120,7 @@ def _no_object(row: Row, line: str, why: str = "") -> Row:
 
 def _tab_separated(name: str, stream: Iterable[bytes], columns: list[str] | None) -> Iterator[Row]:
     """Fields between tabs. Quotes are text, as in the data sets of the papers."""
-    for row, line in _lines(name, stream):
+    for row, line in filled_lines(name, stream):
         fields = line.split("\t")
         if columns is None:
             if row.problem:
@@ -191,6 +153,8 @@ def _csv_rows(name: str, reader: Reader, columns: list[str] | None) -> Iterator[
                 ) from error
             yield Row(number, row.place, problem=UserError(row.place, str(error), "it must be a row of csv"))
             continue
+        if not fields:  # an empty line
+            continue
         if columns is None:
             columns = _header(row.place, fields)
         elif any(_UNDECODED.search(each) for each in fields):
@@ -201,6 +165,10 @@ def _csv_rows(name: str, reader: Reader, columns: list[str] | None) -> Iterator[
 
 
 def _header(place: str, fields: list[str]) -> list[str]:
+    if any(_UNDECODED.search(each) for each in fields):
+        line = ",".join(fields).encode(errors="surrogateescape")
+        found = ", and is UTF-16" if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else ""
+        raise UserError(place, excerpt(line), f"it must be UTF-8{found}")
     if len(set(fields)) < len(fields):
         raise UserError(place, ", ".join(fields), "it must name the columns, each once (or give task.columns)")
     return fields
@@ -217,7 +185,7 @@ def _of_fields(row: Row, columns: list[str], fields: list[str]) -> Row:
 def _parallel(name: str, files: tuple[File, ...], sides: list[str]) -> Iterator[Row]:
     def lines(file: File) -> Iterator[tuple[Row, str]]:
         with file.open(name) as stream:
-            yield from _lines(name, stream)
+            yield from lines_of(name, stream)
 
     first, second = files
     for number, (one, other) in enumerate(zip_longest(lines(first), lines(second)), start=1):
@@ -287,8 +255,3 @@ def column(option: str, place: str, values: dict[str, Any], path: str) -> object
         return column(option, f"{place} column {name}", values[name], rest)
     expected = f"{place} has no such column, but {', '.join(map(str, values)) or 'none'}{did_you_mean(path, values)}"
     raise UserError(option, path, expected)
-
-
-def excerpt(line: bytes) -> str:
-    """The start of a line, legible."""
-    return line[:60].decode("utf-8", errors="replace").rstrip()

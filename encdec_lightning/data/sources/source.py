@@ -9,10 +9,11 @@ from pathlib import Path
 from encdec_lightning.cache.fingerprints import file_hash, hash_of, state
 from encdec_lightning.data.options import Task
 from encdec_lightning.data.sources import hub
+from encdec_lightning.data.sources.lines import Row
 from encdec_lightning.data.sources.locations import HubSplit, Location, locate
 from encdec_lightning.data.sources.pairs import PairReader, Split
 from encdec_lightning.data.sources.pydoc import DATA_SETS, pydoc, pydoc_key
-from encdec_lightning.data.sources.readers import Row, read_rows, table_rows, wanted_columns
+from encdec_lightning.data.sources.readers import read_rows, table_rows, wanted_columns
 from encdec_lightning.errors import UserError
 from encdec_lightning.records import Pair
 

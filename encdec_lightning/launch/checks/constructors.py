@@ -94,7 +94,7 @@ def rehearse(config: Config, doubtful: set[str], here: bool = True) -> Iterator[
     if not concerned(["optimizer"], doubtful):
         yield from _optimizer(config.optimizer)
     if not concerned(["trainer", "validate_every", "data.accumulate"], doubtful):
-        found = [*_hardware(config.trainer, here), *_compiled(config, here)]
+        found = [*_hardware(config.trainer, here), *_in_fp16(config, here), *_compiled(config, here)]
         yield from found or _trainer(config, [] if refused else callbacks, here)
         if here and not concerned(["generation.quantize"], doubtful):
             yield from _quantized(config)
@@ -113,7 +113,7 @@ def _loggers(config: Config, doubtful: set[str]) -> Iterator[UserError]:
         if packages and not any(importlib.util.find_spec(package) for package in packages):
             expected = f"it needs the package {' or '.join(packages)}, which is not installed"
             if packages[0] in EXTRAS:
-                expected += f": pip install encdec_lightning[{EXTRAS[packages[0]]}]"
+                expected += f": pip install 'encdec_lightning[{EXTRAS[packages[0]]}]'"
             yield UserError(f"{field}._target_", node["_target_"], expected)
             continue
         yield from check_call(field, node, save_dir="", id="", name="")
@@ -200,6 +200,15 @@ def _compiled(config: Config, here: bool) -> Iterator[UserError]:
     why = why_not_compiled("cuda" if uses_gpu(config) else "cpu") if config.training.compile and here else None
     if why is not None:
         yield UserError("training.compile", True, why)
+
+
+def _in_fp16(config: Config, here: bool) -> Iterator[UserError]:
+    """Whether this machine has a device for fp16, where it is asked for; without one Lightning would take bf16."""
+    precision = config.trainer.get("precision")
+    on_gpu = config.trainer.get("accelerator", "auto") != "cpu" and _is_here("gpu")
+    if here and str(precision) in ("16", "16-mixed") and not on_gpu:
+        expected = "fp16 with a gradient scaler needs a GPU; take precision=bf16 or precision=fp32"
+        yield UserError("trainer.precision", precision, expected)
 
 
 def _quantized(config: Config) -> Iterator[UserError]:

@@ -48,7 +48,8 @@ def compose_raw(overrides: Sequence[str], config_dirs: Sequence[Path], with_hydr
             composed = compose(ROOT, overrides=[*overrides, *search_path(config_dirs)], return_hydra_config=True)
         except MarkedYAMLError as error:
             mark = error.problem_mark
-            where = (mark.name, f" (line {mark.line + 1})") if mark else ("", "")
+            problem = f": {error.problem}" if error.problem else ""
+            where = (mark.name, f" (line {mark.line + 1}{problem})") if mark else ("", "")
             raise UserErrors([UserError("preset", where[0], f"it is not YAML{where[1]}")]) from None
         except RecursionError:
             raise UserErrors([UserError("preset", ", ".join(overrides), "one of them includes itself")]) from None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from encdec_lightning.config import Node
 from encdec_lightning.errors import UserError, UserErrors
 from encdec_lightning.launch.command_line.hydra_errors import restated
 from encdec_lightning.launch.command_line.presets import choices
+from encdec_lightning.launch.command_line.reading import PATHS
 
 
 def plain(composed: Any) -> Node:
@@ -36,12 +38,18 @@ def resolved(composed: Any, prefix: str = "") -> tuple[Node, dict[str, UserError
                 values[key], inner = resolved(value, f"{option}.")
                 unresolved |= inner
             else:
-                values[key] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+                value = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+                values[key] = at_home(value) if option in PATHS and isinstance(value, str) else value
         except RecursionError:
             unresolved[option] = UserError(option, "${...}", "its interpolation leads back to itself")
         except OmegaConfBaseException as error:
             unresolved[option] = _with_its_value(restated(error), option, composed._get_node(key))
     return values, unresolved
+
+
+def at_home(path: str) -> str:
+    """A path, or several with a + between, whose `~` is the user's home: a shell leaves it behind `data.cache=`."""
+    return re.sub(r"(?:^|(?<=\+))~(?=/|$)", lambda _: str(Path.home()), path)
 
 
 def _with_its_value(told: UserError, option: str, node: Any) -> UserError:

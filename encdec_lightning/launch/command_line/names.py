@@ -60,6 +60,8 @@ class Names:
             return _several_values(argument)
         if argument.group in self.groups:
             return self._wrong_preset(argument)
+        if argument.is_pattern:
+            return UserError(argument.name, argument.given, "glob() takes names of presets alone: give the values")
         if argument.is_of_hydra:
             return check_hydra(argument.name, argument.shown, self.multirun)
         if argument.name.startswith("checkpoints."):
@@ -69,6 +71,8 @@ class Names:
     def for_hydra(self, argument: Argument) -> str:
         """The override for Hydra of an argument without a mistake."""
         if argument.group in self.groups:
+            if argument.is_pattern:
+                return f"{argument.name}={','.join(self._matching(argument))}"
             if argument.is_deletion:
                 return argument.line
             is_null = argument.value is None and not argument.is_sweep
@@ -86,10 +90,16 @@ class Names:
     def _ours(self) -> list[str]:
         return [*self.groups, *Config.__dataclass_fields__]
 
+    def _matching(self, argument: Argument) -> list[str]:
+        """The presets that a pattern of names means."""
+        return list(argument.sweep.filter(self.groups[argument.group]))
+
     def _wrong_preset(self, argument: Argument) -> UserError | None:
         group, names = argument.group, self.groups[argument.group]
         if argument.is_deletion:
             return None
+        if argument.is_pattern and not self._matching(argument):
+            return UserError(group, argument.given, f"no preset has such a name; {one_of(names)}")
         for chosen in argument.choices if argument.is_sweep else (argument.value,):
             for each in chosen if isinstance(chosen, list) else [chosen]:
                 if each is not None and str(each) not in ("null", *names):

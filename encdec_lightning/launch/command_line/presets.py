@@ -54,6 +54,8 @@ def check_presets(config_dirs: Sequence[Path]) -> None:
     Of several files of one name Hydra takes the first, the package's before all others.
     """
     first: dict[Path, Path] = {}
+    for folder in config_dirs:
+        _check_layout(folder)
     for folder in (conf_folder(), *config_dirs) if config_dirs else ():
         for file in _files(folder):
             if folder in config_dirs:
@@ -62,6 +64,15 @@ def check_presets(config_dirs: Sequence[Path]) -> None:
             if before != file and before.read_bytes() != file.read_bytes():
                 whose = "the package has" if before.is_relative_to(conf_folder()) else f"{before} is"
                 raise UserError("preset", str(file), f"{whose} another preset of this name, give it a name of its own")
+
+
+def _check_layout(folder: Path) -> None:
+    """Raise `UserError` for a group's folder in place of the one above, and for presets that do not end in .yaml."""
+    groups = choices()
+    if folder.absolute().name in groups and not any((folder / group).is_dir() for group in groups):
+        raise UserError("--config-dir", str(folder), "it is the folder of a group; give the one above it")
+    for file in sorted(each for group in groups for each in (folder / group).glob("*.yml")):
+        raise UserError("preset", str(file), "it is not read: its name must end in .yaml")
 
 
 def check_yaml(field: str, path: Path) -> None:

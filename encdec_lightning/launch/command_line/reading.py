@@ -45,6 +45,8 @@ class Argument:
     choices: tuple[Any, ...]
     """The values of a sweep over a few; else empty."""
     is_sweep: bool
+    sweep: Any = field(default=None, compare=False)
+    """What Hydra's grammar reads in several values: a choice, a range, an interval or a pattern of names."""
 
     @property
     def line(self) -> str:
@@ -77,6 +79,16 @@ class Argument:
         return re.match(r"hydra\b", self.name) is not None
 
     @property
+    def is_pattern(self) -> bool:
+        """Whether its values are the presets whose names fit a pattern, as in `variant=glob(bert*)`."""
+        return type(self.sweep).__name__ == "Glob"
+
+    @property
+    def is_interval(self) -> bool:
+        """Whether its values are all numbers between two."""
+        return type(self.sweep).__name__ == "IntervalSweep"
+
+    @property
     def is_deletion(self) -> bool:
         """Whether the option is taken away."""
         return self.prefix == "~"
@@ -106,7 +118,7 @@ def read_argument(line: str, sweeps: bool = False) -> Argument:
     value = None if several else override.value()
     if NOT_GIVEN in (value, *choices):
         raise UserError(name, NOT_GIVEN, "a value must be given; ??? stands for none")
-    return Argument(prefix, name, given, text, value, choices, several)
+    return Argument(prefix, name, given, text, value, choices, several, override.value() if several else None)
 
 
 def check_size(name: str, text: str) -> None:

@@ -88,6 +88,9 @@ def _opened(run: Run, config: Config, module: TaskModule, data: Seq2SeqDataModul
     pairs = {split: int(data.examples(split).meta["examples"]) for split in ("train", "validation", "test")}
     steps = module.total_steps()
     length = f"{steps:,} steps" if steps else "steps without a number"
+    warmup = config.training.warmup_steps
+    if 0 < steps <= warmup:
+        length += f", fewer than the warm-up's {warmup:,}, so that the learning rate never reaches its peak,"
     done = f", {trainer.global_step:,} are done" if trainer.global_step else ""
     devices = "" if trainer.world_size == 1 else f"{trainer.world_size} x "
     where = f"{devices}{trainer.strategy.root_device.type} in {trainer.precision}"
