@@ -187,6 +187,14 @@ def test_presets_of_ones_own(files, in_tmp, capsys):
     (in_tmp / "mine/debug/broken.yaml").write_text("a: 1\na: 2\n")
     (sentence,) = said(capsys, "--config-dir", "mine", *files.overrides("debug=broken"))
     assert sentence.endswith("broken.yaml': it is not YAML (line 2: found duplicate key a).")
+    for group, text, expected in (
+        ("experiment", "training: {learning_rate: 1e-4}\n", "begins with the line `# @package _global_`."),
+        ("training", "training: {learning_rate: 1e-4}\n", "leave the line `training:` away."),
+    ):
+        (in_tmp / "mine" / group).mkdir()
+        (in_tmp / "mine" / group / "placed.yaml").write_text(text)
+        (sentence,) = said(capsys, "--config-dir=mine", *files.overrides(f"{group}=placed"))
+        assert sentence.startswith(f"{group}") and sentence.endswith(expected)
     (sentence,) = said(capsys, "--config-dir=mine/variant", *files.overrides())
     assert sentence == "--config-dir is 'mine/variant': it is the folder of a group; give the one above it."
     (in_tmp / "mine/task").mkdir()

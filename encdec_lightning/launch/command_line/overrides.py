@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -39,12 +39,24 @@ def compose_draft(overrides: Sequence[str], config_dirs: Sequence[Path] = (), mu
     except UserErrors as errors:
         raise UserErrors([*mistakes, *errors.problems]) from None
     groups = choices(config_dirs)
-    found = {str(each): each for each in (*mistakes, *unresolved.values(), *made.problems)}
+    wrong = [_of_a_presets_place(each, groups) for each in made.problems]
+    found = {str(each): each for each in (*mistakes, *unresolved.values(), *wrong)}
     doubts = {*doubted(mistakes, groups), *unresolved}
     missing = tuple(path for path in made.missing if not concerned([path], doubts))
     named = [set_by(re.split("[=@]", line.lstrip("+~"))[0], groups) for line in usable]
     given = frozenset(each for each in named if each is not None)
     return Draft(made.config, tuple(found.values()), missing, made.doubtful | doubts, given)
+
+
+def _of_a_presets_place(mistake: UserError, groups: Collection[str]) -> UserError:
+    """What to do about a preset whose options lie elsewhere than it says."""
+    group, _, inner = mistake.field.partition(".")
+    if not isinstance(mistake.value, dict) or group not in groups or inner not in ("", group):
+        return mistake
+    expected = "a preset that sets options outside its group begins with the line `# @package _global_`"
+    if inner:
+        expected = f"a preset of {group}/ has the options of {group}: leave the line `{group}:` away"
+    return UserError(mistake.field, mistake.value, expected)
 
 
 def with_options(config: Config, options: Mapping[str, str], checkpoint: str | None) -> Config:
