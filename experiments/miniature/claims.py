@@ -91,6 +91,8 @@ def _further() -> Iterator[Claim]:
     alone, both, one = ({"variant": variant} for variant in ("lm", "lm2lm", "lmshare"))
     yield Claim("An encoder helps a language model", "modern", {"variant": "enc2lm"}, alone)
     yield Claim("Two sides of a language model are better than one", "modern", both, alone)
+    for row, what in (({"variant": "enc2lm"}, "an encoder helps a language model"), (both, "two sides are better")):
+        yield Claim(f"At equal operations {what}", "modern", row, {}, "equal-operations")
     yield Claim("Sharing helps two sides of a language model", "modern", one, both)
     yield Claim("A shared BERT is better than a shared language model", "summarization", shared, one, "modern")
     yield Claim("Copied attention helps a shared BERT", "copied-attention", shared, shared, "summarization")

@@ -62,6 +62,7 @@ OF_MINILM = ("training.learning_rate=3e-4", "training.fresh_learning_rate=1e-3",
 OFTEN = "validate_every=20"  # of few examples the best state comes early
 NEW_ATTENTION = "model.cross_attention_init=pretrained"  # none has any: it starts at random, as in BERT's rows
 COPIED_ATTENTION = "model.cross_attention_init=self_attention"
+AS_COSTLY = "trainer.max_steps=708"  # a language model alone then takes the operations of 600 updates of LM2LM
 MASKS_ALONE = "checkpoints.bert=${kept:miniature/bert_masks}"
 BLOCKS = {
     "tune-summarization": Block("debsum", TUNED, 1),
@@ -76,6 +77,7 @@ BLOCKS = {
     "parts": Block("debsum", (variants("bertshare", "bert2bert"), "ablation=embeddings_only,layers_only")),
     "depth": Block("debsum", (variants("bertshare"), *DEPTHS)),
     "modern": Block("debsum", (variants("enc2lm", "lm2lm", "lmshare", "lm"), NEW_ATTENTION)),
+    "equal-operations": Block("debsum", (variants("lm"), NEW_ATTENTION, AS_COSTLY)),
     "masks-alone": Block("debsum", (variants("bert2rnd", "rnd2bert", "bert2bert"), MASKS_ALONE)),
     "copied-attention": Block("debsum", (variants("bertshare", "lm2lm", "lmshare"), COPIED_ATTENTION)),
 }
