@@ -151,7 +151,7 @@ def test_every_block_composes_at_its_first_and_last_point(tmp_path: Path, monkey
             chosen = {axis: f"{axis.partition('=')[0]}={value}" for axis, value in zip(axes, point, strict=True)}
             config = compose_config([chosen.get(each, each) for each in options], [PRESETS])
             assert config.task.train == str(tmp_path / config.task.train.split("/")[-2] / "train.jsonl.gz")
-            steps = {"tune": 200, "fusion": 900}.get(name.partition("-")[0], 600)
+            steps = {"tune": 200, "fusion": 900, "equal": 708}.get(name.partition("-")[0], 600)
             assert config.model.decoder and (config.trainer["max_steps"], config.generation.num_beams) == (steps, 4)
 
 
