@@ -197,3 +197,13 @@ def test_scores_are_summed_in_fp32_whatever_the_default_dtype_is(files: tiny.Fil
         assert found() == expected
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_a_padding_token_below_zero_is_none(files: tiny.Files) -> None:
+    """As configs of older llamas have it."""
+    torch.manual_seed(0)
+    model = searches.sharpen(compose(None, files.llama))
+    texts, options = searches.sources([5, 3]), Generation(max_length=6)
+    expected = generate(model, batch_of(texts), options)
+    model.config.decoder.pad_token_id = -1
+    assert model.source_pad_id == 0 and generate(model, batch_of(texts), options) == expected
