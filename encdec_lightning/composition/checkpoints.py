@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, logging
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
+from encdec_lightning.cache.fingerprints import state
 from encdec_lightning.composition.foreign import check_files, hub_place, open_config, open_tokenizer, opened
 from encdec_lightning.errors import UserError
 
@@ -68,12 +69,18 @@ WEIGHTS_FILES = ("generation_config.json", SAFE_WEIGHTS_INDEX_NAME)
 ONLY_TENSORS = {"use_safetensors": True, "weights_only": True}
 
 
-@cache
 def vocabulary(field: str, checkpoint: str) -> tuple[int, int | None]:
     """The size of a vocabulary and the id of its padding token, which may have none.
 
-    They are those of the checkpoint's config; of its tokenizer where the folder holds no more than that.
+    They are those of the checkpoint's config; of its tokenizer where the folder holds no more than that. They are
+    remembered for as long as no file of the folder changes.
     """
+    files = sorted(Path(checkpoint).iterdir()) if os.path.isdir(checkpoint) else []
+    return _vocabulary(field, checkpoint, tuple((file.name, *state(file)) for file in files if file.exists()))
+
+
+@cache
+def _vocabulary(field: str, checkpoint: str, files: tuple[tuple[str | int, ...], ...]) -> tuple[int, int | None]:
     if not os.path.isdir(checkpoint) or (Path(checkpoint) / "config.json").is_file():
         config = load_config(field, checkpoint)
         size = getattr(config, "vocab_size", None)  # an encoder-decoder's config has one for each side
