@@ -159,7 +159,16 @@ def load_weights(
     finally:
         logging.set_verbosity(verbosity)
     _refuse_more_layers(field, checkpoint, model, report["unexpected_keys"])
+    _fill_sinusoids(model)
     return model, report
+
+
+def _fill_sinusoids(model: PreTrainedModel) -> None:
+    """Compute a trocr's sinusoids, which transformers leaves without values: they are neither parameter nor buffer."""
+    for module in model.modules():
+        table = getattr(module, "weights", None)
+        if isinstance(table, torch.Tensor) and table.is_meta:
+            module.weights = module.get_embedding(*table.shape, module.padding_idx).to(table.dtype)
 
 
 def dtype_of(arguments: dict[str, Any]) -> dict[str, Any]:
