@@ -227,5 +227,5 @@ def token_mean(probe, role, given):
 def test_a_padding_token_below_zero_is_none():
     """As configs of older llamas have it; padding is then read as the start token."""
     labels = torch.tensor([[5, 6, -100], [7, 8, 9]])
-    found = decoder_inputs(labels, PretrainedConfig(decoder_start_token_id=2, pad_token_id=-1))
-    assert torch.equal(found, decoder_inputs(labels, PretrainedConfig(decoder_start_token_id=2)))
+    below, none = (PretrainedConfig(decoder_start_token_id=2, pad_token_id=pad) for pad in (-1, None))
+    assert torch.equal(decoder_inputs(labels, below), decoder_inputs(labels, none))
