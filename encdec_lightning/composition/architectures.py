@@ -189,6 +189,8 @@ PER_LAYER = ("layer_types", "attention_window", "no_rope_layers")
 """Names of configs' lists with an entry for each layer."""
 HEADS = ("ForMaskedLM", "ForPreTraining", "LMHeadModel", "ForCausalLM", "ForConditionalGeneration", "GenerationDecoder")
 """Ends of the names of classes whose checkpoints have a language model's head."""
+NO_HEADS = ("ElectraForPreTraining",)
+"""Classes of such a name whose checkpoints have none: they tell replaced tokens from others."""
 
 
 def architecture_of(config: PretrainedConfig) -> Architecture:
@@ -215,7 +217,8 @@ def layout_of(config: PretrainedConfig) -> Layout:
 
 def has_head(config: PretrainedConfig) -> bool:
     """Whether a checkpoint has a language model's head, as far as its config says."""
-    return any(name.endswith(HEADS) for name in getattr(config, "architectures", None) or [])
+    names = getattr(config, "architectures", None) or []
+    return any(name.endswith(HEADS) and name not in NO_HEADS for name in names)
 
 
 def depth(config: PretrainedConfig) -> int:

@@ -40,11 +40,15 @@ class BertScore:
     def __init__(self, checkpoint: str, layer: int | None = None) -> None:
         """With the vectors of a layer of an encoder, the last one by default; 0 is the embeddings.
 
+        Of an encoder-decoder such as bart it is a layer of the encoder, as in the package bert-score.
         Raises `UserError` for a layer that the checkpoint does not have, and for one whose tokenizer does not put a
         token before and one behind each text.
         """
         config = load_config("checkpoint", checkpoint)
-        depth = int(config.num_hidden_layers)
+        depth = getattr(config, "num_hidden_layers", None)
+        if not isinstance(depth, int):  # an encoder-decoder of two checkpoints
+            expected = f"its family {config.model_type} has no layers of its own; give the checkpoint of an encoder"
+            raise UserError("checkpoint", checkpoint, expected)
         if layer is not None and not 0 <= layer <= depth:
             raise UserError("layer", layer, f"{checkpoint} has {depth} layers: it must lie in [0, {depth}]")
         self._checkpoint, self._layer = checkpoint, depth if layer is None else layer
@@ -116,6 +120,8 @@ def _opened(checkpoint: str) -> tuple[Any, PreTrainedTokenizerBase, int]:
         expected = "BERTScore needs a tokenizer that puts a special token before and one behind each text, as BERT's"
         raise UserError("task.metrics", f"bertscore.checkpoint {checkpoint}", expected)
     model, _ = load_weights(AutoModel, "checkpoint", checkpoint, config)
+    if config.is_encoder_decoder:
+        model = model.get_encoder()
     limit = length_limit(config) if config.model_type in ARCHITECTURES else None
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.eval().to(device), tokenizer, min(limit or 512, 512)

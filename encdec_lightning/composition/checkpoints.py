@@ -15,8 +15,9 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, logging
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
+from encdec_lightning.cache.fingerprints import state
 from encdec_lightning.composition.foreign import check_files, hub_place, open_config, open_tokenizer, opened
 from encdec_lightning.errors import UserError
 
@@ -68,12 +69,18 @@ WEIGHTS_FILES = ("generation_config.json", SAFE_WEIGHTS_INDEX_NAME)
 ONLY_TENSORS = {"use_safetensors": True, "weights_only": True}
 
 
-@cache
 def vocabulary(field: str, checkpoint: str) -> tuple[int, int | None]:
     """The size of a vocabulary and the id of its padding token, which may have none.
 
-    They are those of the checkpoint's config; of its tokenizer where the folder holds no more than that.
+    They are those of the checkpoint's config; of its tokenizer where the folder holds no more than that. They are
+    remembered for as long as no file of the folder changes.
     """
+    files = sorted(Path(checkpoint).iterdir()) if os.path.isdir(checkpoint) else []
+    return _vocabulary(field, checkpoint, tuple((file.name, *state(file)) for file in files if file.exists()))
+
+
+@cache
+def _vocabulary(field: str, checkpoint: str, files: tuple[tuple[str | int, ...], ...]) -> tuple[int, int | None]:
     if not os.path.isdir(checkpoint) or (Path(checkpoint) / "config.json").is_file():
         config = load_config(field, checkpoint)
         size = getattr(config, "vocab_size", None)  # an encoder-decoder's config has one for each side
@@ -121,7 +128,8 @@ def load_weights(
 ) -> tuple[PreTrainedModel, dict[str, set[str]]]:
     """What `auto.from_pretrained` makes of a checkpoint, in fp32 unless `dtype` is given, and its loading report.
 
-    Only safetensors are read, no pickles. Raises `UserError` for weights that are absent, damaged or of another size.
+    Only safetensors are read, no pickles. Raises `UserError` for weights that are absent, damaged or of another size,
+    and what torch raises where memory does not hold them.
 
     transformers' own report is silenced: what is missing is expected, or refused by the caller.
     """
@@ -139,16 +147,28 @@ def load_weights(
         raise
     except SafetensorError as error:
         raise UserError(field, checkpoint, f"its safetensors cannot be read ({error})") from error
-    except RuntimeError as error:
-        raise UserError(field, checkpoint, "the weights do not have the sizes that its config.json says") from error
+    except torch.OutOfMemoryError:
+        raise
     except OSError as error:
         raise UserError(field, checkpoint, no_safetensors(checkpoint)) from error
     except Exception as error:  # whatever transformers trips over in what others wrote
-        raise UserError(field, checkpoint, f"transformers cannot load it ({one_line(error)})") from error
+        expected = f"transformers cannot load it ({type(error).__name__}: {one_line(error)})"
+        if isinstance(error, RuntimeError) and "mismatch" in str(error):
+            expected = "the weights do not have the sizes that its config.json says"
+        raise UserError(field, checkpoint, expected) from error
     finally:
         logging.set_verbosity(verbosity)
     _refuse_more_layers(field, checkpoint, model, report["unexpected_keys"])
+    _fill_sinusoids(model)
     return model, report
+
+
+def _fill_sinusoids(model: PreTrainedModel) -> None:
+    """Compute a trocr's sinusoids, which transformers leaves without values: they are neither parameter nor buffer."""
+    for module in model.modules():
+        table = getattr(module, "weights", None)
+        if isinstance(table, torch.Tensor) and table.is_meta:
+            module.weights = module.get_embedding(*table.shape, module.padding_idx).to(table.dtype)
 
 
 def dtype_of(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -197,7 +217,7 @@ def no_safetensors(checkpoint: str) -> str:
         named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         lacking = sorted(name for name in named if not (index.parent / name).is_file())
         return f"{index.name} names {', '.join(lacking)}, which the folder does not hold"
-    pickles = sorted(file.name for file in Path(checkpoint).iterdir() if file.suffix in (".bin", ".pt", ".pth"))
+    pickles = [name for name in (WEIGHTS_NAME, WEIGHTS_INDEX_NAME) if (Path(checkpoint) / name).is_file()]
     if pickles:
         convert = f"python -m encdec_lightning.composition.convert {checkpoint}"
         return f"the folder holds {pickles[0]} but no model.safetensors; convert it once with `{convert}`"

@@ -57,8 +57,8 @@ class ComposedModel(PreTrainedModel):  # type: ignore[misc]
 
     @property
     def source_pad_id(self) -> int:
-        """The token that sources are padded with."""
-        return int(getattr(self.source_config, "pad_token_id", None) or 0)
+        """The token that sources are padded with; 0 where the config names none, as -1 of older llamas does."""
+        return max(0, int(getattr(self.source_config, "pad_token_id", None) or 0))
 
     @property
     def packs(self) -> bool:

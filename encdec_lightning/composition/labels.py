@@ -29,7 +29,7 @@ def decoder_inputs(labels: Tensor, config: PretrainedConfig) -> Tensor:
         row, place = early.nonzero()[0].tolist()
         expected = "-100 may stand at the end alone; pad labels on the right, or give decoder_input_ids with them"
         raise UserError(f"labels of row {row}", labels[row, max(0, place - 2) : place + 2].tolist(), expected)
-    ids = labels.masked_fill(ignored, start if pad is None else pad).roll(1, dims=1)
+    ids = labels.masked_fill(ignored, start if pad is None or pad < 0 else pad).roll(1, dims=1)
     ids[:, 0] = start
     return ids
 

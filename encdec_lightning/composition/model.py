@@ -35,7 +35,7 @@ OF_PUSHING = ("commit_message", "private", "token", "create_pr")
 class EncoderDecoder(ComposedModel, EncoderDecoderModel):  # type: ignore[misc]
     """A composed model. Forward and `generate` are transformers', the loss of `labels` is the training's.
 
-    `config.composition` says how it was built.
+    `config.composition` says how it was built; `compose` makes one of two checkpoints.
 
     Shared tensors are one `Parameter` object, under the names that `shared` maps. They stay one through
     `save_pretrained`, `from_pretrained`, `copy.deepcopy`, `.to()` and `load_state_dict`.
@@ -61,7 +61,10 @@ class EncoderDecoder(ComposedModel, EncoderDecoderModel):  # type: ignore[misc]
 
     def post_init(self) -> None:
         """Called last by the parent's constructor, when both sides exist."""
-        weights = getattr(self.config, "composition", {}).get("weights", "untied")
+        if not hasattr(self.config, "composition"):  # it was made of two models, or of the stock class's config
+            encoder, decoder = (side.config.name_or_path or side.config.model_type for side in self.sides.values())
+            _remember(self.config, encoder, decoder, "untied")
+        weights = self.config.composition.get("weights", "untied")
         drop_pooler(self.encoder)
         self.shared = shared_keys(weights, self.encoder, self.decoder)
         super().post_init()
@@ -139,8 +142,7 @@ class EncoderDecoder(ComposedModel, EncoderDecoderModel):  # type: ignore[misc]
             )
         if not hasattr(config, "composition"):
             weights: Weights = "tied" if _ties_everything(config, str(folder)) else "untied"
-            config.composition = vars(Composition(encoder=str(folder), decoder=str(folder), weights=weights)).copy()
-            config.fresh_parameters = []
+            _remember(config, str(folder), str(folder), weights)
         model, report = load_weights(super(), "model", str(folder), config, **dtype_of(kwargs))
         computed = architecture_of(config.decoder).computed
         lacking = [name for name in sorted(report["missing_keys"]) if not any(part in name for part in computed)]
@@ -149,6 +151,13 @@ class EncoderDecoder(ComposedModel, EncoderDecoderModel):  # type: ignore[misc]
         if count_ties(model) != len(model.shared):
             raise UserError("model", str(folder), "its config says that the sides share weights, but they differ")
         return (model, report) if with_report else model
+
+    @classmethod
+    def from_encoder_decoder_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Nothing: `compose` does it. Raises `UserError`."""
+        names = [str(each) for each in (*args, *kwargs.values()) if isinstance(each, str | os.PathLike)]
+        expected = "encdec_lightning.compose(encoder, decoder) makes a model of two checkpoints"
+        raise UserError("from_encoder_decoder_pretrained", ", ".join(names), expected)
 
     def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
         """{target: source} over this model; the sides' own ties (LM head and embeddings) come after the shared ones."""
@@ -216,6 +225,12 @@ class EncoderDecoder(ComposedModel, EncoderDecoderModel):  # type: ignore[misc]
 
     def _ties_within_a_side(self) -> dict[str, str]:
         return {target: source for target, source in self.all_tied_weights_keys.items() if target not in self.shared}
+
+
+def _remember(config: EncoderDecoderConfig, encoder: str, decoder: str, weights: Weights) -> None:
+    """Let a config that tells no composition tell this one."""
+    config.composition = vars(Composition(encoder=encoder, decoder=decoder, weights=weights)).copy()
+    config.fresh_parameters = []
 
 
 def _ties_everything(config: EncoderDecoderConfig, folder: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -126,7 +127,10 @@ class Composition:
     """Dropout probability of both sides, attention included; null: what the checkpoints' configs say."""
 
     def __post_init__(self) -> None:
-        layers = self.sentence_layers
+        for name in ("encoder", "decoder", "encoder_vocabulary", "decoder_vocabulary"):
+            if isinstance(getattr(self, name), os.PathLike):
+                object.__setattr__(self, name, os.fspath(getattr(self, name)))
+        layers, every = self.sentence_layers, self.cross_attention_every
         require(
             ("encoder", self.encoder, self.encoder != "", "it must be a Hub id or a folder"),
             ("decoder", self.decoder, self.decoder != "", "it must be a Hub id or a folder"),
@@ -134,12 +138,7 @@ class Composition:
             ("sentence_layers", layers, layers >= 0, "it must be a number of layers, 0 or more"),
             *(self._choice(name, choices) for name, choices in CHOICES.items()),
             *(self._layers(name) for name in ("encoder_layers", "decoder_layers")),
-            (
-                "cross_attention_every",
-                self.cross_attention_every,
-                self.cross_attention_every >= 1,
-                "it must be a number of layers, 1 or more",
-            ),
+            ("cross_attention_every", every, every >= 1, "it must be a number of layers, 1 or more"),
             ("dropout", self.dropout, self.dropout is None or 0 <= self.dropout < 1, "it must lie in [0, 1)"),
         )
         rule, interval = self.encoder_sentences, self.encoder_segments == "interval"
@@ -253,9 +252,9 @@ class Composition:
     def _layers(self, name: str) -> tuple[str, object, bool, str]:
         value = getattr(self, name)
         expected = "it must be a number of layers, or a list of different ones counted from 1"
-        if isinstance(value, list):
-            return name, value, bool(value) and min(value) >= 1 and len(set(value)) == len(value), expected
-        return name, value, value is None or value >= 1, expected
+        numbers = value if isinstance(value, list) else [] if value is None else [value]
+        right = value != [] and all(isinstance(each, int) and each >= 1 for each in numbers)
+        return name, value, right and len(set(numbers)) == len(numbers), expected
 
 
 LANGUAGES = (

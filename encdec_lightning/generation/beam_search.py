@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from encdec_lightning.errors import UserError
 from encdec_lightning.generation.candidates import candidates
 from encdec_lightning.generation.logits import Pieces
 from encdec_lightning.generation.options import Generation
-from encdec_lightning.generation.search import Hypothesis, Move, Places, Search
+from encdec_lightning.generation.search import Hypothesis, Move, Places, Search, nothing_found
 from encdec_lightning.generation.special_tokens import Tokens
 
 LOWEST = -1.0e9
@@ -119,10 +118,7 @@ class BeamSearch(Search):
             for row in rows
         ]
         if not all(found):
-            expected = (
-                "no target was found for a source: the model's logits are no finite numbers, or all are forbidden"
-            )
-            raise UserError("generation.num_beams", self.beams, expected)
+            raise nothing_found(self.beams)
         return found
 
 

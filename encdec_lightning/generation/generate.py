@@ -31,6 +31,9 @@ from encdec_lightning.generation.support import (
     why_not_quantized,
 )
 
+TARGETS = 256
+"""Targets under way at once, unless the caller says another number."""
+
 _announced: set[str] = set()
 """Warnings that this process has seen."""
 
@@ -50,13 +53,14 @@ def generate(
     max_target_length: int | None = None,
     generator: torch.Generator | None = None,
 ) -> list[list[Hypothesis]]:
-    """The targets of each example of a batch, in its order; see `stream`."""
+    """The targets of each example of a batch, in its order; see `stream`. Memory is taken for these examples alone."""
+    generation = generation or Generation()
     lengths = batch.lengths[:, 0].tolist()
     sources = [(number, batch.source_ids[number, : lengths[number]]) for number in range(batch.examples)]
     sources.sort(key=lambda source: -len(source[1]))
     start: Streamer[int] = streamer(
-        model, generation or Generation(), longest_source=max(lengths, default=0), max_target_length=max_target_length,
-        generator=generator, stacklevel=3,
+        model, generation, longest_source=max(lengths, default=0), max_target_length=max_target_length,
+        targets=min(TARGETS, batch.examples * generation.targets_per_source), generator=generator, stacklevel=3,
     )  # fmt: skip
     found = dict(start(sources))
     return [found[number] for number in range(batch.examples)]
@@ -68,7 +72,7 @@ def stream(
     generation: Generation,
     *,
     max_target_length: int | None = None,
-    targets: int = 256,
+    targets: int = TARGETS,
     generator: torch.Generator | None = None,
     scores: bool = True,
 ) -> Iterator[tuple[Key, list[Hypothesis]]]:
@@ -77,8 +81,9 @@ def stream(
     The sources may be a generator without end: no more of them are taken than are under way. In fp32 the sequences are
     those of the model's own `generate`, whatever sources share the memory; sampling alone draws other numbers, from
     `generator` or torch's global one. Under autocast the weights are cast once. Dropout is off. Targets end at
-    `generation.max_length`, else `max_target_length`, else where the decoder's positions end. Without `scores` a greedy
-    search saves the normalization over the vocabulary, and its scores are 0.
+    `generation.max_length`, else `max_target_length`, else where the decoder's positions end; a decoder that reads the
+    source as a prefix needs one of the two. Without `scores` a greedy search saves the normalization over the
+    vocabulary, and its scores are 0.
 
     Models that the engine cannot run go through their own `generate`, and a warning says why, once. Raises `UserError`
     for what no model could do: empty sources, sources or targets longer than the positions.
@@ -96,7 +101,7 @@ def streamer(
     *,
     longest_source: int | None = None,
     max_target_length: int | None = None,
-    targets: int = 256,
+    targets: int = TARGETS,
     generator: torch.Generator | None = None,
     scores: bool = True,
     stacklevel: int = 2,
@@ -110,7 +115,7 @@ def streamer(
     """
     check_writes(model)
     model = merged(model)
-    longest = target_limit(model, generation, max_target_length)
+    longest = target_limit(model, generation, max_target_length, longest_source)
     unfit = None if generation.quantize is None else why_not_quantized(model.device.type)
     if unfit is not None:
         raise UserError("quantize", generation.quantize, unfit)

@@ -49,7 +49,7 @@ class ElasticStreamer(Generic[Key]):
         """
         check_writes(model)
         model = merged(model)
-        longest = target_limit(model, generation, max_target_length)
+        longest = target_limit(model, generation, max_target_length, longest_source)
         device = model.device
         limit = MOST.get(device.type, MOST["cpu"])
         most = min(most or limit, limit)

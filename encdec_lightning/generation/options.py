@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from encdec_lightning.errors import UserError, require
+from encdec_lightning.errors import UserError, one_of, require
+
+LengthNormalization = Literal["length", "wu"]
+Quantize = Literal["int8"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +26,7 @@ class Generation:
     """Fewest tokens generated before the end token."""
     length_penalty: float = 1.0
     """Exponent of the length by which a beam's log-probability is divided; above 1 favours longer texts."""
-    length_normalization: Literal["length", "wu"] = "length"
+    length_normalization: LengthNormalization = "length"
     """What is raised to that power: the length, as in transformers, or (5 + length) / 6 (Wu et al. 2016, section 7)."""
     early_stopping: bool | Literal["never"] = False
     """When a beam search ends that has `num_beams` finished candidates: at once (true), when the best running one would
@@ -38,7 +41,7 @@ class Generation:
     """Draw from so many likeliest tokens; 0: from all."""
     top_p: float = 1.0
     """Draw from the fewest likeliest tokens that hold this probability, after `top_k`; 1: from all."""
-    quantize: Literal["int8"] | None = None
+    quantize: Quantize | None = None
     """Compute the linear layers and the LM head in int8 on the CPU, their weights quantized per output, what they are
     given per token; null: with the weights as they are."""
 
@@ -46,6 +49,7 @@ class Generation:
         longest, returned = self.max_length, self.num_return_sequences
         most = f"without do_sample it must be at most num_beams ({self.num_beams})"
         only_drawn = "it needs do_sample=true"
+        normalizations, early = get_args(LengthNormalization), (True, False, "never")
         require(
             ("num_beams", self.num_beams, self.num_beams >= 1, "it must be at least 1"),
             ("num_beams", self.num_beams, not self.do_sample or self.num_beams <= 1, "do_sample has one beam"),
@@ -58,6 +62,14 @@ class Generation:
                 self.min_length >= 0 and (longest is None or self.min_length <= longest),
                 f"it must lie between 0 and max_length{'' if longest is None else f' ({longest})'}",
             ),
+            (
+                "length_normalization",
+                self.length_normalization,
+                self.length_normalization in normalizations,
+                one_of(normalizations),
+            ),
+            ("early_stopping", self.early_stopping, self.early_stopping in early, "it must be true, false or never"),
+            ("quantize", self.quantize, self.quantize in (None, *get_args(Quantize)), "it must be int8 or null"),
             ("length_penalty", self.length_penalty, abs(self.length_penalty) <= 8, "it must lie between -8 and 8"),
             (
                 "no_repeat_ngram_size",

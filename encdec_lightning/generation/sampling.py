@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from encdec_lightning.generation.candidates import Candidates, Forbid, candidates, everything
 from encdec_lightning.generation.logits import Pieces
 from encdec_lightning.generation.options import Generation
-from encdec_lightning.generation.search import Hypothesis, Move, Places, Search
+from encdec_lightning.generation.search import Hypothesis, Move, Places, Search, nothing_found
 from encdec_lightning.generation.special_tokens import Tokens
 
 
@@ -50,16 +52,19 @@ class Sampling(Search):
         best = self.special.force(best, filled, self.max_length)
         normalizer = best.normalizer
         if self.options.do_sample:
-            drawn = self._draw(best.logits, self.beams // beams)
+            drawn, lost = self._draw(best.logits, self.beams // beams)
             logits, words = best.logits.gather(1, drawn), best.tokens.gather(1, drawn)
         else:
             logits, words = best.logits, best.tokens
+            lost = ~(logits < torch.inf)
         words = words.view(len(tokens), self.beams)
         lengths = lengths + 1
         ended = self.ended[at]
         if normalizer is not None:
             gained = (logits - normalizer[:, None]).view(words.shape)
             self.scores[at] = self.scores[at] + gained.masked_fill(ended, 0)
+        lost = lost.expand(-1, self.beams // beams).reshape(words.shape) & ~ended
+        self.scores[at] = self.scores[at].masked_fill(lost, torch.nan)  # which `hypotheses` will see
         tokens = tokens.scatter(2, lengths[:, None, None].expand(-1, self.beams, 1), words[..., None])
         self.tokens[at], self.lengths[at] = tokens, lengths
         self.ended_lengths[at] = torch.where(ended, self.ended_lengths[at], lengths[:, None])
@@ -72,24 +77,29 @@ class Sampling(Search):
             return candidates(pieces, 1, forbid, self.with_scores)
         return candidates(pieces, self.options.top_k, forbid) if self.options.top_k else everything(pieces, forbid)
 
-    def _draw(self, logits: Tensor, count: int) -> Tensor:
-        """(R, count) columns of (R, C) logits, drawn independently."""
+    def _draw(self, logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """(R, count) columns of (R, C) logits, drawn independently, and (R, 1) whether nothing could be drawn."""
         logits = logits / self.options.temperature
         if self.options.top_p < 1:
             logits = cut_to_nucleus(logits, self.options.top_p)
         probabilities = logits.softmax(dim=1)
+        lost = probabilities[:, :1].isnan()  # then all of the row are
         if count == 1 and probabilities.device.type != "cpu":
             # torch's own draw, without its look at the numbers, for which it would wait
             noise = torch.empty_like(probabilities).exponential_(generator=self.generator)
-            return (probabilities / noise).argmax(dim=1, keepdim=True)
-        return torch.multinomial(probabilities, count, replacement=True, generator=self.generator)
+            return (probabilities / noise).argmax(dim=1, keepdim=True), lost
+        probabilities = probabilities.masked_fill(lost, 1.0)  # torch's draw would end in an error of its own
+        return torch.multinomial(probabilities, count, replacement=True, generator=self.generator), lost
 
     def hypotheses(self, places: Tensor) -> list[list[Hypothesis]]:
-        """The targets of sources that are done, in the order of the draws."""
+        """The targets of sources that are done, in the order of the draws; raises `UserError` if there is none."""
         rows = zip(*(each[places].tolist() for each in (self.tokens, self.ended_lengths, self.scores)), strict=True)
-        return [
+        found = [
             [Hypothesis(ids[1 : 1 + length], score) for ids, length, score in zip(*row, strict=True)] for row in rows
         ]
+        if any(math.isnan(each.score) for targets in found for each in targets):
+            raise nothing_found(self.options.num_beams)
+        return found
 
 
 def cut_to_nucleus(logits: Tensor, mass: float) -> Tensor:

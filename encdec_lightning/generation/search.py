@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from encdec_lightning.errors import UserError
 from encdec_lightning.generation.candidates import Forbid
 from encdec_lightning.generation.constraints import constraint
 from encdec_lightning.generation.logits import Pieces
@@ -38,6 +39,12 @@ class Move:
     """(M, K): what it goes on with."""
     done: Tensor
     """(M,) bool: whether a source needs no more steps."""
+
+
+def nothing_found(beams: int) -> UserError:
+    """The mistake of a model for which no next token can be chosen."""
+    expected = "no target was found for a source: the model's logits are no finite numbers, or all are forbidden"
+    return UserError("generation.num_beams", beams, expected)
 
 
 class Search(ABC):

@@ -46,13 +46,22 @@ def why_not_quantized(device: str) -> str | None:
     return None if products_are_exact() else "oneDNN computes no exact int8 products on this processor; use null"
 
 
-def target_limit(model: ComposedModel, generation: Generation, max_target_length: int | None) -> int:
+def target_limit(
+    model: ComposedModel, generation: Generation, max_target_length: int | None, longest_source: int | None = None
+) -> int:
     """The most tokens of a target: `max_length`, else what the caller gives, else the decoder's positions.
 
-    Raises `UserError` for more than the decoder has positions, or for fewer than `min_length`.
+    Of these a source that is read as a prefix takes `longest_source`. Raises `UserError` for more than the decoder has
+    positions, for fewer than `min_length`, and where nothing says how many are left to the target.
     """
     positions = length_limit(model.config.decoder)
-    longest = generation.max_length or max_target_length or positions
+    longest = generation.max_length or max_target_length
+    if longest is None and positions is not None and model.reads_prefix:
+        if longest_source is None:
+            shared = f"source and target share the decoder's {positions} positions, so one must be given"
+            raise UserError("max_length", None, shared)
+        longest = max(1, positions - longest_source)
+    longest = longest or positions
     if longest is None:
         raise UserError("max_length", None, "the decoder's positions have no end, so one must be given")
     if positions is not None and longest > positions:

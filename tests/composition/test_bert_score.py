@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+from encdec_lightning import compose
 from encdec_lightning.cli.evaluate import main
 from encdec_lightning.composition import bert_score
 from encdec_lightning.composition.bert_score import TOGETHER, BertScore
@@ -35,6 +37,8 @@ def some(count: int) -> list[Prediction]:
 def by_definition(folder: str, layer: int, each: Prediction) -> np.ndarray:
     """Zhang et al. (2020), section 3, one token after the other; of the references the best for each value."""
     model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    if hasattr(model, "decoder"):
+        model = model.encoder
 
     def vectors(text: str) -> np.ndarray:
         with torch.no_grad():
@@ -64,6 +68,23 @@ def test_it_is_its_definition_whatever_is_scored_together(family, layer, files):
     assert scores["bertscore"].value == pytest.approx(100 * together[:, 2].mean())
     assert scores["bertscore"].low < scores["bertscore"].value < scores["bertscore"].high
     assert f"checkpoint:{folder}|layer:{2 if layer is None else layer}" in scores["bertscore"].signature
+
+
+@pytest.mark.parametrize("layer", [None, 1])
+def test_of_an_encoder_decoder_it_takes_the_encoder(layer, tmp_path):
+    """As the package bert-score, whose best models have been facebook/bart-large-mnli and the like."""
+    folder = tiny.family_checkpoint(tmp_path / "bart", "bart")
+    metric = BertScore(folder, layer)
+    metric.prepare()
+    for each in some(4):
+        expected = by_definition(folder, 2 if layer is None else layer, each)
+        np.testing.assert_allclose(metric.statistics(each), expected, atol=1e-5)
+
+
+def test_a_composed_pair_is_no_encoder(files, tmp_path):
+    compose(files.bert, files.gpt2).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="its family encoder-decoder has no layers of its own; give the checkpoint of"):
+        BertScore(str(tmp_path))
 
 
 def test_empty_texts_and_long_ones_are_scored(files):

@@ -219,3 +219,28 @@ def test_shared_embeddings_need_one_vocabulary(files):
     tokenizers = Tokenizers.from_pretrained(files.roberta, files.gpt2)
     with pytest.raises(UserErrors, match=r"the sides share their word embeddings, but .* has other words"):
         compose(files.roberta, files.gpt2, "tied_embeddings", tokenizers=tokenizers)
+
+
+@pytest.mark.parametrize("layers", ["1", 1.0, ["1"], [1.5], [1, 1], [], [[1]], (1, 2), 0])
+def test_what_is_no_choice_of_layers_is_refused(files, layers):
+    assert "it must be a number of layers, or a list of different ones" in problem(
+        files.bert, files.bert, encoder_layers=layers
+    )
+
+
+def test_folders_may_be_paths(files):
+    assert check(Path(files.bert), Path(files.gpt2)).ok
+    composition = compose(Path(files.bert), Path(files.gpt2), decoder_vocabulary=Path(files.gpt2)).composition
+    assert (composition.encoder, composition.decoder) == (files.bert, files.gpt2)
+    assert composition.decoder_vocabulary == files.gpt2
+
+
+def test_a_tokenizer_that_is_written_anew_has_its_new_size(files, tmp_path):
+    tokenizer = tiny.wordpiece()
+    tokenizer.save_pretrained(tmp_path)
+    sizes = []
+    for words in (["one"], ["two", "three"]):
+        tokenizer.add_tokens(words)
+        tokenizer.save_pretrained(tmp_path)
+        sizes.append(compose(files.bert, files.bert, decoder_vocabulary=str(tmp_path)).config.decoder.vocab_size)
+    assert sizes == [len(tokenizer) - 2, len(tokenizer)]

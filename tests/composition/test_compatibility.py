@@ -9,9 +9,11 @@ import tiny
 from composed import ENCODERS, INITS, PAIRS, WEIGHTS, composed
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from transformers import ElectraForMaskedLM, ElectraForPreTraining
 
 from encdec_lightning.composition.architectures import ARCHITECTURES
 from encdec_lightning.composition.compatibility import check
+from encdec_lightning.composition.compose import compose
 from encdec_lightning.errors import UserErrors
 
 
@@ -222,3 +224,15 @@ def test_values_that_no_option_has(files, option, value):
 def test_no_checkpoint(files):
     assert problem("", files.bert) == "encoder is '': it must be a Hub id or a folder."
     assert problem(files.bert, "") == "decoder is '': it must be a Hub id or a folder."
+
+
+@pytest.mark.parametrize("kind", [ElectraForPreTraining, ElectraForMaskedLM])
+def test_a_discriminator_has_no_head_of_a_language_model(files, tmp_path, kind):
+    """ELECTRA's tells replaced tokens from others, so that the head starts at random; the generator's does not."""
+    folder = tiny.family_checkpoint(tmp_path / "electra", "electra")
+    kind(tiny.family_config("electra", 320)).save_pretrained(folder)
+    counted = check(files.bert, folder).parameters.as_built.random
+    model = compose(files.bert, folder)
+    assert counted == sum(model.get_parameter(name).numel() for name in model.config.fresh_parameters)
+    heads = [name for name in model.config.fresh_parameters if "generator" in name]
+    assert bool(heads) == (kind is ElectraForPreTraining)

@@ -6,11 +6,12 @@ import ast
 from pathlib import Path
 
 import pytest
+import torch
 from composed import composed
-from transformers import EncoderDecoderModel
+from transformers import EncoderDecoderConfig, EncoderDecoderModel
 
 import encdec_lightning
-from encdec_lightning import Generation, Seq2SeqModule, Task, Tokenizers, UserError
+from encdec_lightning import EncoderDecoder, Generation, Seq2SeqModule, Task, Tokenizers, UserError
 from encdec_lightning.composition.architectures import ARCHITECTURES, depth, key_width
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.generation.generate import streamer
@@ -67,3 +68,28 @@ def test_a_stock_model_is_refused_in_one_sentence(files):
         streamer(stock, Generation())
     with pytest.raises(UserError, match=r"model is 'EncoderDecoderModel': it must be a composed model"):
         Seq2SeqModule(stock, Tokenizers.from_pretrained(files.bert, files.bert), Task(train="a", validation="b"))
+
+
+def test_two_models_are_put_together_as_the_stock_class_does_it(files, tmp_path):
+    """A model of two sides that are in memory works, as one of a config alone, and tells what it was made of."""
+    stock = EncoderDecoderModel.from_encoder_decoder_pretrained(files.bert, files.bert).eval()
+    ids = torch.randint(5, 100, (2, 6))
+    expected = stock(input_ids=ids, decoder_input_ids=ids).logits
+    made = EncoderDecoder(encoder=stock.encoder, decoder=stock.decoder).eval()
+    assert torch.equal(made(input_ids=ids, decoder_input_ids=ids).logits, expected)
+    assert (made.composition.encoder, made.composition.decoder) == (files.bert, files.bert)
+    made.save_pretrained(tmp_path)
+    again = EncoderDecoder.from_pretrained(tmp_path)
+    assert again.composition == made.composition
+    assert torch.equal(again(input_ids=ids, decoder_input_ids=ids).logits, expected)
+    alone = EncoderDecoder(
+        EncoderDecoderConfig.from_encoder_decoder_configs(stock.encoder.config, stock.decoder.config)
+    )
+    assert alone(input_ids=ids, decoder_input_ids=ids).logits.shape == expected.shape
+
+
+def test_two_checkpoints_are_composed_in_one_way_alone(files):
+    with pytest.raises(
+        UserError, match=r"encdec_lightning\.compose\(encoder, decoder\) makes a model of two checkpoints"
+    ):
+        EncoderDecoder.from_encoder_decoder_pretrained(files.bert, files.gpt2)

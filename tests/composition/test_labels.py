@@ -10,12 +10,12 @@ from composed import composed
 from families import LENGTHS, batch
 from test_families import every_family
 from test_training_loss import a_batch
-from transformers import DataCollatorForSeq2Seq
+from transformers import DataCollatorForSeq2Seq, PretrainedConfig
 from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.utils import find_labels
 
 from encdec_lightning.composition.compose import compose
-from encdec_lightning.composition.labels import labels_loss
+from encdec_lightning.composition.labels import decoder_inputs, labels_loss
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.errors import UserError
 from encdec_lightning.training.loss import token_losses
@@ -222,3 +222,10 @@ def token_mean(probe, role, given):
         logits = model(input_ids=ids[None], decoder_input_ids=read[None]).logits[0]
         losses.append(torch.nn.functional.cross_entropy(logits, real, reduction="none"))
     return torch.cat(losses).mean()
+
+
+def test_a_padding_token_below_zero_is_none():
+    """As configs of older llamas have it; padding is then read as the start token."""
+    labels = torch.tensor([[5, 6, -100], [7, 8, 9]])
+    below, none = (PretrainedConfig(decoder_start_token_id=2, pad_token_id=pad) for pad in (-1, None))
+    assert torch.equal(decoder_inputs(labels, below), decoder_inputs(labels, none))

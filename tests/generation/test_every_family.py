@@ -100,8 +100,7 @@ def test_a_setting_of_the_model_that_only_transformers_obeys_is_an_obstacle(prob
 def test_sinusoids_that_count_positions_by_themselves_are_an_obstacle(files, tmp_path, monkeypatch):
     monkeypatch.setitem(tiny.PECULIAR, "trocr", {"use_learned_position_embeddings": False})
     trocr = tiny.family_checkpoint(tmp_path, "trocr")
-    # Random, since transformers leaves the sinusoids of a model that it loads without values.
-    model = searches.sharpen(compose(files.bert, trocr, decoder_init="random").eval())
+    model = searches.sharpen(compose(files.bert, trocr).eval())
     assert obstacle(model, 20) == "its sinusoids count positions by themselves"
     texts, options = searches.sources(LENGTHS), Generation(num_beams=3)
     with pytest.warns(UserWarning, match="runs trocr, slower: its sinusoids count positions by themselves"):

@@ -10,7 +10,11 @@ import tiny
 import torch
 
 from encdec_lightning import Generation, Tokenizers, UserError, compose, generate
+from encdec_lightning.data.batches.batch import Batch
+from encdec_lightning.generation import generate as generating
+from encdec_lightning.generation.engine import Engine
 from encdec_lightning.generation.generate import stream
+from encdec_lightning.generation.memory import ElasticStreamer
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +105,48 @@ def test_a_batch_in_its_order(model, files):
     searches.sharpen(model, 1.0)
 
 
+def batch_of(texts: list[torch.Tensor]) -> Batch:
+    """Sources alone; the targets are of no account."""
+    lengths, ones = torch.tensor([len(text) for text in texts]), torch.ones(len(texts), 1, dtype=torch.long)
+    ids = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
+    return Batch((), len(texts), ids, lengths, ones, ones, ones[:, 0], update_tokens=0, tokens=0)
+
+
+@pytest.mark.parametrize("examples", [1, 3, 80])
+def test_a_batch_takes_memory_for_its_own_examples_alone(model, examples, monkeypatch):
+    made = []
+
+    class Noted(Engine):
+        def __init__(self, *args, **more):
+            super().__init__(*args, **more)
+            made.append(self.runner.cache.sources)
+
+    texts = searches.sources([3 + number % 5 for number in range(examples)])
+    options = Generation(num_beams=4, max_length=6)
+    expected = searches.theirs(model, texts, options, 6)
+    monkeypatch.setattr(generating, "Engine", Noted)
+    found = generate(model, batch_of(texts), options)
+    assert [best.tokens for (best,) in found] == [best.tokens for (best,) in expected]
+    assert made == [min(examples, 256 // 4)]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_without_a_limit_the_longest_prefix_leaves_the_rest_of_the_positions(prefix, beams):
+    texts, options = searches.sources([9, 5, 12]), Generation(num_beams=beams)
+    found = generate(prefix, batch_of(texts), options)
+    expected = searches.theirs(prefix, texts, options, tiny.POSITIONS - 12)
+    assert [[each.tokens for each in one] for one in found] == [[each.tokens for each in one] for one in expected]
+    assert dict(ElasticStreamer(prefix, options, longest_source=12)([*enumerate(texts)])) == dict(enumerate(found))
+
+
+def test_a_prefix_without_room_or_without_a_limit_is_one_sentence(prefix):
+    with pytest.raises(UserError, match=r"tokens of source 0 is 64: the model reads 63 at most, cut it"):
+        generate(prefix, batch_of(searches.sources([64])))
+    shared = "max_length is None: source and target share the decoder's 64 positions, so one must be given"
+    with pytest.raises(UserError, match=shared):
+        list(stream(prefix, enumerate(searches.sources([4])), Generation()))
+
+
 @pytest.mark.parametrize(
     ("sources", "options", "sentence"),
     [
@@ -151,3 +197,13 @@ def test_scores_are_summed_in_fp32_whatever_the_default_dtype_is(files: tiny.Fil
         assert found() == expected
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_a_padding_token_below_zero_is_none(files: tiny.Files) -> None:
+    """As configs of older llamas have it."""
+    torch.manual_seed(0)
+    model = searches.sharpen(compose(None, files.llama))
+    texts, options = searches.sources([5, 3]), Generation(max_length=6)
+    expected = generate(model, batch_of(texts), options)
+    model.config.decoder.pad_token_id = -1
+    assert model.source_pad_id == 0 and generate(model, batch_of(texts), options) == expected

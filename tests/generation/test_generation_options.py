@@ -54,6 +54,19 @@ def test_every_option_reaches_transformers_or_is_declared_as_lacking() -> None:
 
 
 @pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("length_normalization", "lenght", "it must be one of length, wu"),
+        ("early_stopping", "always", "it must be true, false or never"),
+        ("quantize", "int4", "it must be int8 or null"),
+    ],
+)
+def test_what_is_no_choice_is_refused(field: str, value: str, expected: str) -> None:
+    with pytest.raises(UserErrors, match=f"^{field} is '{value}': {expected}.$"):
+        Generation(num_beams=2, **{field: value})
+
+
+@pytest.mark.parametrize(
     ("options", "beyond"),
     [
         (Generation(num_beams=2, length_normalization="wu"), ["length_normalization"]),

@@ -17,12 +17,24 @@ from encdec_lightning.generation.memory import ElasticStreamer
 TEXTS = searches.sources([6, 4])
 
 
-def test_logits_that_are_no_numbers_are_named(probe):
+SEARCHES = {
+    "greedy": {},
+    "beams": {"num_beams": 2},
+    "drawn": {"do_sample": True},
+    "drawn twice": {"do_sample": True, "num_return_sequences": 2},
+    "drawn of few": {"do_sample": True, "top_k": 5, "top_p": 0.9},
+}
+
+
+@pytest.mark.parametrize("scores", [True, False])
+@pytest.mark.parametrize("words", [slice(None), slice(7, 8)], ids=["all words", "one word"])
+@pytest.mark.parametrize("options", SEARCHES.values(), ids=SEARCHES)
+def test_logits_that_are_no_numbers_are_named(probe, options, words, scores):
     model = searches.sharpen(copy.deepcopy(probe("decoder", "bert")))
     with torch.no_grad():
-        model.decoder.get_output_embeddings().weight.fill_(float("nan"))
+        model.decoder.get_output_embeddings().weight[words] = float("nan")
     with pytest.raises(UserError, match="no target was found for a source: the model's logits are no finite numbers"):
-        list(stream(model, enumerate(TEXTS), Generation(num_beams=2), max_target_length=5))
+        list(stream(model, enumerate(TEXTS), Generation(**options), max_target_length=5, scores=scores))
 
 
 @pytest.mark.parametrize("penalty", [-8.0, -4.0, 8.0])

@@ -27,6 +27,9 @@ def family_problems(side: Side, composition: Composition) -> list[UserError]:
     if family == "xmod" and config.default_language not in config.languages:
         expected = f"{side.checkpoint} does not say its language; take a copy whose config.json has a default_language"
         problems.append(UserError(side.role, side.checkpoint, f"{expected}, one of {', '.join(config.languages[:8])}"))
+    broken = _broken(config, side)
+    if broken is not None:
+        problems.append(UserError(side.role, side.checkpoint, broken))
     if side.role == "encoder":
         segments = getattr(config, "type_vocab_size", None) or 0
         if composition.encoder_segments == "interval" and segments < 2:
@@ -52,6 +55,22 @@ def family_problems(side: Side, composition: Composition) -> list[UserError]:
     elif side.added is not None and not side.added.is_default and known.layout is None:
         problems += _not_added(side.added, side.checkpoint, family)
     return problems
+
+
+def _broken(config: PretrainedConfig, side: Side) -> str | None:
+    """Why transformers cannot run a config in the side's role, though it runs others of the family."""
+    family = config.model_type
+    if family == "flaubert" and config.pre_norm:
+        return "transformers cannot run a flaubert with pre_norm; take one without"
+    width = getattr(config, "word_embed_proj_dim", None)
+    if family == "opt" and side.role == "encoder" and width != config.hidden_size:
+        return f"its states are {width} wide (word_embed_proj_dim), not {config.hidden_size} as its hidden_size says"
+    if family == "marian" and not (config.share_encoder_decoder_embeddings or config.tie_word_embeddings):
+        words = config.decoder_vocab_size, config.vocab_size
+        if words[0] != words[1]:
+            expected = f"its decoder has {words[0]} words, its encoder {words[1]}"
+            return f"{expected}, and transformers cannot load such a decoder alone; take one with a shared vocabulary"
+    return None
 
 
 def _not_added(added: Added, checkpoint: str, family: str) -> list[UserError]:
