@@ -19,7 +19,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.utils import can_return_tuple
 
-from encdec_lightning.composition.architectures import attention_window, known_architecture
+from encdec_lightning.composition.architectures import attention_window, hide_later_tokens, known_architecture
 from encdec_lightning.composition.checkpoints import dtype_of, load_config, load_weights
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.composition.labels import labels_loss
@@ -203,6 +203,7 @@ class PrefixDecoder(ComposedModel, GenerationMixin):  # type: ignore[misc]
         known = known_architecture(config)
         if known is None or not known.prefixes:
             raise UserError("model", str(folder), f"its family {config.model_type} cannot stand alone")
+        hide_later_tokens(config)
         with_report = kwargs.pop("output_loading_info", False)
         decoder, report = load_weights(known.decoder_class, "model", str(folder), config, **dtype_of(kwargs))
         missing = sorted(report["missing_keys"])

@@ -13,6 +13,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 from encdec_lightning.composition.compatibility import check
 from encdec_lightning.composition.compose import compose
+from encdec_lightning.composition.prefix import PrefixDecoder
 from encdec_lightning.errors import UserError, UserErrors
 
 SOURCE = torch.randint(5, 100, (2, 30), generator=torch.Generator().manual_seed(0))
@@ -49,12 +50,16 @@ def sees_later_tokens(model) -> bool:
 
 
 def test_a_decoder_from_a_saved_bidirectional_encoder_is_causal(files, tmp_path):
-    compose(files.llama, files.llama, encoder_bidirectional=True).encoder.save_pretrained(tmp_path)
+    bidirectional = compose(files.llama, files.llama, encoder_bidirectional=True).encoder
+    causal = AutoModelForCausalLM.from_pretrained(files.llama)
+    causal.config.is_causal = bidirectional.config.is_causal
+    causal.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["is_causal"] is False
     checkpoint = str(tmp_path)
     for model in (
         compose(checkpoint, checkpoint, weights="tied"),
         compose(files.bert, checkpoint),
+        PrefixDecoder.from_pretrained(checkpoint, dtype=torch.float32),
         compose(None, checkpoint),
     ):
         assert not sees_later_tokens(model)
