@@ -160,6 +160,7 @@ def load_weights(
         logging.set_verbosity(verbosity)
     _refuse_more_layers(field, checkpoint, model, report["unexpected_keys"])
     _fill_sinusoids(model)
+    _refuse_biases(field, checkpoint, model, report["unexpected_keys"])
     return model, report
 
 
@@ -233,3 +234,16 @@ def _refuse_more_layers(field: str, checkpoint: str, model: PreTrainedModel, une
             raise UserError(
                 field, checkpoint, f"the checkpoint has more layers than its config.json says, such as {name}"
             )
+
+
+def _refuse_biases(field: str, checkpoint: str, model: PreTrainedModel, unexpected: set[str]) -> None:
+    """Raise when the checkpoint has biases for weights that the config gives none: transformers drops them silently."""
+    base = f"{model.base_model_prefix}."
+    own = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    whole = any(name.startswith(base) for name in own)  # else the model is the base model
+    read = {name.removeprefix(base) for name in own if name.startswith(base) or not whole}
+    for name in sorted(unexpected):
+        weight, part, _ = name.removeprefix(base).rpartition("bias")
+        if part and f"{weight}weight" in read:
+            expected = f"the checkpoint has biases for which its config.json has no place, such as {name}"
+            raise UserError(field, checkpoint, expected)

@@ -19,7 +19,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.utils import can_return_tuple
 
-from encdec_lightning.composition.architectures import known_architecture
+from encdec_lightning.composition.architectures import attention_window, hide_later_tokens, known_architecture
 from encdec_lightning.composition.checkpoints import dtype_of, load_config, load_weights
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.composition.labels import labels_loss
@@ -51,7 +51,8 @@ class PrefixDecoder(ComposedModel, GenerationMixin):  # type: ignore[misc]
     """The source, then the target, through one causal language model; forward and `generate` are an encoder-decoder's.
 
     A row is `source tokens, start, target tokens`. Padding between source and start is masked, and positions count real
-    tokens only, so that a batch gives what its rows give alone. Constraints of generation see the target alone.
+    tokens only, so that a batch gives what its rows give alone. A window of attention counts padding too, so that such
+    a decoder reads each source's padding before it. Constraints of generation see the target alone.
     """
 
     roles: ClassVar[tuple[Role, ...]] = ("decoder",)
@@ -115,6 +116,8 @@ class PrefixDecoder(ComposedModel, GenerationMixin):  # type: ignore[misc]
         target = self._embedded(decoder_input_ids, decoder_inputs_embeds)
         if attention_mask is None:
             attention_mask = source.new_ones(source.shape[:2], dtype=torch.long)
+        if attention_window(self.config.decoder) is not None:
+            source, attention_mask = _right_aligned(source, attention_mask)
         cache = past_key_values
         if isinstance(past_key_values, EncoderDecoderCache):
             cache = past_key_values.self_attention_cache
@@ -200,6 +203,7 @@ class PrefixDecoder(ComposedModel, GenerationMixin):  # type: ignore[misc]
         known = known_architecture(config)
         if known is None or not known.prefixes:
             raise UserError("model", str(folder), f"its family {config.model_type} cannot stand alone")
+        hide_later_tokens(config)
         with_report = kwargs.pop("output_loading_info", False)
         decoder, report = load_weights(known.decoder_class, "model", str(folder), config, **dtype_of(kwargs))
         missing = sorted(report["missing_keys"])
@@ -216,6 +220,17 @@ class PrefixDecoder(ComposedModel, GenerationMixin):  # type: ignore[misc]
         model.generation_config.bos_token_id = saved.bos_token_id
         model.eval()
         return (model, report) if with_report else model
+
+
+def _right_aligned(source: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Embeddings (B, S, H) and their mask (B, S), with the padding after each row's last token moved before its first.
+
+    Padding that is before a row's first token already stays there.
+    """
+    padding = (mask.flip(1).cumsum(dim=1) == 0).sum(dim=1, keepdim=True)
+    columns = torch.arange(mask.shape[1], device=mask.device)
+    order = (columns - padding) % max(1, len(columns))
+    return source.gather(1, order[..., None].expand_as(source)), mask.gather(1, order)
 
 
 class _Embed(nn.Module):

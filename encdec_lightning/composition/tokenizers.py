@@ -112,6 +112,9 @@ class Tokenizers:
     def configure(self, model: ComposedModel) -> None:
         """Write start, end and pad into the model's config and generation config: one first step for all.
 
+        Families whose config forces the last token of the longest texts, or forbids a source's n-grams, do so for their
+        own vocabulary: the last token becomes the end token, and n-grams are allowed.
+
         Raises `UserErrors` if these tokenizers do not fit the model's vocabularies.
         """
         found = self.problems(model)
@@ -126,6 +129,10 @@ class Tokenizers:
             config.eos_token_id = self.end_id
             config.pad_token_id = self.pad_id
         model.generation_config.bos_token_id = self.start_id
+        if model.generation_config.forced_eos_token_id is not None:
+            model.generation_config.forced_eos_token_id = self.end_id
+        if not model.reads_prefix:  # a source's tokens are of another vocabulary: Blenderbot would forbid their like
+            model.generation_config.encoder_no_repeat_ngram_size = None
         marks = self.source_in_bulk.prefix, self.source_in_bulk.suffix
         model.config.sentence_start_id, model.config.sentence_end_id = (
             None if self.sentences is None else int(each[0]) for each in marks

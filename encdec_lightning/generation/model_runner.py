@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from encdec_lightning.composition.architectures import depth, position_ids
+from encdec_lightning.composition.architectures import attention_window, depth, position_ids
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.generation.cache import SharedCache
 from encdec_lightning.generation.logits import CapturedHead, Pieces
@@ -47,6 +47,8 @@ class ModelRunner:
         self._reads_prefix = model.reads_prefix
         self.reads_side_by_side = model.packs and self.device.type == "cpu" and all_use_attention(self.model)
         """Whether sources are read in one row, without padding."""
+        windowed = model.reads_prefix and attention_window(config) is not None
+        self._padding_side = "left" if windowed else "right"  # as such a `PrefixDecoder` lays sources out
         self._start = start
         self._source_pad = model.source_pad_id
         self._head = CapturedHead(self.model, quantizer)
@@ -71,8 +73,11 @@ class ModelRunner:
         at = torch.tensor(places, device=self.device)
         lengths = torch.tensor([len(each) for each in sources], device=self.device)
         width = max(len(each) for each in sources)
-        ids = nn.utils.rnn.pad_sequence(list(sources), batch_first=True, padding_value=self._source_pad).to(self.device)
-        mask = torch.arange(width, device=self.device) < lengths[:, None]
+        ids = nn.utils.rnn.pad_sequence(
+            list(sources), batch_first=True, padding_value=self._source_pad, padding_side=self._padding_side
+        ).to(self.device)
+        columns = torch.arange(width, device=self.device)
+        mask = (columns.flip(0) if self._padding_side == "left" else columns) < lengths[:, None]
         start = torch.full((len(ids), 1), self._start, device=self.device)
         self._visibility.admit(places, [len(each) for each in sources], mask)
         packing = Packing(tuple(map(len, sources)), (1,) * len(sources)) if self.reads_side_by_side else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import torch
@@ -13,6 +14,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 
 from encdec_lightning.composition.architectures import known_architecture, length_limit
 from encdec_lightning.composition.checkpoints import load_config, load_tokenizer, load_weights
+from encdec_lightning.composition.tokenizers import DECODER_FOLDER
 from encdec_lightning.errors import UserError
 
 FIELD = "model"
@@ -38,10 +40,18 @@ class Reading:
 
 
 class OtherModel:
-    """A model, its tokenizer, and how it reads a source."""
+    """A model, its tokenizer, how it reads a source, and the tokenizer of what it writes."""
 
-    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, reading: Reading, causal: bool) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        reading: Reading,
+        causal: bool,
+        writer: PreTrainedTokenizerBase,
+    ) -> None:
         self._model, self._words, self._reading, self._causal = model, tokenizer, reading, causal
+        self._writer = writer
 
     @classmethod
     def open(
@@ -56,12 +66,7 @@ class OtherModel:
         if causal and _is_for_encoding(config):
             expected = f"its architecture {config.architectures[0]} is an encoder's: it has not learned to write texts"
             raise UserError(FIELD, checkpoint, expected)
-        composition = getattr(config, "composition", None)
-        if isinstance(composition, dict) and composition.get("encoder_sentences") is not None:
-            expected = (
-                "it reads marked sentences, which its tokenizer does not make: score it with run=, by its run's folder"
-            )
-            raise UserError(FIELD, checkpoint, expected)
+        _check_export(config, checkpoint)
         tokenizer = load_tokenizer(FIELD, checkpoint)
         _check_reading(tokenizer, reading)
         _check_length(config, reading)
@@ -76,7 +81,9 @@ class OtherModel:
         tokenizer.padding_side = "left" if causal else "right"
         if reading.source_language is not None:
             tokenizer.src_lang = reading.source_language
-        return cls(model.eval().to(device), tokenizer, reading, causal)
+        second = Path(checkpoint) / DECODER_FOLDER
+        writer = load_tokenizer(FIELD, str(second)) if second.is_dir() and not causal else tokenizer
+        return cls(model.eval().to(device), tokenizer, reading, causal, writer)
 
     @property
     def parameters(self) -> int:
@@ -169,7 +176,7 @@ class OtherModel:
             return
         if self._causal:
             found = found[:, inputs["input_ids"].shape[1] :]
-        texts = self._words.batch_decode(found, skip_special_tokens=True)
+        texts = self._writer.batch_decode(found, skip_special_tokens=True)
         for (key, _), text in zip(batch, texts, strict=True):
             yield key, text.strip()
 
@@ -180,6 +187,27 @@ def _is_for_encoding(config: PretrainedConfig) -> bool:
     return any(name.endswith(("ForMaskedLM", "ForPreTraining")) for name in names) and not any(
         name.endswith(("LMHeadModel", "ForCausalLM")) for name in names
     )
+
+
+def _check_export(config: PretrainedConfig, checkpoint: str) -> None:
+    """Raise `UserError` for an export of this package whose sources its tokenizer alone does not make.
+
+    Sources and targets with a tokenizer each are written as they should be, where both are at hand.
+    """
+    composition = getattr(config, "composition", None)
+    if not isinstance(composition, dict):
+        return
+    run = "score it with run=, by its run's folder"
+    if composition.get("encoder_sentences") is not None:
+        expected = f"it reads marked sentences, which its tokenizer does not make: {run}"
+        raise UserError(FIELD, checkpoint, expected)
+    if "encoder" in composition and composition["encoder"] is None:
+        expected = f"it reads a source and then a start token, which its tokenizer does not write: {run}"
+        raise UserError(FIELD, checkpoint, expected)
+    words = [composition.get(f"{role}_vocabulary") or composition.get(role) for role in ("encoder", "decoder")]
+    if words[0] != words[1] and not Path(checkpoint).is_dir():
+        expected = f"its texts need the tokenizer in its {DECODER_FOLDER}: download it, and give the folder"
+        raise UserError(FIELD, checkpoint, expected)
 
 
 def _check_reading(tokenizer: PreTrainedTokenizerBase, reading: Reading) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import tiny
 import torch
 
 from encdec_lightning import Composition, UserError, UserErrors, check, compose
@@ -84,3 +85,17 @@ def test_lora_leaves_no_rows_at_random(files):
     add_lora(model, Lora(rank=2))
     with pytest.raises(UserError, match="they would stay at random; use last"):
         freeze(model, None)
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [("deberta", {}), ("deberta-v2", {}), ("deberta-v2", {"position_buckets": 8})],
+)
+def test_relative_positions_stay_where_they_are(files, tmp_path, monkeypatch, family, settings):
+    relative = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
+    monkeypatch.setitem(tiny.PECULIAR, family, {**relative, "max_relative_positions": -1, **settings})
+    checkpoint = tiny.family_checkpoint(tmp_path, family)
+    plain = compose(checkpoint, files.gpt2).eval()
+    model = compose(checkpoint, files.gpt2, encoder_positions=length_limit(plain.config.encoder) + MORE).eval()
+    torch.testing.assert_close(states(model, 40), states(plain, 40))
+    assert states(model, length_limit(plain.config.encoder) + MORE).isfinite().all()

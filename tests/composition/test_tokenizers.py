@@ -4,10 +4,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 from composed import ENCODERS, composed, every_pair, inputs, kept, logits, own
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+from encdec_lightning.composition.compose import compose
 from encdec_lightning.composition.model import EncoderDecoder
 from encdec_lightning.composition.tokenizers import DECODER_FOLDER, Tokenizers
 from encdec_lightning.errors import UserError
@@ -204,3 +206,14 @@ def test_what_lies_under_the_source_mask_does_not_matter(files, encoder):
     batch = inputs(model)
     changed = {**batch, "input_ids": batch["input_ids"].where(batch["attention_mask"].bool(), 11)}
     torch.testing.assert_close(logits(model, changed), logits(model, batch), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["bart", "blenderbot", "marian", "mbart"])
+@pytest.mark.parametrize("other_words", [False, True])
+def test_what_a_family_forces_and_forbids_follows_the_vocabulary(files, tmp_path, family, other_words):
+    checkpoint = tiny.family_checkpoint(tmp_path, family)
+    tokenizers = Tokenizers.from_pretrained(files.bert, files.bert if other_words else checkpoint)
+    options = {"decoder_vocabulary": files.bert} if other_words else {}
+    settings = compose(files.bert, checkpoint, **options, tokenizers=tokenizers).generation_config
+    assert settings.forced_eos_token_id == tokenizers.end_id == (3 if other_words else 2)
+    assert not settings.encoder_no_repeat_ngram_size

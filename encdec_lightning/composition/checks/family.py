@@ -11,6 +11,7 @@ from encdec_lightning.composition.architectures import (
     CANNOT_DECODE,
     CANNOT_ENCODE,
     known_architecture,
+    reads_left_to_right,
 )
 from encdec_lightning.composition.cross_attending import family as family_of
 from encdec_lightning.composition.options import Added, Composition, Side
@@ -22,8 +23,13 @@ from encdec_lightning.errors import UserError, did_you_mean
 def family_problems(side: Side, composition: Composition) -> list[UserError]:
     """What stands against a checkpoint's family in its role."""
     config = checkpoint_config(side)
-    family, known = family_of(config), known_architecture(stored_config(side))
+    stored = stored_config(side)
+    family, known = family_of(config), known_architecture(stored)
     problems = []
+    positions = getattr(stored, "position_embedding_type", None)
+    if str(positions).startswith("relative_key"):
+        expected = f"its config.json says position_embedding_type {positions}, which transformers reads no longer"
+        problems.append(UserError(side.role, side.checkpoint, expected))
     if family == "xmod" and config.default_language not in config.languages:
         expected = f"{side.checkpoint} does not say its language; take a copy whose config.json has a default_language"
         problems.append(UserError(side.role, side.checkpoint, f"{expected}, one of {', '.join(config.languages[:8])}"))
@@ -39,9 +45,9 @@ def family_problems(side: Side, composition: Composition) -> list[UserError]:
         if composition.scores_sentences and layers and width % HEADS:
             expected = f"{HEADS} heads cannot share out {family}'s states, which are {width} wide; use 0"
             problems.append(UserError("sentence_layers", layers, expected))
-        if known is not None and known.encodes == "yes" and side.bidirectional:
+        if known is not None and known.encodes == "yes" and side.bidirectional and not reads_left_to_right(stored):
             problems.append(UserError("encoder_bidirectional", True, f"{family} has no causal mask to take off"))
-        elif known is not None and known.encodes == "unmasked" and getattr(config, "is_causal", True):
+        elif known is not None and known.encodes != "no" and reads_left_to_right(config):
             expected = f"{family} reads left to right only; encoder_bidirectional=true takes its causal mask off"
             problems.append(UserError("encoder", side.checkpoint, expected))
         elif known is None or known.encodes == "no":

@@ -11,7 +11,9 @@ from encdec_lightning.composition.architectures import (
     PER_LAYER,
     architecture_of,
     depth,
+    hide_later_tokens,
     length_limit,
+    show_later_tokens,
 )
 from encdec_lightning.composition.checkpoints import load_config, vocabulary
 from encdec_lightning.composition.cross_attending import MODEL_TYPE, with_cross_attention
@@ -36,11 +38,15 @@ def checkpoint_config(side: Side) -> PretrainedConfig:
                 setattr(config, name, side.dropout)
     if side.cross_attention is not None or side.role == "encoder":
         config.is_decoder = config.add_cross_attention = side.role == "decoder"
-    if side.bidirectional:
-        config.is_causal = False
+    if side.role == "decoder":
+        hide_later_tokens(config)
+    elif side.bidirectional:
+        show_later_tokens(config)
     if config.model_type == "big_bird":  # block-sparse attention depends on padding, and on earlier batches' lengths
         config.attention_type = "original_full"
     known = ARCHITECTURES.get(config.model_type)
+    if known is not None and known.depth == "decoder_layers" and hasattr(config, "encoder_layers"):
+        config.encoder_layers = max(config.encoder_layers, config.decoder_layers)  # a cache has so many layers
     if side.added is not None and known is not None and known.layout is not None:
         return _with_added(side, side.added, config, known.layout(config))
     return config
@@ -96,6 +102,14 @@ def side_config(side: Side) -> PretrainedConfig:
             )
             raise UserError(f"{side.role}_vocabulary", side.vocabulary, expected)
         config.vocab_size, config.pad_token_id = size, pad
+        if hasattr(config, "decoder_vocab_size"):  # marian's
+            config.decoder_vocab_size = size
+    if architecture.reads_padding and config.pad_token_id is None:
+        name = side.role if side.vocabulary is None else f"{side.role}_vocabulary"
+        expected = (
+            f"a {config.model_type} reads the padding beside a token, so its vocabulary must have a padding token"
+        )
+        raise UserError(name, side.vocabulary or side.checkpoint, expected)
     return config
 
 
@@ -106,6 +120,8 @@ def _extend_positions(wanted: int, config: PretrainedConfig) -> None:
         raise UserError("encoder_positions", wanted, f"{config.model_type} has no table of positions; leave it away")
     if wanted <= limit:
         raise UserError("encoder_positions", wanted, f"the checkpoint has {limit} already; give more or leave it away")
+    if getattr(config, "relative_attention", False) and getattr(config, "max_relative_positions", 1) < 1:  # deberta's
+        config.max_relative_positions = limit  # what it was: distances beyond are the farthest
     setattr(config, architecture.positions, wanted + architecture.positions_before_first)
 
 
