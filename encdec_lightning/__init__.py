@@ -20,8 +20,8 @@ The map, from left to right; each room imports only from rooms to its left:
                                self_check.py, varlen.py
     composition/               two checkpoints in, one model out: compose.py, compatibility.py, signature.py,
                                assembly.py, composed_model.py, model.py, prefix.py, labels.py, lora.py,
-                               sharing.py, layout.py, architecture.py, architectures.py, cross_attending.py,
-                               checkpoints.py, foreign.py, local_checkpoints.py, gguf_checkpoint.py, convert.py,
+                               sharing.py, layout.py, architecture.py, architectures.py, causality.py,
+                               cross_attending.py, checkpoints.py, foreign.py, local_checkpoints.py, gguf_checkpoint.py, convert.py,
                                parameters.py, paper.py, tokenizers.py, bulk_tokenizer.py, sentence_tokenizer.py,
                                segments.py, sentence_head.py, sentence_scorer.py, bert_score.py
     composition/adapter/       a language model in, one with cross-attention out: registration.py,

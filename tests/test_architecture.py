@@ -27,7 +27,7 @@ ROOMS = [
 ]
 INSIDE = {
     "composition": [
-        *("options", "signature", "cross_attending", "layout", "architecture", "architectures"),
+        *("options", "signature", "cross_attending", "layout", "architecture", "architectures", "causality"),
         *("convert", "foreign", "gguf_checkpoint", "local_checkpoints", "checkpoints", "bert_score", "adapter"),
         *("sides", "labels", "sharing", "composed_model", "lora"),
         *("bulk_tokenizer", "sentence_tokenizer", "tokenizers", "segments", "model", "prefix"),

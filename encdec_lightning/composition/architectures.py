@@ -187,8 +187,6 @@ DROPOUTS = (
 """Names of configs' dropout probabilities."""
 PER_LAYER = ("layer_types", "attention_window", "no_rope_layers")
 """Names of configs' lists with an entry for each layer."""
-CAUSAL_BY_CHOICE = ("flaubert", "xlm")
-"""Families of encoders whose config says whether there is a causal mask."""
 HEADS = ("ForMaskedLM", "ForPreTraining", "LMHeadModel", "ForCausalLM", "ForConditionalGeneration", "GenerationDecoder")
 """Ends of the names of classes whose checkpoints have a language model's head."""
 NO_HEADS = ("ElectraForPreTraining",)
@@ -249,38 +247,6 @@ def packs(config: PretrainedConfig) -> bool:
     caps = getattr(config, "attn_logit_softcapping", None)
     merged = getattr(config, "cross_attention_kind", None) == "merged"
     return architecture_of(config).packs and attention_window(config) is None and caps is None and not merged
-
-
-def reads_left_to_right(config: PretrainedConfig) -> bool:
-    """Whether an encoder of this config sees no later tokens."""
-    if config.model_type in CAUSAL_BY_CHOICE:
-        return bool(config.causal)
-    masked = architecture_of(config).encodes == "unmasked" and bool(getattr(config, "is_causal", True))
-    return masked and not _is_bidirectional_gemma3(config)
-
-
-def show_later_tokens(config: PretrainedConfig) -> None:
-    """Take the causal mask off an encoder's config."""
-    if config.model_type in CAUSAL_BY_CHOICE:
-        config.causal = False
-    elif not _is_bidirectional_gemma3(config):  # which has a window in both directions, and keeps it
-        config.is_causal = False
-
-
-def hide_later_tokens(config: PretrainedConfig) -> None:
-    """Give a decoder's config its causal mask, where a bidirectional encoder was saved as its checkpoint."""
-    if getattr(config, "is_causal", True) is False:
-        config.is_causal = True
-    if getattr(config, "use_bidirectional_attention", False):
-        window = config.to_dict().get("sliding_window")  # as config.json says it: the class has changed its own
-        config.use_bidirectional_attention = False
-        if window is not None:
-            config.sliding_window = window
-
-
-def _is_bidirectional_gemma3(config: PretrainedConfig) -> bool:
-    """Whether it is an EmbeddingGemma's."""
-    return family(config) == "gemma3_text" and bool(config.use_bidirectional_attention)
 
 
 def position_ids(config: PretrainedConfig, ids: Tensor) -> Tensor:

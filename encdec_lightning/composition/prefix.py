@@ -19,7 +19,8 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.utils import can_return_tuple
 
-from encdec_lightning.composition.architectures import attention_window, hide_later_tokens, known_architecture
+from encdec_lightning.composition.architectures import attention_window, known_architecture
+from encdec_lightning.composition.causality import hide_later_tokens
 from encdec_lightning.composition.checkpoints import dtype_of, load_config, load_weights
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.composition.labels import labels_loss

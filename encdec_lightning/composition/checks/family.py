@@ -11,8 +11,8 @@ from encdec_lightning.composition.architectures import (
     CANNOT_DECODE,
     CANNOT_ENCODE,
     known_architecture,
-    reads_left_to_right,
 )
+from encdec_lightning.composition.causality import reads_left_to_right
 from encdec_lightning.composition.cross_attending import family as family_of
 from encdec_lightning.composition.options import Added, Composition, Side
 from encdec_lightning.composition.sentence_head import HEADS

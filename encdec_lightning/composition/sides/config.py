@@ -11,10 +11,9 @@ from encdec_lightning.composition.architectures import (
     PER_LAYER,
     architecture_of,
     depth,
-    hide_later_tokens,
     length_limit,
-    show_later_tokens,
 )
+from encdec_lightning.composition.causality import hide_later_tokens, show_later_tokens
 from encdec_lightning.composition.checkpoints import load_config, vocabulary
 from encdec_lightning.composition.cross_attending import MODEL_TYPE, with_cross_attention
 from encdec_lightning.composition.layout import Layout
