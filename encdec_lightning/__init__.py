@@ -21,9 +21,10 @@ The map, from left to right; each room imports only from rooms to its left:
     composition/               two checkpoints in, one model out: compose.py, compatibility.py, signature.py,
                                assembly.py, composed_model.py, model.py, prefix.py, labels.py, lora.py,
                                sharing.py, layout.py, architecture.py, architectures.py, causality.py,
-                               cross_attending.py, checkpoints.py, foreign.py, local_checkpoints.py, gguf_checkpoint.py, convert.py,
-                               parameters.py, paper.py, tokenizers.py, bulk_tokenizer.py, sentence_tokenizer.py,
-                               segments.py, sentence_head.py, sentence_scorer.py, bert_score.py
+                               cross_attending.py, checkpoints.py, foreign.py, local_checkpoints.py,
+                               gguf_checkpoint.py, convert.py, parameters.py, paper.py, tokenizers.py,
+                               bulk_tokenizer.py, sentence_tokenizer.py, segments.py, sentence_head.py,
+                               sentence_scorer.py, bert_score.py
     composition/adapter/       a language model in, one with cross-attention out: registration.py,
                                source.py, cross_attention.py, merged.py, layers.py, decoder.py, copying.py,
                                t5gemma.py
