@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-lowest lint lock clean
+.PHONY: quickstart test test-slow test-lowest lint lock clean
 
 quickstart: $(VENV)/.installed
 	@$(BIN)/python -m encdec_lightning.composition.local_checkpoints
@@ -12,6 +12,11 @@ quickstart: $(VENV)/.installed
 test: $(VENV)/.installed
 	@$(BIN)/python -m encdec_lightning.composition.local_checkpoints
 	@$(BIN)/python -m pytest
+
+# The long studies, which CI runs once a week.
+test-slow: $(VENV)/.installed
+	@$(BIN)/python -m encdec_lightning.composition.local_checkpoints
+	@$(BIN)/python -m pytest -m slow
 
 # The suite at the lower ends of the ranges in pyproject.toml; torch of that age may bring gigabytes of CUDA along.
 test-lowest: $(VENV)/.installed

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models lose time on threads, and more beside a busy neighbour
-os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", WANDB_SILENT="true", TOKENIZERS_PARALLELISM="false")
+os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
 import tiny
 from hypothesis import settings
@@ -21,15 +23,26 @@ from encdec_lightning.cache.folder import cache_folder
 
 settings.register_profile("suite", deadline=None)  # machines are shared: an example may take long
 settings.load_profile("suite")
+ROOT = Path(__file__).parents[1]
+OF_THE_USER = re.compile(r"MLFLOW_|SLURM_|WANDB_|(FORCE_COLOR|NO_COLOR|CLICOLOR_FORCE|HYDRA_FULL_ERROR)$")
+"""Variables that the user has set for other runs."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A cache of the tests' own; only what takes minutes to make stays where it is."""
+    """An environment and a cache of the tests' own; only what takes minutes to make stays where it is.
+
+    Processes that tests start take the package from this repository, also where another one is installed.
+    """
+    for variable in filter(OF_THE_USER.match, [*os.environ]):
+        del os.environ[variable]
+    os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     own = Path(tempfile.mkdtemp(prefix="encdec_tests_"))
     config.add_cleanup(lambda: shutil.rmtree(own))
     for name in ("checkpoints", "pydoc"):
-        (cache_folder() / name).mkdir(parents=True, exist_ok=True)
-        (own / name).symlink_to((cache_folder() / name).resolve())
+        with suppress(OSError):  # where nothing can be written, it is made anew
+            (cache_folder() / name).mkdir(parents=True, exist_ok=True)
+            (own / name).symlink_to((cache_folder() / name).resolve())
     os.environ["ENCDEC_LIGHTNING_CACHE"] = str(own)
 
 

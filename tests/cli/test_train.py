@@ -14,6 +14,7 @@ import torch
 import yaml
 from tiny import pairs, write_rows
 
+import encdec_lightning
 from encdec_lightning.cli.train import main
 from encdec_lightning.files import damage
 from encdec_lightning.run import Run
@@ -227,7 +228,7 @@ def test_metrics_and_preprocessing_of_ones_own_from_the_working_folder(files, in
         "debug=step", "folder=run", "task.metrics=[of_my_own.Length]", "task.preprocess=[of_my_own.loud]"
     )
     command = [str(Path(sys.executable).with_name("encdec-train")), *options, "~trainer.limit_test_batches"]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = {**os.environ, "PYTHONPATH": str(Path(encdec_lightning.__file__).parents[1])}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "Warning" not in result.stderr

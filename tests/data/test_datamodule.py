@@ -152,6 +152,24 @@ def test_a_split_is_prepared_once_and_only_when_asked_for(new, monkeypatch):
         data.train_dataloader()
 
 
+@pytest.mark.parametrize(
+    ("what", "splits"),
+    [
+        (TrainerFn.FITTING, ["train", "validation", "test"]),
+        (TrainerFn.VALIDATING, ["validation"]),
+        (TrainerFn.TESTING, ["test"]),
+        (TrainerFn.PREDICTING, ["test"]),
+    ],
+)
+def test_only_the_splits_that_a_trainer_needs_are_prepared(what, splits, new, monkeypatch):
+    prepare, asked = datamodule.prepared, []
+    monkeypatch.setattr(datamodule, "prepared", lambda *args: asked.append(args[2]) or prepare(*args))
+    data = new()
+    data.trainer = SimpleNamespace(state=SimpleNamespace(fn=what), is_global_zero=True)
+    data.prepare_data()
+    assert asked == splits
+
+
 PAIRS = st.lists(st.builds(Pair, *[st.text("ab", min_size=1, max_size=3)] * 3), min_size=1, max_size=4)
 
 

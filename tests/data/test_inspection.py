@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import sys
+
 import numpy as np
 import pytest
 import tiny
@@ -52,3 +55,30 @@ def test_histograms_hold_every_text_and_share_their_limits(splits):
             lengths = examples.column("whole_lengths")[:, side]
             assert counts.sum() == len(lengths)
             assert counts[0] == sum(lengths < limits[1])
+
+
+def test_what_became_of_rows(tmp_path, monkeypatch):
+    (tmp_path / "drops.py").write_text("def drop(pair):\n    return None if 'drop' in pair.source else pair\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "drops", raising=False)
+    texts = [("path", "x"), ("path", "one file path"), ("", "bad"), ("drop it", "a"), ("drop", "a")]
+    texts += [("file " * 9, "a"), ("path " * 9, "a"), ("list " * 9, "a")]
+    file = str(tiny.write_rows(tmp_path / "a.jsonl", [{"source": one, "target": other} for one, other in texts]))
+    limits = {"max_source_length": 6, "max_target_length": 3, "too_long": "drop"}
+    task = Task(train=file, validation=file, preprocess=["drops.drop"], **limits)
+    train = prepared(task, Loading(cache=str(tmp_path), on_bad_row="skip"), "train", TOKENIZERS)
+    found = inspect({"train": train})["train"]
+    assert (found.skipped, found.dropped, found.too_long, found.examples) == (1, 2, 4, 1)
+
+
+def test_each_side_has_its_own_lengths_and_limit(tmp_path):
+    texts = [("graph a list", "one file path"), ("文 文 文", "x"), ("file " * 9, "a"), ("path", "a matrix of lists")]
+    file = str(tiny.write_rows(tmp_path / "a.jsonl", [{"source": one, "target": other} for one, other in texts]))
+    task = Task(train=file, validation=file, max_source_length=6, max_target_length=3)
+    test = prepared(task, Loading(cache=str(tmp_path)), "test", TOKENIZERS)
+    found = inspect({"test": test})["test"]
+    for side, limit, lengths in zip((found.source, found.target), (6, 3), test.column("whole_lengths").T, strict=True):
+        assert (side.limit, side.truncated) == (limit, sum(lengths > limit))
+        places = [math.ceil(percent / 100 * (len(lengths) - 1)) for percent in (50, 95, 99)]
+        assert side.percentiles == tuple(sorted(lengths)[place] for place in places)
+    assert (found.source.unknown_tokens, found.source.with_unknown_tokens) == (3, 1)

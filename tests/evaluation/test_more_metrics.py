@@ -48,6 +48,25 @@ def test_bleu_chrf_and_ter_are_sacrebleus(predictions):
     assert value("ter", predictions) == pytest.approx(sacrebleu.corpus_ter(*streams(predictions)).score)
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "corpus_score"),
+    [
+        ("chrf", {"lowercase": True}, sacrebleu.CHRF(lowercase=True).corpus_score),
+        ("ter", {"case_sensitive": True}, sacrebleu.TER(case_sensitive=True).corpus_score),
+        ("ter", {"normalized": True}, sacrebleu.TER(normalized=True).corpus_score),
+        ("bleu", {"tokenize": "char"}, sacrebleu.BLEU(tokenize="char", force=True).corpus_score),
+    ],
+)
+def test_arguments_reach_sacrebleu(name, arguments, corpus_score):
+    one = [Prediction("1", "s", "the cat sat on (a) mat .", "The Cat sat, on a mat.")]
+    found = value(name, one, **arguments)
+    assert found == pytest.approx(corpus_score(*streams(one)).score) and found != pytest.approx(value(name, one))
+
+
+def test_ter_of_a_reference_without_words():
+    assert [value("ter", [Prediction("1", "s", "", text)]) for text in ("a", "")] == [100, 0]
+
+
 @given(EXAMPLES)
 def test_nltks_bleu(predictions):
     references = [[each.split() for each in one.references] for one in predictions]

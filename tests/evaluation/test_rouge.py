@@ -38,8 +38,10 @@ def test_values_by_hand() -> None:
     np.testing.assert_allclose(statistics, [4 / 7, 0, 4 / 7])
 
 
-def test_words_are_stemmed() -> None:
-    assert ROUGE.statistics(made("he was running", "he was runs"))[0] == 1
+def test_words_are_stemmed_unless_that_is_switched_off() -> None:
+    one = made("he was running", "he was runs")
+    assert ROUGE.statistics(one)[0] == 1
+    assert Rouge(stemmer=False).statistics(one)[0] == pytest.approx(2 / 3)
 
 
 @settings(deadline=None)

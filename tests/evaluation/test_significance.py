@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from encdec_lightning.errors import UserErrors
-from encdec_lightning.evaluation.significance import interval, resampled_totals
+from encdec_lightning.evaluation.significance import interval, randomization, resampled_totals
 
 Array = NDArray[np.float64]
 
@@ -135,3 +135,13 @@ def test_a_hundred_thousand_examples_need_little_memory() -> None:
 def test_wrong_arguments_are_named(shape: tuple[int, ...], arguments: dict[str, float], sentence: str) -> None:
     with pytest.raises(UserErrors, match=sentence):
         interval(np.ones(shape), mean, **arguments)  # type: ignore[arg-type]
+
+
+def test_draws_that_are_summed_in_parts_are_all_of_them() -> None:
+    count, trials = 60_000, 300  # 279 draws are summed at a time
+    first, second = np.random.default_rng(1).normal(size=(2, count, 1))
+    found = randomization(first, second, mean, trials, seed=3)
+    generator, gap = np.random.default_rng(3), (first - second)[:, 0]
+    kept = generator.integers(2, size=(trials, count), dtype=np.bool_)
+    drawn = np.array([abs(np.where(row, gap, -gap).sum()) / count for row in kept])
+    assert found[0] == ((drawn >= abs(gap.mean()) - 1e-9).sum() + 1) / (trials + 1)

@@ -45,10 +45,10 @@ def gradients() -> tuple[torch.Tensor, ...]:
 def test_where_the_facts_hold_nothing_is_said_and_no_time_lost(caplog: pytest.LogCaptureFixture) -> None:
     state = torch.get_rng_state()
     assert attention.softmax_gradient_is_exact() and stand_in.modules_can_be_replaced()
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(1000):
         attention.softmax_gradient_is_exact()
-    assert time.perf_counter() - started < 0.1
+    assert time.process_time() - started < 0.1
     assert torch.equal(torch.get_rng_state(), state) and not caplog.records
 
 

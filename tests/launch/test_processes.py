@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.accelerators import CUDAAccelerator
 from tiny import Files
 
 from encdec_lightning import EncoderDecoder
@@ -231,6 +232,18 @@ def test_where_processes_of_their_own_are_needed(trainer, several):
         }
     )
     assert processes._several_devices(config) is several
+
+
+@pytest.mark.parametrize(
+    ("gpus", "accelerator", "several"), [(2, "auto", True), (2, "gpu", True), (1, "auto", False), (2, "cpu", False)]
+)
+@pytest.mark.parametrize("devices", ["auto", -1, "-1", None])
+def test_all_gpus_of_a_machine_are_processes_of_their_own(devices, gpus, accelerator, several, monkeypatch):
+    monkeypatch.setattr(CUDAAccelerator, "is_available", staticmethod(lambda: True))
+    monkeypatch.setattr(CUDAAccelerator, "auto_device_count", staticmethod(lambda: gpus))
+    trainer = {"_target_": "lightning.Trainer", "accelerator": accelerator, "max_steps": 1, "devices": devices}
+    sides, files = {"encoder": "a", "decoder": "b"}, {"train": "a", "validation": "b"}
+    assert processes._several_devices(convert({"model": sides, "task": files, "trainer": trainer})) is several
 
 
 def test_two_processes_train_as_one(files, in_tmp, capfd):

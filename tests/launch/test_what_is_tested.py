@@ -116,7 +116,7 @@ def test_a_dry_run_passes_through_everything(files, in_tmp, capfd):
 def test_an_end_by_time_is_validated_and_kept(files, in_tmp):
     run = train(files, "trainer.max_time=00:00:00:03", "trainer.max_steps=100000", "validate_every=100000")
     found = steps(run)
-    assert found["last.ckpt"] == found["best.ckpt"] == run.metrics()["train/steps"] > 4
+    assert found["last.ckpt"] == found["best.ckpt"] == run.metrics()["train/steps"] > 0
 
 
 @pytest.mark.parametrize("profiler", ["simple", "advanced"])

@@ -87,6 +87,18 @@ def test_a_value_of_a_baseline_that_is_missing_leaves_its_cell_empty(run, tmp_pa
     assert [not cell.strip() for cell in control.split("|")[2:-1]] == [False, True, False]
 
 
+def test_rates_that_some_parameters_have_alone_are_said(run, tmp_path):
+    run = Run.open(shutil.copytree(run.folder, tmp_path / "run"))
+    config = run.config()
+    rates = {"encoder_learning_rate": 2e-3, "encoder_warmup_steps": 20_000, "fresh_learning_rate": 2e-2}
+    said = ("the encoder's learning rate 0.002, 20,000 steps of warm-up", "rate 0.02 of what started at random")
+    for given, is_said in (({}, False), (rates, True)):
+        (run.folder / "config.yaml").write_text(yaml.safe_dump({**config, "training": config["training"] | given}))
+        write_card(run, run.model)
+        text = (run.model / "README.md").read_text(encoding="utf-8")
+        assert [words in text for words in said] == [is_said] * 2
+
+
 def test_nothing_of_the_machine_is_named(run, files):
     text = (run.model / "README.md").read_text(encoding="utf-8")
     assert "`bert` (a local folder)" in text

@@ -194,3 +194,13 @@ def test_a_table_too_wide_for_the_terminal_has_a_column_for_each_system(run):
         assert all(name in told for name in scores) and "this model" in told and "lead sentence" in told
         first = next(line for line in told.splitlines() if "a_long_score_0" in line)
         assert ("a_long_score_1" not in first) == names_first
+
+
+def test_baselines_split_sentences_as_the_model_of_the_run_does(tmp_path):
+    values = {}
+    for rule in (None, "lines"):
+        run = Run.create(tmp_path / str(rule), {"model": {"encoder_sentences": rule}}, "abc")
+        one = Prediction("1", "One. Two.\nThree.", "One. Two.", "x")
+        write_results(run, [one], {}, ["exact_match"], ["lead_sentence"])
+        values[rule] = run.metrics()["baseline/lead_sentence/exact"]
+    assert values == {None: 0.0, "lines": 100.0}

@@ -9,10 +9,14 @@ import shutil
 import statistics
 from pathlib import Path
 
+import numpy as np
 import pytest
 from reports import made
 
 from encdec_lightning.cli.report import main
+from encdec_lightning.evaluation.metric import statistics_of
+from encdec_lightning.evaluation.registry import load_metric
+from encdec_lightning.evaluation.significance import holm, randomization
 from encdec_lightning.reporting.report.folders import read_report
 from encdec_lightning.reporting.report.formats import latex, markdown, table, tex
 from encdec_lightning.run import Run
@@ -205,3 +209,48 @@ def test_what_cannot_be_read_of_finished_runs_is_said(runs, capsys):
     told = capsys.readouterr().err
     assert "good1: " in told and "its metrics.json cannot be read" in told
     assert "bad1: " in told and "its config.yaml cannot be read" in told
+
+
+def test_runs_tested_on_fewer_examples_are_a_table_of_their_own(tmp_path):
+    made(tmp_path / "whole", "tied", 1, 0.1)
+    part = made(tmp_path / "part", "tied", 2, 0.1)
+    part.write_metrics({**part.metrics(), "test/examples": 10})
+    sections, _ = read_report([tmp_path])
+    assert sorted((section.examples, len(section.rows)) for section in sections) == [(10, 1), (60, 1)]
+
+
+def test_p_values_are_of_the_mean_over_seeds_and_corrected(tmp_path):
+    for weights, seed, error in (("tied", 1, 0.30), ("tied", 2, 0.28), ("untied", 1, 0.33), ("untied", 2, 0.12)):
+        made(tmp_path / f"{weights}{seed}", weights, seed, error)
+    (section,), _ = read_report([tmp_path], against="tied")
+    expected = {}
+    for spec in ("rouge", "ter"):
+        metric = load_metric(spec)
+        tied, untied = (
+            np.mean(
+                [statistics_of(Run(tmp_path / f"{weights}{seed}").predictions(), metric) for seed in (1, 2)], axis=0
+            )
+            for weights in ("tied", "untied")
+        )
+        p_values = randomization(tied, untied, metric.aggregate).tolist()
+        expected |= {(1, name): p_value for name, p_value in zip(metric.names, p_values, strict=True)}
+    assert section.p_values == pytest.approx(dict(zip(expected, holm([*expected.values()]), strict=True)))
+
+
+def test_rows_are_sorted_by_size_and_by_a_score_of_which_less_is_better(tmp_path):
+    for number, value in enumerate((10.0, 9.0, 0.5)):
+        run = made(tmp_path / f"run{number}", "tied", 1, 0.1 * (number + 1))
+        run.config_file.write_text(run.config_file.read_text() + f"init_from: {value}\n")
+    (section,), _ = read_report([tmp_path])
+    assert [row.options for row in section.rows] == [("0.5",), ("9",), ("10",)]
+    (section,), _ = read_report([tmp_path], sort="ter")
+    values = [row.scores["ter"].mean for row in section.rows]
+    assert values == sorted(values) and len({*values}) == 3
+
+
+def test_values_that_are_printed_alike_are_best_together(tmp_path):
+    for name, value in (("one", 40.001), ("two", 40.004), ("three", 39.9)):
+        run = made(tmp_path / name, name, 1, 0.1)
+        run.write_metrics({**run.metrics(), "test/rouge1": value})
+    (section,), _ = read_report([tmp_path])
+    assert {section.rows[row].options for row in section.best("rouge1")} == {("one",), ("two",)}

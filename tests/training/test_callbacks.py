@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import random
 import time
 from pathlib import Path
@@ -15,6 +16,8 @@ from lightning.pytorch.loggers import CSVLogger
 
 from encdec_lightning import Loading, Seq2SeqDataModule, Seq2SeqModule, Task, Tokenizers, Training, compose
 from encdec_lightning.data.batches.batch import Batch
+from encdec_lightning.signals import TERMINATION
+from encdec_lightning.training.callbacks import ending, heartbeat
 from encdec_lightning.training.callbacks.random_state import RandomState
 from encdec_lightning.training.callbacks.throughput import Throughput, Totals
 
@@ -90,8 +93,16 @@ def test_throughput_counts_real_tokens_and_all_of_the_time(files: tiny.Files, tm
     assert last["train/target_tokens"] == totals.target_tokens == sum(each.target_tokens for each in batches)
     assert last["train/seconds"] == pytest.approx(totals.seconds)
     assert [float(row["train/seconds"]) for row in rows] == sorted(float(row["train/seconds"]) for row in rows)
-    since = [each for number, each in enumerate(batches) if number >= len(batches) - 2]  # the last log's
-    assert sum(each.tokens for each in since) / last["train/tokens_per_second"] < totals.seconds
+    since = batches[-2:]  # the last log's
+    tokens = sum(each.tokens for each in since)
+    padded = sum(each.source_ids.numel() + each.target_ids.numel() for each in since)
+    seconds = tokens / last["train/tokens_per_second"]
+    assert seconds < totals.seconds
+    assert last["train/padding"] == pytest.approx(1 - tokens / padded, abs=1e-5)
+    examples = sum(each.examples for each in since)
+    assert last["train/examples_per_second"] * seconds == pytest.approx(examples, rel=1e-4)
+    flops = sum(throughput._flops.of(each) for each in since)
+    assert last["train/mfu"] * throughput._peak * seconds == pytest.approx(flops, rel=1e-4)
 
 
 def test_totals_go_on_where_a_checkpoint_was_written() -> None:
@@ -122,3 +133,26 @@ def test_throughput_changes_no_weight(files: tiny.Files, tmp_path: Path) -> None
         trainer.fit(module, Seq2SeqDataModule(task, tokenizers, Loading(batch_tokens=200)))
         states.append(module.state_dict())
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_the_time_that_is_left_is_that_of_the_steps_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(heartbeat, "time", SimpleNamespace(time=lambda: now))
+    trainer = SimpleNamespace(is_global_zero=True, global_step=10)
+    module = SimpleNamespace(total_steps=lambda: 40)
+    callback = heartbeat.Heartbeat(tmp_path)
+    callback.on_train_start(trainer, module)
+    trainer.global_step, now = 20, 130.0
+    callback.on_train_batch_end(trainer, module)
+    told = json.loads((tmp_path / heartbeat.FILE).read_text())
+    assert told["seconds_left"] == 60.0  # 10 steps took 30 s, 20 are left
+
+
+@pytest.mark.parametrize(("deferred", "heard"), [(False, [True, False]), (True, [False, True])])
+def test_a_request_to_another_rank_is_heard_at_once_or_one_step_later(deferred, heard, tmp_path, monkeypatch) -> None:
+    others = iter([1.0, 0.0])
+    monkeypatch.setattr(TERMINATION, "asked", False)
+    monkeypatch.setattr(ending.distributed, "all_reduce", lambda own, op: own.fill_(max(float(own), next(others))))
+    trainer = SimpleNamespace(world_size=2, strategy=SimpleNamespace(root_device=torch.device("cpu")))
+    callback = ending.EndTogether(tmp_path / "end.ckpt", deferred=deferred)
+    assert [callback._agreed(trainer) for _ in range(2)] == heard

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
@@ -151,9 +152,12 @@ def test_barebones(files):
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch Profiler default schedule will be overridden")
-def test_the_profiler_of_torch(files, tmp_path):
+def test_the_profiler_of_torch_writes_what_it_has_seen(files, tmp_path):
     module, data = parts(files)
     lightning.Trainer(**QUIET, accelerator="cpu", max_steps=6, profiler="pytorch", default_root_dir=tmp_path).fit(module, data)  # fmt: skip
+    (trace,) = tmp_path.glob("*.pt.trace.json")
+    names = {event["name"] for event in json.loads(trace.read_text())["traceEvents"]}
+    assert {"aten::addmm", "[pl][profile]run_training_batch"} <= names
 
 
 def test_overfitting_sees_the_same_batches_again(files):

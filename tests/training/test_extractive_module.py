@@ -29,6 +29,7 @@ from encdec_lightning.evaluation.extraction import choose
 from encdec_lightning.training import arrange
 from encdec_lightning.training.callbacks.random_state import RandomState
 from encdec_lightning.training.flops import training_flops
+from encdec_lightning.training.fsdp import layer_groups
 
 
 def parts(
@@ -175,11 +176,14 @@ def test_the_other_module_is_named(files):
         ExtractiveModule(pair, Tokenizers.from_pretrained(files.bert), module.task)
 
 
-def test_data_of_the_other_kind_are_refused(files, tmp_path: Path):
+def test_data_of_the_other_kind_are_refused_by_either_module(files, tmp_path: Path):
     module, data = parts(files)
     tokens = Seq2SeqDataModule(data.task, data.tokenizers, data.loading)
     with pytest.raises(UserError, match="ExtractiveModule, needs an ExtractiveDataModule"):
         trainer(tmp_path, max_steps=1).fit(module, tokens)
+    writer = Seq2SeqModule(compose(files.bert, files.bert), Tokenizers.from_pretrained(files.bert), data.task)
+    with pytest.raises(UserError, match="Seq2SeqModule, needs a Seq2SeqDataModule"):
+        trainer(tmp_path, max_steps=1).fit(writer, data)
 
 
 @pytest.mark.parametrize("option", ["gradient_checkpointing", "compile"])
@@ -191,6 +195,21 @@ def test_layers_that_are_computed_again_or_compiled(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, of its compiler
         trainer(tmp_path, max_steps=1).fit(module, data)
+    again = [layer.gradient_checkpointing for layer in module.model.encoder.encoder.layer]
+    assert again == [option == "gradient_checkpointing"] * tiny.LAYERS
+    compiled = [layer._compiled_call_impl is not None for group in layer_groups(module.model) for layer in group]
+    assert compiled == [option == "compile"] * (tiny.LAYERS + 2)  # and those above the sentences
+
+
+def test_layers_of_both_sides_are_computed_again_and_compiled_where_that_is_asked(files, monkeypatch):
+    monkeypatch.setattr(arrange, "BACKEND", "eager")
+    model = compose(files.bert, files.bert)
+    layers = [layer for group in layer_groups(model) for layer in group]
+    arrange.arrange(model, Training(), None)
+    assert not any(layer._compiled_call_impl or layer.gradient_checkpointing for layer in layers)
+    arrange.arrange(model, Training(compile=True, gradient_checkpointing=True), None)
+    assert len(layers) == 2 * tiny.LAYERS
+    assert all(layer._compiled_call_impl and layer.gradient_checkpointing for layer in layers)
 
 
 def test_operations_are_those_of_the_matrices_and_of_attention(files):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning
 import pytest
@@ -174,3 +175,9 @@ def test_clipping_is_that_of_lightning_and_torch(options, files, tmp_path, monke
         trainer(tmp_path, gradient_clip_val=0.05, max_steps=3, **options).fit(module, data)
         ends.append(weights(module))
     assert_equal(*ends)
+
+
+def test_what_is_not_finite_on_another_rank_counts(monkeypatch):
+    monkeypatch.setattr(finite.distributed, "all_reduce", lambda own, op: own.fill_(1.0))
+    for ranks, unsound in ((1, 0), (2, 1)):
+        assert finite._on_any_rank(SimpleNamespace(world_size=ranks), [torch.ones(())]) == unsound

@@ -124,7 +124,8 @@ def test_every_fit_leaves_its_last_step(only_at_end, end, tmp_path):
     assert step_of(tmp_path / "kept" / "last.ckpt") == 8
 
 
-def test_without_validation_it_is_saved_as_often_as_with(tmp_path):
+@pytest.mark.parametrize(("batches", "accumulate", "steps"), [(3, 1, [3, 6, 8]), (4, 2, [2, 4, 6, 8])])
+def test_without_validation_it_is_saved_as_often_as_with(batches, accumulate, steps, tmp_path):
     saved: list[int] = []
 
     class Look(LastCheckpoint):
@@ -132,8 +133,8 @@ def test_without_validation_it_is_saved_as_often_as_with(tmp_path):
             super()._save_checkpoint(trainer, filepath)
             saved.append(trainer.global_step)
 
-    fit([Look(tmp_path)], val_check_interval=3, limit_val_batches=0)
-    assert saved == [3, 6, 8]
+    fit([Look(tmp_path)], val_check_interval=batches, limit_val_batches=0, accumulate_grad_batches=accumulate)
+    assert saved == steps
 
 
 def test_a_dry_run_writes_nothing(tmp_path):

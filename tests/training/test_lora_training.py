@@ -255,4 +255,5 @@ def test_check_counts_what_is_trained(files, capsys):
 def test_options_of_before_and_of_now_are_read(files):
     config = compose_config(files.overrides("training=lora"))
     assert config.training.lora == Lora(rank=16, alpha=32.0, dropout=0.05)
+    assert Training.of({"learning_rate": 1e-3}).lora == Lora()
     assert asdict(Training())["lora"] == {"rank": None, "alpha": 16.0, "dropout": 0.0, "sides": "both"}

@@ -35,7 +35,9 @@ def parts(
     torch.manual_seed(0)
     weights = "tied" if decoder == "bert" else "untied"
     model = compose(files.bert, getattr(files, decoder), weights, dropout=dropout, tokenizers=tokenizers)
-    training = Training(learning_rate=1e-3, fresh_learning_rate=3e-3, warmup_steps=2, label_smoothing=0.1)
+    training = Training(
+        learning_rate=1e-3, fresh_learning_rate=3e-3, warmup_steps=2, weight_decay=0.01, label_smoothing=0.1
+    )
     module = Seq2SeqModule(model, tokenizers, chosen, training, generation)
     return module, Seq2SeqDataModule(chosen, tokenizers, Loading(batch_tokens=200, accumulate=accumulate))
 
@@ -209,7 +211,9 @@ def test_optimizer_has_each_tensor_once_in_groups_by_rate_and_decay(files: tiny.
     for group in optimizer.param_groups:
         expected = 3e-3 if group["initial_lr"] == 3e-3 else 1e-3
         assert all((id(parameter) in fresh) == (expected == 3e-3) for parameter in group["params"])
+        assert {parameter.ndim > 1 for parameter in group["params"]} == {group["weight_decay"] > 0}
     assert {group["initial_lr"] for group in optimizer.param_groups} == {1e-3, 3e-3}
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.01}
 
 
 def test_it_learns(files: tiny.Files, tmp_path: Path) -> None:
@@ -229,6 +233,7 @@ def test_validation_loss_is_the_mean_per_token_without_smoothing(files: tiny.Fil
     losses = [module.loss(batch) for batch in data.val_dataloader()[0]]
     expected = sum(float(total) for total, _ in losses) / sum(count for _, count in losses)
     assert results["val/loss"] == pytest.approx(expected, rel=1e-5)
+    assert results["val/perplexity"] == pytest.approx(math.exp(results["val/loss"]))
     assert math.isfinite(expected)
 
 
