@@ -6,7 +6,7 @@ tokens from the first update on, for the block masks-alone. FOLDER holds the tas
 debsum/train.jsonl.gz. Without a family it makes all that are not there yet. A start that was interrupted goes on.
 `miniature/debsum_vocabulary` is a tokenizer of the task's own words, for the rows with a new vocabulary.
 What was learnt is measured on texts that were held out, and written to pretraining.json beside this file, where each
-machine's weights have a place of their own.
+processor has a place of its own.
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ def main() -> None:
         found = pretrain(name, text, given.tokens)
         with FileLock(cache_folder() / "pretraining.lock"):
             results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-            others = [each for each in results.get(name, []) if each["weights_sha256"] != found["weights_sha256"]]
+            others = [each for each in results.get(name, []) if each["processor"] != found["processor"]]
             RESULTS.write_text(json.dumps(results | {name: [*others, found]}, indent=1) + "\n")
         print(name, found, flush=True)
 
