@@ -61,7 +61,8 @@ def folder(files: tiny.Files, in_tmp: Path) -> Path:
     for name, count in (("train", 32), ("validation", 8), ("test", 8)):
         tiny.write_rows(in_tmp / f"{name}.jsonl", tiny.pairs(count))
     AutoTokenizer.from_pretrained(files.bert).save_pretrained(in_tmp / "vocabulary")
-    (in_tmp / "sources.txt").write_text("The matrix is given.\nThe path is read.\n", encoding="utf-8")
+    for name in ("sources.txt", "others.txt", "right.txt"):
+        (in_tmp / name).write_text("The matrix is given.\nThe path is read.\n", encoding="utf-8")
     for name in ("cnndm.candidate", "cnndm.gold"):
         (in_tmp / name).write_text("the matrix is given<q>it is old\nthe path is read\n", encoding="utf-8")
     for block in blocks("yaml", ROOT / "README.md"):
