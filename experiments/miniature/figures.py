@@ -74,7 +74,7 @@ def forests(findings: list[Finding]) -> dict[str, Figure]:
 def _forest(panels: dict[str, Panel]) -> Figure:
     """A line a claim: the difference, its interval, and in blue where p, corrected, is below the level."""
     texts = [*dict.fromkeys(claim.text for claim in claims() for panel in panels.values() if claim.text in panel)]
-    figure = Figure(figsize=(4.6 + 2.6 * len(panels), 0.32 * len(texts) + 1.4), layout="constrained")
+    figure = Figure(figsize=(4.6 + max(2.6 * len(panels), 4.4), 0.32 * len(texts) + 1.4), layout="constrained")
     told = f"dot: all seeds, with the 95% interval, blue where corrected p < {LEVEL}; bar: a seed; diamond: the paper"
     figure.suptitle(told, fontsize=9)
     columns = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]

@@ -114,7 +114,7 @@ def test_nothing_that_a_config_could_call_is_built(trained):
             "generation.num_beams is '2024-01-01': it must be a whole number",
         ),
         (["run=run", "generation.max_length=999"], "generation.max_length is 999: "),
-        (["run=run", "task.test=x"], "task.test is 'x': there is no such argument"),
+        (["run=run", "task.test=x"], "task.test is 'x': a run keeps its own task; encdec-evaluate predictions="),
         (["run=run", "last"], "argument is 'last': it must have the form name=value."),
     ],
 )

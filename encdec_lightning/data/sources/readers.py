@@ -33,8 +33,8 @@ def read_rows(name: str, files: tuple[File, ...], columns: list[str] | None, wan
 
     `name` is the option that names the file. `columns` are the names of a csv or tsv file's columns; without them its
     first line names them. `wanted` are the columns that will be asked for, source and target first, which is what the
-    lines of text files are called: of two, or of one that holds sources alone. Empty lines of jsonl, csv and tsv files
-    are passed over. Raises `UserError` for a file that cannot be read on.
+    lines of text files are called: of two, or of one that holds sources alone. Empty lines of jsonl files, and of csv
+    and tsv files that have several columns, are passed over. Raises `UserError` for a file that cannot be read on.
     """
     if len(files) > 1 and files[0].format in FORMATS:
         yield from _in_parts(name, files, columns, wanted)
@@ -120,8 +120,10 @@ def _no_object(row: Row, line: str, why: str = "") -> Row:
 
 def _tab_separated(name: str, stream: Iterable[bytes], columns: list[str] | None) -> Iterator[Row]:
     """Fields between tabs. Quotes are text, as in the data sets of the papers."""
-    for row, line in filled_lines(name, stream):
+    for row, line in lines_of(name, stream):
         fields = line.split("\t")
+        if fields == [""] and not row.problem and (columns is None or len(columns) > 1):
+            continue
         if columns is None:
             if row.problem:
                 raise row.problem
@@ -153,7 +155,7 @@ def _csv_rows(name: str, reader: Reader, columns: list[str] | None) -> Iterator[
                 ) from error
             yield Row(number, row.place, problem=UserError(row.place, str(error), "it must be a row of csv"))
             continue
-        if not fields:  # an empty line
+        if not fields and (columns is None or len(columns) > 1):
             continue
         if columns is None:
             columns = _header(row.place, fields)
