@@ -208,7 +208,7 @@ NEEDS_A_RANGE = "give an option to search, such as training.learning_rate=tag(lo
         (["training.learning_rate=interval(-1,1)"], "training.learning_rate is -1.0: "),
         (["seed=interval(0.5,2)"], "seed is 'interval(0.5,2)': its ends must be whole numbers, as the option is."),
         (["seed=range(3,3)"], "seed is 'range(3,3)': there is no number in it."),
-        (["variant=glob(*)"], "variant is 'glob(*)': a search takes a,b or range(a,b) or"),
+        (["seed=glob(*)"], "seed is 'glob(*)': glob() takes names of presets alone: give the values."),
         (["variant=bertshare,bertshar"], "variant is 'bertshar': it must be one of"),
         (["search.trials=1,2"], "search.trials is '1,2': it must be one value: it changes no result."),
         (["training.learning_rate=1e-4"], f"hparams_search is 'optuna': {NEEDS_A_RANGE}"),
