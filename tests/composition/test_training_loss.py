@@ -90,7 +90,7 @@ def test_bf16_is_as_near_to_fp32_as_autocast(probe, role, family):
 @pytest.mark.parametrize(("dtype", "lost"), [(torch.float64, True), (torch.float32, False)])
 def test_upstream_gemma2_in_float64_gives_no_numbers_beside_padding_before_the_text(dtype, lost):
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2}
-    config = Gemma2Config(vocab_size=100, num_hidden_layers=1, head_dim=16, sliding_window=4, **sizes)
+    config = Gemma2Config(vocab_size=100, num_hidden_layers=2, head_dim=16, sliding_window=4, **sizes)
     model = Gemma2ForCausalLM(config).to(dtype)
     mask = torch.tensor([[0] * 6 + [1] * 6])
     logits = model(input_ids=torch.arange(3, 15)[None], attention_mask=mask).logits
