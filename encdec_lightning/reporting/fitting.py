@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 NARROW = 12
 """Characters of a column of texts, if it has as many: longer texts are folded."""
@@ -23,3 +23,8 @@ def left_out(least: Sequence[int], may_go: Sequence[int], width: int) -> list[in
             break
         hidden.append(place)
     return sorted(hidden)
+
+
+def least_telling_first(columns: Sequence[Sequence[Hashable]]) -> list[int]:
+    """The numbers of columns, those with the fewest different values first, of equal ones the last one first."""
+    return sorted(range(len(columns)), key=lambda number: (len({*columns[number]}), -number))

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from encdec_lightning.advice import goes_on
-from encdec_lightning.reporting.fitting import NARROW, left_out
+from encdec_lightning.reporting.fitting import NARROW, least_telling_first, left_out
 from encdec_lightning.reporting.overview import Overview, differing, last_sign, option_texts, run_names, short_names
 
 STYLES = {"finished": "green", "failed": "red", "silent": "red", "preempted": "yellow", "pruned": "cyan"}
@@ -37,7 +37,8 @@ class Column:
 def overview_table(overviews: Sequence[Overview], width: int, now: float | None = None) -> Table:
     """A row for each run: what sets it apart, its state, step, scores, where it runs, and the time that is left.
 
-    Where `width` characters are too few, options are left out first, then scores, and the line below names them.
+    Where `width` characters are too few, the least telling options are left out first, then scores, and the line below
+    names them.
     """
     now = time.time() if now is None else now
     options = differing(overviews)
@@ -51,7 +52,8 @@ def overview_table(overviews: Sequence[Overview], width: int, now: float | None 
         Column("step", [*map(_steps, overviews)]),
         *(each for each in (left, *apart, *scores, where) if each not in (left, where) or {*each.texts} != {"-"}),
     ]
-    may_go = [*reversed(apart[1:]), *reversed(scores[1:]), where, left, *apart[:1], *scores[:1]]
+    ranked = [apart[number] for number in least_telling_first([each.texts for each in apart])]
+    may_go = [*ranked[:-1], *reversed(scores[1:]), where, left, *ranked[-1:], *scores[:1]]
     places = [columns.index(each) for each in may_go if each in columns]
     hidden = left_out([each.least for each in columns], places, width)
     states = [each.state for each in overviews]

@@ -127,6 +127,9 @@ def test_a_narrow_table_cuts_nothing_and_names_the_columns_it_lacks(tmp_path: Pa
     assert lacking.split(":")[0].split() == ["encoder,", "weights"]
     narrowest = written(*runs, width=40)
     assert "finished" in narrowest and "val/rouge1" in narrowest.partition("There is no room")[2]
+    third = made(tmp_path / "run3", "finished", seed=1, model={"encoder": "/big/bert3", "weights": "tied1"})
+    head, _, lacking = written(*runs, third, width=58).partition("There is no room here for ")
+    assert "encoder" in head and "seed" in lacking and "weights" in lacking  # the option with most values stays
 
 
 def test_equal_names_are_told_apart_and_evaluations_have_their_runs(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from encdec_lightning.reporting.fitting import NARROW, left_out
+from encdec_lightning.reporting.fitting import NARROW, least_telling_first, left_out
 from encdec_lightning.reporting.overview import run_names, short_names
 from encdec_lightning.reporting.progress_table import STYLES
 from encdec_lightning.reporting.report.rows import COSTS, Row, Section, Value
@@ -112,18 +112,19 @@ def terminal(sections: Sequence[Section], width: int) -> Group:
 
 
 def _beyond(section: Section, header: Sequence[str], rows: Sequence[Sequence[Cell]], width: int) -> list[int]:
-    """The places of the columns to leave out, as far as that helps: costs and the paper's figures, then options, then
-    scores, each from the right; the first option and the first score stay.
+    """The places of the columns to leave out, as far as that helps: costs and the paper's figures from the right, then
+    options, the least telling first, then scores from the right; the most telling option and the first score stay.
     """
     extras = {*COSTS.values(), *(name for name in header if name.startswith(PAPER))}
     least = []
     for place, name in enumerate(header):
         widest = max(len(each) for each in (name, *(row[place].text + row[place].mark for row in rows)))
         least.append(widest if rows[0][place].number else min(widest, NARROW))
-    groups = (extras, set(short_names(section.options)[1:]), set(section.scores[1:]))
-    may_go = [
-        place for names in groups for place in reversed(range(len(header))) if header[place] in names
-    ]  # fmt: skip
+    options = least_telling_first([*zip(*(row.options for row in section.rows if row.runs), strict=True)])
+    names = short_names(section.options)
+    may_go = [place for place in reversed(range(len(header))) if header[place] in extras]
+    may_go += [header.index(names[number]) for number in options[:-1]]
+    may_go += [place for place in reversed(range(len(header))) if header[place] in section.scores[1:]]
     return left_out(least, may_go, width)
 
 
