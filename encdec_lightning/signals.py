@@ -36,6 +36,7 @@ class Termination:
         self.asked = self.deferred = self._raised = False
         self.number = 0
         self._owner = 0
+        self._timer: threading.Timer | None = None
 
     def __call__(self, number: int, frame: object) -> None:
         """Python calls this in the main thread after the signal `number` has come."""
@@ -51,9 +52,9 @@ class Termination:
             self._raised = True
             raise Terminated
         if first:
-            timer = threading.Timer(PATIENCE, self._insist)
-            timer.daemon = True
-            timer.start()
+            self._timer = threading.Timer(PATIENCE, self._insist)
+            self._timer.daemon = True
+            self._timer.start()
 
     def _insist(self) -> None:
         if self.asked and self.deferred:
@@ -90,6 +91,9 @@ class Termination:
             raise Terminated
 
     def _forget(self) -> None:
+        if self._timer is not None:  # else it would insist on a later request of this process
+            self._timer.cancel()
+            self._timer = None
         self.asked = self.deferred = self._raised = False
         self.number = 0
 
