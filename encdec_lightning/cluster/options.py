@@ -11,7 +11,7 @@ from encdec_lightning.errors import require
 
 SECRET = re.compile(r"\b\w*(KEY|TOKEN|SECRET|PASSWORD|PASSWD)\s*=\s*[^\s$]", re.IGNORECASE)
 """A variable that is set to a secret, not to what a command or another variable holds."""
-TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?")
+TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 LONGEST_SIGNAL = 65535  # seconds that sbatch's --signal takes
 
 

@@ -25,8 +25,6 @@ ENVIRONMENT = (
 )
 """What a job takes from the shell that submits it, by name: the script holds no value, and the rest stays where it is.
 """
-SECRETS = ("WANDB_API_KEY", "HF_TOKEN")
-"""What a job may need and takes only where `slurm.environment` names it."""
 SPARE = 10  # seconds between the end that a run gives itself and the time limit
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from encdec_lightning.cluster.queue import check_array, check_here, devices_of, in_queue, submitted
-from encdec_lightning.cluster.script import SECRETS, Work, script
+from encdec_lightning.cluster.script import Work, script
 from encdec_lightning.config import Config
 from encdec_lightning.errors import UserError, UserErrors
 from encdec_lightning.files import write_text
@@ -72,9 +72,9 @@ def submit(configs: Sequence[Config], sweep: Path | None = None, points: Sequenc
 def secrets_left_behind(config: Config) -> list[str]:
     """Variables with a password or a key that the shell has, that the job may need, and that it does not take along."""
     loggers = [each for each in config.logger.values() if each is not None and "Wandb" in str(each.get("_target_"))]
-    needed = {"HF_TOKEN": True, "WANDB_API_KEY": not all(each.get("offline") for each in loggers)}
-    left = [name for name in SECRETS if name in os.environ and name not in config.slurm.environment]
-    return [name for name in left if needed[name]]
+    online = any(not each.get("offline") for each in loggers)
+    needed = ["HF_TOKEN", *(["WANDB_API_KEY"] if online else [])]
+    return [name for name in needed if name in os.environ and name not in config.slurm.environment]
 
 
 def job_problems(configs: Sequence[Config]) -> list[UserError]:

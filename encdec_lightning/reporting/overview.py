@@ -114,13 +114,11 @@ def each_once(overviews: Sequence[Overview]) -> tuple[list[Overview], str | None
         key = same if each.options and each.run.identity() else str(each.run.folder)
         if key not in best or _how_far(each) > _how_far(best[key]):
             best[key] = each
-    kept = [each for each in overviews if any(each is one for one in best.values())]
-    if len(kept) == len(overviews):
-        return kept, None
-    again = next(each for each in overviews if not any(each is one for one in kept))
-    count = len(overviews) - len(kept)
-    told = "1 folder holds a run" if count == 1 else f"{count} folders hold runs"
-    return kept, f"{told} that another one holds too, such as {again.run.folder}: each run counts once."
+    chosen = {id(each) for each in best.values()}
+    again = [each for each in overviews if id(each) not in chosen]
+    told = "1 folder holds a run" if len(again) == 1 else f"{len(again)} folders hold runs"
+    said = f"{told} that another one holds too, such as {again[0].run.folder}: each run counts once." if again else None
+    return [each for each in overviews if id(each) in chosen], said
 
 
 def _how_far(each: Overview) -> tuple[bool, bool]:

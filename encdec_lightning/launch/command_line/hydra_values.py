@@ -39,7 +39,7 @@ def resolved(composed: Any, prefix: str = "") -> tuple[Node, dict[str, UserError
                 unresolved |= inner
             else:
                 value = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-                values[key] = at_home(value) if option in PATHS and isinstance(value, str) else value
+                values[key] = _at_home(value) if option in PATHS and isinstance(value, str) else value
         except RecursionError:
             unresolved[option] = UserError(option, "${...}", "its interpolation leads back to itself")
         except OmegaConfBaseException as error:
@@ -47,7 +47,7 @@ def resolved(composed: Any, prefix: str = "") -> tuple[Node, dict[str, UserError
     return values, unresolved
 
 
-def at_home(path: str) -> str:
+def _at_home(path: str) -> str:
     """A path, or several with a + between, whose `~` is the user's home: a shell leaves it behind `data.cache=`."""
     return re.sub(r"(?:^|(?<=\+))~(?=/|$)", lambda _: str(Path.home()), path)
 
