@@ -24,6 +24,8 @@ from encdec_lightning.evaluation.significance import difference, holm
 SCORES = {"fusion": ("sari", "sari"), "translation": ("bleu_uncased", "bleu_uncased")}
 """By block the metric and its value that decide; everywhere else those of summaries."""
 SUMMARIES = ("rouge", "rougeL")
+ENOUGH = 3
+"""Degrees of freedom from which on a block's own seeds tell how much they matter."""
 LEVEL = 0.05
 BLOCK_OF_TASK = {"debsum": "summarization", "wikifusion": "fusion", "debmt_en_de": "translation"}
 """The block of a task that has most rows, from which the variance over seeds is taken for smaller ones."""
@@ -90,13 +92,21 @@ def found(claim: Claim, folder: Path = RESULTS) -> Finding | None:
 
 
 def by_chance(block: str, score: str, seeds: int, folder: Path = RESULTS) -> float | None:
-    """How far apart the means of two equal rows over so many seeds lie in 95% of all cases, at most."""
-    spreads = (spread(each, score, folder) for each in (block, BLOCK_OF_TASK[BLOCKS[block].task]))
-    known = max((each for each in spreads if each is not None), key=lambda each: each[1], default=None)
-    if known is None:
-        return None
-    deviation, freedom = known
-    return STUDENT[min(freedom, len(STUDENT)) - 1] * deviation * math.sqrt(2 / seeds)
+    """How far apart the means of two equal rows over so many seeds lie in 95% of all cases, at most.
+
+    It is what the seeds of the rows of the block's task tell, or what its own do, where that is more and not from a
+    handful of runs.
+    """
+    task = BLOCK_OF_TASK[BLOCKS[block].task]
+    spreads = [spread(task, score, folder)]
+    if block != task:
+        own = spread(block, score, folder)
+        spreads.append(own if own is not None and (spreads[0] is None or own[1] >= ENOUGH) else None)
+    limits = [
+        STUDENT[min(freedom, len(STUDENT)) - 1] * deviation * math.sqrt(2 / seeds)
+        for deviation, freedom in filter(None, spreads)
+    ]
+    return max(limits, default=None)
 
 
 def spread(block: str, score: str, folder: Path = RESULTS) -> tuple[float, int] | None:

@@ -119,6 +119,20 @@ def test_the_variance_over_seeds_is_what_is_left_of_rows_and_seeds(monkeypatch: 
     assert findings.spread("fusion", "sari") is None and findings.by_chance("fusion", "sari", 1) is None
 
 
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [(None, 2.23), ((2.0, 3), 3.18 * 2), ((2.0, 2), 2.23), ((0.1, 4), 2.23)],
+    ids=["none", "more", "a handful of runs", "less"],
+)
+def test_seeds_of_a_block_count_where_they_differ_more(monkeypatch: pytest.MonkeyPatch, own, expected: float):
+    """Beside those of its task's rows, with a deviation of 1 and ten degrees of freedom."""
+    import findings
+
+    known = {"minilm": own, "summarization": (1.0, 10)}
+    monkeypatch.setattr(findings, "spread", lambda block, score, folder: known[block])
+    assert findings.by_chance("minilm", "rougeL", 2) == pytest.approx(expected)
+
+
 def test_rows_of_one_seed_are_compared_where_their_checkpoints_are_the_same():
     from findings import _comparable
 
