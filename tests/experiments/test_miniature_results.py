@@ -251,7 +251,7 @@ def test_the_figures_have_a_dot_a_run_and_an_interval_a_claim(
     assert colors == [figures.DECIDED, figures.OPEN]
     assert [*drawn["claims"].axes[0].lines[0].get_xdata()] == [0.5, 2.5]
     assert [label.get_text() for label in drawn["ablations"].axes[0].get_yticklabels()] == ["part"]
-    blocks = [block for block in figures.TASKS if figures.read(block)]
+    blocks = [block for block in figures.MATRIX if figures.read(block)]
     dots = [sum(len(line.get_xdata()) for line in axes.lines) for axes in figures.rows(blocks).axes]
     assert dots == [len(figures.read(block)) for block in blocks]
     monkeypatch.setattr(figures, "read", lambda block: [])
