@@ -73,8 +73,9 @@ def weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor | None] | None:
     if type(module) not in (nn.Linear, Conv1D):
         return None
     own = module._parameters
-    weight, bias = own["weight"], own.get("bias")
-    assert weight is not None
+    weight, bias = own.get("weight"), own.get("bias")
+    if weight is None:  # as of a layer that is pruned, or whose weight is made anew at each call
+        return None
     return (weight if type(module) is nn.Linear else weight.detach().t()), bias
 
 
