@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import weakref
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -89,7 +90,14 @@ class SharedLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def __init__(self, cache: SharedCache) -> None:
         super().__init__()
-        self.cache = cache
+        self._cache = weakref.ref(cache)  # which has the layers: nothing waits for Python's search for cycles
+
+    @property
+    def cache(self) -> SharedCache:
+        """Whose layer it is."""
+        cache = self._cache()
+        assert cache is not None
+        return cache
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate for states like these."""
