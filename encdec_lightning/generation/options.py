@@ -49,7 +49,8 @@ class Generation:
         longest, returned = self.max_length, self.num_return_sequences
         most = f"without do_sample it must be at most num_beams ({self.num_beams})"
         only_drawn = "it needs do_sample=true"
-        normalizations, early = get_args(LengthNormalization), (True, False, "never")
+        normalizations = get_args(LengthNormalization)
+        stops = self.early_stopping is True or self.early_stopping is False or self.early_stopping == "never"
         require(
             ("num_beams", self.num_beams, self.num_beams >= 1, "it must be at least 1"),
             ("num_beams", self.num_beams, not self.do_sample or self.num_beams <= 1, "do_sample has one beam"),
@@ -68,7 +69,7 @@ class Generation:
                 self.length_normalization in normalizations,
                 one_of(normalizations),
             ),
-            ("early_stopping", self.early_stopping, self.early_stopping in early, "it must be true, false or never"),
+            ("early_stopping", self.early_stopping, stops, "it must be true, false or never"),
             ("quantize", self.quantize, self.quantize in (None, *get_args(Quantize)), "it must be int8 or null"),
             ("length_penalty", self.length_penalty, abs(self.length_penalty) <= 8, "it must lie between -8 and 8"),
             (

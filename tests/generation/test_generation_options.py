@@ -58,6 +58,8 @@ def test_every_option_reaches_transformers_or_is_declared_as_lacking() -> None:
     [
         ("length_normalization", "lenght", "it must be one of length, wu"),
         ("early_stopping", "always", "it must be true, false or never"),
+        ("early_stopping", 1, "it must be true, false or never"),
+        ("early_stopping", 0, "it must be true, false or never"),
         ("quantize", "int4", "it must be int8 or null"),
     ],
 )
