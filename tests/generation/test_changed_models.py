@@ -139,3 +139,17 @@ def test_a_layer_without_a_weight_of_its_own_is_left_as_it_is() -> None:
     linear = nn.Linear(4, 4)
     prune.random_unstructured(linear, "weight", amount=0.5)
     assert weight_and_bias(linear) is None
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_several_forced_end_tokens_are_transformers_to_write(
+    plain: ComposedModel, beams: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generating, "_announced", set())
+    model = copy.deepcopy(plain)
+    model.generation_config.forced_eos_token_id = [searches.END, 7]
+    options = Generation(num_beams=beams)
+    with pytest.warns(UserWarning, match="its generation config sets a list of forced_eos_token_id"):
+        found = dict(stream(model, enumerate(TEXTS), options, max_target_length=5))
+    expected = searches.theirs(model, TEXTS, options, 5)
+    assert [found[number][0].tokens for number in range(len(TEXTS))] == [best.tokens for (best,) in expected]
