@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from encdec_lightning.kernels.first_derivative import first_derivative_only
 
 from encdec_lightning.kernels.noise import draw_key, dropout_noise
 from encdec_lightning.kernels.packing import Group, Packing, active
@@ -133,7 +134,7 @@ class KeptScores(torch.autograd.Function):
         return output.view(batch, heads, length, -1).transpose(1, 2).contiguous()
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of query, key, value and, where it is learnt, of the bias."""
         batch, length, heads, _ = gradient.shape
@@ -177,7 +178,7 @@ class PackedScores(torch.autograd.Function):
         return output
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of query, key and value."""
         of_query = torch.empty_like(gradient)
