@@ -14,7 +14,7 @@ from torch import Tensor
 from encdec_lightning.composition.architectures import depth, key_width
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.composition.lora import merged
-from encdec_lightning.errors import UserError
+from encdec_lightning.errors import UserError, ran_out
 from encdec_lightning.generation.generate import Streamer, streamer, working_dtype
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.search import Hypothesis
@@ -73,7 +73,9 @@ class ElasticStreamer(Generic[Key]):
                     done.add(key)
                     yield key, hypotheses
                 return
-            except torch.OutOfMemoryError as error:
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out(error):
+                    raise
                 if self.targets <= least:
                     expected = f"the memory of {self._model.device} does not hold the {least} targets of one source"
                     raise UserError("generation.num_beams", self._generation.num_beams, expected) from error
