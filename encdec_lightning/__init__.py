@@ -15,7 +15,8 @@ The map, from left to right; each room imports only from rooms to its left:
                                references.py, significance.py, comparison.py, extraction.py, baselines.py,
                                prediction_files.py
     kernels/                   what torch and transformers compute slowly: attention.py, attention_interface.py,
-                               packing.py, dropout.py, noise.py, cross_entropy.py, working_copy.py, stand_in.py,
+                               packing.py, first_derivative.py, dropout.py, noise.py, cross_entropy.py,
+                               working_copy.py, stand_in.py,
                                gradients.py, onednn_linear.py, int8_linear.py, short_attention.py, spans.py,
                                self_check.py, varlen.py
     composition/               two checkpoints in, one model out: compose.py, compatibility.py, signature.py,

@@ -21,6 +21,8 @@ TERMINATED = 143
 UNREAD = 141
 FINITE = "it must be a finite number"
 
+NO_MEMORY = re.compile("DefaultCPUAllocator: (can't allocate|not enough) memory")  # a plain RuntimeError of torch
+
 LONGEST = 200  # characters of a value, or of a word, in a sentence
 TOO_LARGE = "it must be a number of at most 64 bits"
 
@@ -80,6 +82,14 @@ def reason(error: BaseException) -> str:
     """An exception in one line: a user's mistakes in their own sentences, else the exception's type and text."""
     text = str(error) if isinstance(error, UserError | UserErrors) else f"{type(error).__name__}: {error}"
     return without_secrets(" ".join(text.split()))
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an exception says that the memory is used up: a device's, or on a processor torch's or Python's own."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}  # torch, which is slow to import, may not be there
+    if isinstance(error, RuntimeError):
+        return "OutOfMemoryError" in kinds or NO_MEMORY.search(str(error)) is not None
+    return isinstance(error, MemoryError)
 
 
 def is_finite(value: object) -> bool:

@@ -19,7 +19,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_INDEX_NAME, WEIG
 
 from encdec_lightning.cache.fingerprints import state
 from encdec_lightning.composition.foreign import check_files, hub_place, open_config, open_tokenizer, opened
-from encdec_lightning.errors import UserError
+from encdec_lightning.errors import UserError, ran_out
 
 NOT_FOUND = "it is neither a folder with a config.json nor a checkpoint of the Hub that can be reached or is cached"
 NO_TOKENIZER = "no tokenizer of it can be loaded"
@@ -46,6 +46,8 @@ def load_config(field: str, checkpoint: str) -> PretrainedConfig:
     except StrictDataclassError as error:
         raise UserError(field, checkpoint, f"its config.json cannot be right ({one_line(error)})") from error
     except Exception as error:  # whatever transformers trips over in what others wrote
+        if ran_out(error):
+            raise
         expected = (
             "transformers cannot read its config.json or does not know its family" if folder.is_dir() else NOT_FOUND
         )
@@ -147,11 +149,11 @@ def load_weights(
         raise
     except SafetensorError as error:
         raise UserError(field, checkpoint, f"its safetensors cannot be read ({error})") from error
-    except torch.OutOfMemoryError:
-        raise
     except OSError as error:
         raise UserError(field, checkpoint, no_safetensors(checkpoint)) from error
     except Exception as error:  # whatever transformers trips over in what others wrote
+        if ran_out(error):
+            raise
         expected = f"transformers cannot load it ({type(error).__name__}: {one_line(error)})"
         if isinstance(error, RuntimeError) and "mismatch" in str(error):
             expected = "the weights do not have the sizes that its config.json says"

@@ -106,7 +106,7 @@ def merged(model: Model) -> Model:
     """
     if not any(_adapted(model)):
         return model
-    copy: Any = copy_in(None, model)
+    copy: Any = copy_in(None, model, hooks=True)
     weights: dict[nn.Parameter, nn.Parameter] = {}
     for _, layer in list(_adapted(copy)):
         if layer.weight not in weights:

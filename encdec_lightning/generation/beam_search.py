@@ -118,7 +118,7 @@ class BeamSearch(Search):
             for row in rows
         ]
         if not all(found):
-            raise nothing_found(self.beams)
+            raise nothing_found()
         return found
 
 

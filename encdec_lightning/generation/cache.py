@@ -5,11 +5,14 @@ written; a table says which columns are the past of which beam (`search.py`), an
 table, a few numbers a beam instead of all its keys and values. So every key is held once, whatever beams share it.
 
 Columns of self-attention, for a source read as a prefix of S tokens (beside an encoder S is 0) and a target of at most
-T tokens: `[S of the prefix, right-aligned | start | K of token 1 | K of token 2 | ... | K of token T - 1]`.
+T tokens: `[S of the prefix, right-aligned | start | K of token 1 | K of token 2 | ... | K of token T - 1]`. At first
+there are columns for `FIRST_STEPS` tokens, and twice as many whenever they are full: few texts are as long as they may
+be.
 """
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
@@ -17,6 +20,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import EncoderDecoderCache
 from transformers.cache_utils import Cache, CacheLayerMixin
+
+FIRST_STEPS = 64
+"""Tokens of a target for which there is room before its length is known."""
 
 
 class SharedCache(EncoderDecoderCache):  # type: ignore[misc]
@@ -89,7 +95,14 @@ class SharedLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def __init__(self, cache: SharedCache) -> None:
         super().__init__()
-        self.cache = cache
+        self._cache = weakref.ref(cache)  # which has the layers: nothing waits for Python's search for cycles
+
+    @property
+    def cache(self) -> SharedCache:
+        """Whose layer it is."""
+        cache = self._cache()
+        assert cache is not None
+        return cache
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate for states like these."""
@@ -119,8 +132,8 @@ class SelfLayer(SharedLayer):
 
     @property
     def room(self) -> int:
-        """Prefix and target."""
-        return self.cache.prefix + self.cache.slots
+        """Prefix and the first tokens of the target."""
+        return self.cache.prefix + min(self.cache.slots, 1 + self.cache.beams * FIRST_STEPS)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Write what is new, and give what is attended to.
@@ -135,11 +148,12 @@ class SelfLayer(SharedLayer):
                 new = states if cache.scattered is None else states.transpose(0, 2)
                 stored[cache.new, :, cache.prefix + 1 - new.shape[2] : cache.prefix + 1] = new
             return key_states, value_states
+        end, there = cache.prefix + 1 + cache.beams * cache.steps, self.stored_keys.shape[2]
+        if end > there:
+            self.widen(0, min(max(end, 2 * there - cache.prefix), cache.prefix + cache.slots) - there)
         self._write(self.stored_keys, key_states)
         self._write(self.stored_values, value_states)
-        columns = slice(
-            cache.prefix - min(cache.prefix, cache.source_width), cache.prefix + 1 + cache.beams * cache.steps
-        )
+        columns = slice(cache.prefix - min(cache.prefix, cache.source_width), end)
         return self.stored_keys[: cache.active, :, columns], self.stored_values[: cache.active, :, columns]
 
     def _write(self, stored: Tensor, states: Tensor) -> None:

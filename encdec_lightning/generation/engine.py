@@ -38,8 +38,12 @@ class Engine(Generic[Key]):
     On a GPU the processor waits for the device once in a step, to learn which sources are done; where some are, four
     times more, for their texts; and now and then for whether a model's logits are its head's product (`CapturedHead`).
     Nothing is copied to the device but where sources enter or leave.
+
+    What is kept from step to step is made outside `torch.inference_mode`, so that a stream may enter and leave it.
     """
 
+    @torch.inference_mode(False)
+    @torch.no_grad()  # inside, as the other one switches gradients on
     def __init__(
         self, model: PreTrainedModel, generation: Generation, max_length: int, targets: int = 256,
         dtype: torch.dtype | None = None, generator: torch.Generator | None = None, scores: bool = True,
@@ -80,6 +84,8 @@ class Engine(Generic[Key]):
             if self._stream is own:
                 self._stream = None
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def _begin(self) -> object:
         """Make room for a new stream, and give what tells it from others."""
         with self._lock:
@@ -109,6 +115,7 @@ class Engine(Generic[Key]):
             yield
             self._is_whole = True
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def _run(self, own: object, group: Sequence[tuple[Key, Tensor]] = ()) -> list[tuple[Key, list[Hypothesis]]]:
         """Read new sources, or take one step with those under way; the sources that are now done."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from threading import RLock
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -83,7 +83,7 @@ def stream(
     `generator` or torch's global one. Under autocast the weights are cast once. Dropout is off. Targets end at
     `generation.max_length`, else `max_target_length`, else where the decoder's positions end; a decoder that reads the
     source as a prefix needs one of the two. Without `scores` a greedy search saves the normalization over the
-    vocabulary, and its scores are 0.
+    vocabulary, and its scores are 0; a model's own `generate` keeps no logits, and all its scores are 0.
 
     Models that the engine cannot run go through their own `generate`, and a warning says why, once. Raises `UserError`
     for what no model could do: empty sources, sources or targets longer than the positions.
@@ -130,7 +130,9 @@ def streamer(
             _announced.add(sentence)
             warnings.warn(sentence, stacklevel=stacklevel)
         places = max(1, targets // generation.targets_per_source)
-        return lambda sources: _by_transformers(model, checked(sources, limit), generation, longest, places, generator)
+        return lambda sources: _by_transformers(
+            model, checked(sources, limit), generation, longest, places, generator, scores
+        )
     engine: Engine[Key] = Engine(model, generation, longest, targets, working_dtype(model), generator, scores)
     return lambda sources: engine.stream(checked(sources, limit))
 
@@ -150,10 +152,11 @@ def _by_transformers(
     longest: int,
     places: int,
     generator: torch.Generator | None,
+    scores: bool,
 ) -> Iterator[tuple[Key, list[Hypothesis]]]:
     """The same by `model.generate`, `places` sources at a time. Draws are seeded from `generator`, if there is one."""
     arguments = generation.arguments(longest)
-    special, waiting = Tokens.of(model), iter(sources)
+    special, waiting, is_beam_search = Tokens.of(model), iter(sources), generation.num_beams > 1
     while group := list(islice(waiting, places)):
         texts = [ids.to(model.device) for _, ids in group]
         ids = nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=model.source_pad_id)
@@ -164,13 +167,14 @@ def _by_transformers(
                 torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator, device=generator.device)))
             result = model.generate(
                 input_ids=ids, attention_mask=mask, **arguments,
-                return_dict_in_generate=True, output_scores=True, output_logits=generation.num_beams == 1,
+                return_dict_in_generate=True, output_scores=scores and is_beam_search,
+                output_logits=scores and not is_beam_search,
             )  # fmt: skip
         found = [_cut(tokens, special.end) for tokens in result.sequences[:, 1:].tolist()]
-        values = getattr(result, "sequences_scores", None)
-        if values is None:
-            values = _summed(model, result, found)
-        hypotheses = [Hypothesis(*each) for each in zip(found, values.tolist(), strict=True)]
+        values = [0.0] * len(found)
+        if scores:
+            values = (result.sequences_scores if is_beam_search else _summed(result, found)).tolist()
+        hypotheses = [Hypothesis(*each) for each in zip(found, values, strict=True)]
         count = generation.num_return_sequences
         for number, (key, _) in enumerate(group):
             yield key, hypotheses[number * count : (number + 1) * count]
@@ -193,9 +197,14 @@ def _cut(tokens: list[int], end: tuple[int, ...]) -> list[int]:
     return tokens[: next((at + 1 for at, token in enumerate(tokens) if token in end), len(tokens))]
 
 
-def _summed(model: ComposedModel, result: object, found: list[list[int]]) -> Tensor:
-    """Summed log-probabilities as the engine has them: the model's, before anything was cut off or forbidden."""
-    gained = model.compute_transition_scores(result.sequences, result.logits, normalize_logits=True)  # type: ignore[attr-defined]
+def _summed(result: Any, found: list[list[int]]) -> Tensor:
+    """Summed log-probabilities as the engine has them: the model's, before anything was cut off or forbidden.
+
+    One step at a time, as the logits of all of them would be there twice more.
+    """
+    written = result.sequences[:, -len(result.logits) :].split(1, dim=1)
+    steps = zip(result.logits, written, strict=True)
+    gained = torch.cat([logits.log_softmax(dim=1).gather(1, tokens) for logits, tokens in steps], dim=1)
     real = torch.tensor([[at < len(tokens) for at in range(gained.shape[1])] for tokens in found], device=gained.device)
     sums: Tensor = gained.masked_fill(~real, 0).sum(dim=1)
     return sums

@@ -80,12 +80,15 @@ class CapturedHead:
     def __init__(self, model: PreTrainedModel, quantizer: Quantizer | None = None) -> None:
         """The model is this package's own copy: it keeps the hook. With what quantizes, the product is in int8."""
         self._quantizer = quantizer
-        self._module = model.get_output_embeddings()
+        module = model.get_output_embeddings()
         self._head: Head | None = None
         self._looks = LOOKS
         self._given: list[Tensor] = []  # in the forward pass under way
-        if type(self._module) is nn.Linear:
-            self._module.register_forward_pre_hook(self._keep)
+        self._weight: Tensor | None = None
+        self._bias: Tensor | None = None
+        if type(module) is nn.Linear:  # which is not kept: it has the hook, and so this object
+            self._weight, self._bias = module.weight, module.bias
+            module.register_forward_pre_hook(self._keep)
 
     def forget(self) -> None:
         """Nothing is left of a forward pass that did not come to its end."""
@@ -97,11 +100,11 @@ class CapturedHead:
             hidden = self._given.pop().reshape(targets, -1)
             if self._head is not None:
                 return self._head.pieces(hidden)
-            if self._looks:
+            if self._looks and self._weight is not None:
                 self._looks -= 1
-                expected = functional.linear(hidden, self._module.weight, self._module.bias)
+                expected = functional.linear(hidden, self._weight, self._bias)
                 if torch.equal(logits.reshape(targets, -1), expected):  # nothing scaled, capped or added after
-                    self._head = Head(self._module.weight, self._module.bias, self._quantizer)
+                    self._head = Head(self._weight, self._bias, self._quantizer)
         return pieces_of(logits.reshape(targets, -1))
 
     def _keep(self, module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

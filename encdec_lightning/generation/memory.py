@@ -14,7 +14,7 @@ from torch import Tensor
 from encdec_lightning.composition.architectures import depth, key_width
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.composition.lora import merged
-from encdec_lightning.errors import UserError
+from encdec_lightning.errors import UserError, ran_out
 from encdec_lightning.generation.generate import Streamer, streamer, working_dtype
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.search import Hypothesis
@@ -53,7 +53,7 @@ class ElasticStreamer(Generic[Key]):
         device = model.device
         limit = MOST.get(device.type, MOST["cpu"])
         most = min(most or limit, limit)
-        self.targets = targets_that_fit(model, generation, longest_source, longest, free_memory(device), most)
+        self.targets = targets_that_fit(model, generation, longest_source, longest, free_memory(device), most, scores)
         """Targets under way."""
         self._model, self._generation, self._max_target_length = model, generation, max_target_length
         self._generator, self._scores, self._longest_source = generator, scores, longest_source
@@ -73,7 +73,9 @@ class ElasticStreamer(Generic[Key]):
                     done.add(key)
                     yield key, hypotheses
                 return
-            except torch.OutOfMemoryError as error:
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out(error):
+                    raise
                 if self.targets <= least:
                     expected = f"the memory of {self._model.device} does not hold the {least} targets of one source"
                     raise UserError("generation.num_beams", self._generation.num_beams, expected) from error
@@ -127,13 +129,13 @@ def _limit(folder: Path) -> int | None:
 
 
 def targets_that_fit(
-    model: ComposedModel, generation: Generation, source: int, target: int, free: int, most: int
+    model: ComposedModel, generation: Generation, source: int, target: int, free: int, most: int, scores: bool = True
 ) -> int:
     """How many targets half of `free` bytes hold, for lengths of at most these, `most` at most, a source's at least.
 
     Counted are the engine's own copies of weights and, for each place of a source, keys and values of all layers, the
     mask of its beams and two rows of logits a beam. On CPU the source's keys are there twice (`Reading`); transformers'
-    own generate keeps them for each beam, and needs no copies.
+    own generate keeps them for each beam, and needs no copies, but with `scores` keeps the logits of all steps.
     """
     config, dtype = model.config.decoder, working_dtype(model) or model.dtype
     beams, slots = generation.targets_per_source, 1 + generation.targets_per_source * (target - 1)
@@ -141,7 +143,8 @@ def targets_that_fit(
     copies = 2 if model.device.type == "cpu" else 1
     columns = slots + source * (copies if ours else beams)
     numbers = 2 * depth(config) * key_width(config) * columns + beams * slots
-    place = dtype.itemsize * numbers + 2 * 4 * beams * int(config.vocab_size)
+    rows = 2 if ours or not scores else 2 + target
+    place = dtype.itemsize * numbers + rows * 4 * beams * int(config.vocab_size)
     free -= copied_weights(model, dtype, generation.quantize is not None) if ours else 0
     return beams * max(1, min(most // beams, free // 2 // place))
 

@@ -10,6 +10,8 @@ from encdec_lightning.errors import UserError, one_of, require
 
 LengthNormalization = Literal["length", "wu"]
 Quantize = Literal["int8"]
+WHOLE = ("num_beams", "num_return_sequences", "max_length", "min_length", "no_repeat_ngram_size", "top_k")
+COLDEST = 0.001  # temperature: below it even close logits would leave the numbers of fp32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +48,13 @@ class Generation:
     given per token; null: with the weights as they are."""
 
     def __post_init__(self) -> None:
+        whole = {name: getattr(self, name) for name in WHOLE if name != "max_length" or self.max_length is not None}
+        require(*((name, value, type(value) is int, "it must be a whole number") for name, value in whole.items()))
         longest, returned = self.max_length, self.num_return_sequences
         most = f"without do_sample it must be at most num_beams ({self.num_beams})"
         only_drawn = "it needs do_sample=true"
-        normalizations, early = get_args(LengthNormalization), (True, False, "never")
+        normalizations = get_args(LengthNormalization)
+        stops = self.early_stopping is True or self.early_stopping is False or self.early_stopping == "never"
         require(
             ("num_beams", self.num_beams, self.num_beams >= 1, "it must be at least 1"),
             ("num_beams", self.num_beams, not self.do_sample or self.num_beams <= 1, "do_sample has one beam"),
@@ -68,7 +73,7 @@ class Generation:
                 self.length_normalization in normalizations,
                 one_of(normalizations),
             ),
-            ("early_stopping", self.early_stopping, self.early_stopping in early, "it must be true, false or never"),
+            ("early_stopping", self.early_stopping, stops, "it must be true, false or never"),
             ("quantize", self.quantize, self.quantize in (None, *get_args(Quantize)), "it must be int8 or null"),
             ("length_penalty", self.length_penalty, abs(self.length_penalty) <= 8, "it must lie between -8 and 8"),
             (
@@ -77,7 +82,7 @@ class Generation:
                 self.no_repeat_ngram_size >= 0,
                 "it must not be negative",
             ),
-            ("temperature", self.temperature, self.temperature > 0, "it must be above 0"),
+            ("temperature", self.temperature, self.temperature >= COLDEST, f"it must be at least {COLDEST}"),
             ("temperature", self.temperature, self.do_sample or self.temperature == 1, only_drawn),
             ("top_k", self.top_k, self.top_k >= 0, "it must not be negative"),
             ("top_k", self.top_k, self.do_sample or self.top_k == 0, only_drawn),

@@ -15,7 +15,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 from encdec_lightning.composition.architectures import known_architecture, length_limit
 from encdec_lightning.composition.checkpoints import load_config, load_tokenizer, load_weights
 from encdec_lightning.composition.tokenizers import DECODER_FOLDER
-from encdec_lightning.errors import UserError
+from encdec_lightning.errors import UserError, ran_out
 
 FIELD = "model"
 SOURCE = "{source}"
@@ -165,7 +165,9 @@ class OtherModel:
         try:
             with torch.inference_mode():
                 found = self._model.generate(**inputs, **arguments)
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
             if len(batch) == 1:
                 expected = f"the memory of {self._model.device} does not hold the beams of one source"
                 raise UserError("generation.num_beams", arguments.get("num_beams"), expected) from error

@@ -98,7 +98,7 @@ class Sampling(Search):
             [Hypothesis(ids[1 : 1 + length], score) for ids, length, score in zip(*row, strict=True)] for row in rows
         ]
         if any(math.isnan(each.score) for targets in found for each in targets):
-            raise nothing_found(self.options.num_beams)
+            raise nothing_found()
         return found
 
 

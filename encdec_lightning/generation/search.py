@@ -41,10 +41,10 @@ class Move:
     """(M,) bool: whether a source needs no more steps."""
 
 
-def nothing_found(beams: int) -> UserError:
+def nothing_found() -> UserError:
     """The mistake of a model for which no next token can be chosen."""
     expected = "no target was found for a source: the model's logits are no finite numbers, or all are forbidden"
-    return UserError("generation.num_beams", beams, expected)
+    return UserError("next token", None, expected)
 
 
 class Search(ABC):

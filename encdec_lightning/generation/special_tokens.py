@@ -72,4 +72,6 @@ def unknown_setting(model: PreTrainedModel) -> str | None:
             return name
     if any(len(word) > 1 for word in config.bad_words_ids or ()):
         return "bad_words_ids"
+    if isinstance(config.forced_eos_token_id, list):
+        return "a list of forced_eos_token_id"
     return None

@@ -13,6 +13,7 @@ from encdec_lightning.errors import UserError
 from encdec_lightning.generation.options import Generation
 from encdec_lightning.generation.special_tokens import unknown_setting
 from encdec_lightning.kernels.int8_linear import products_are_exact
+from encdec_lightning.kernels.stand_in import changed_by_others
 
 Key = TypeVar("Key")
 
@@ -29,6 +30,9 @@ def obstacle(model: ComposedModel, longest: int) -> str | None:
     config = model.config.decoder
     if any(type(parameter.data).__name__ == "DTensor" for parameter in model.parameters()):
         return "its weights are sharded"
+    changed = changed_by_others(model)
+    if changed is not None:
+        return changed
     why = architecture_of(config).why_positions_are_not_given(config)
     if why is not None:
         return why

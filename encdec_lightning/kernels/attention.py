@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from encdec_lightning.kernels.first_derivative import first_derivative_only
 from encdec_lightning.kernels.noise import draw_key, dropout_noise
 from encdec_lightning.kernels.packing import Group, Packing, active
 from encdec_lightning.kernels.self_check import self_check
-from encdec_lightning.kernels.short_attention import short_attention
+from encdec_lightning.kernels.short_attention import lowest, short_attention, within_reach
 from encdec_lightning.kernels.varlen import packed_varlen
 
 SHORT = 16  # queries; more of them are transformers' to answer
@@ -74,14 +74,13 @@ def attention(
             attention_mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()
     bias = attention_mask
     if attention_mask is not None and attention_mask.dtype == torch.bool:
-        lowest = torch.finfo(query.dtype).min
         if position_bias is None:
             bias = _hiding(~attention_mask, query.dtype)
         else:
-            bias = torch.where(attention_mask, position_bias, lowest)
+            bias = torch.where(attention_mask, position_bias, lowest(query.dtype))
     elif position_bias is not None:
         bias = position_bias if attention_mask is None else position_bias + attention_mask
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scale, bias = query.shape[-1] ** -0.5 if scaling is None else scaling, within_reach(bias, query.dtype)
     with torch.autocast("cpu", enabled=False):
         output: Tensor = KeptScores.apply(query, key, value, bias, scale, dropout)  # type: ignore[no-untyped-call]
     return output, None
@@ -133,7 +132,7 @@ class KeptScores(torch.autograd.Function):
         return output.view(batch, heads, length, -1).transpose(1, 2).contiguous()
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of query, key, value and, where it is learnt, of the bias."""
         batch, length, heads, _ = gradient.shape
@@ -177,7 +176,7 @@ class PackedScores(torch.autograd.Function):
         return output
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of query, key and value."""
         of_query = torch.empty_like(gradient)
@@ -263,7 +262,7 @@ def _future(query: Tensor, key: Tensor) -> Tensor:
 
 
 def _hiding(hidden: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """What is added to scores: the dtype's lowest number where they are hidden."""
+    """What is added to scores."""
     if hidden is None:
         return None
-    return torch.zeros_like(hidden, dtype=dtype).masked_fill_(hidden, torch.finfo(dtype).min)
+    return torch.zeros_like(hidden, dtype=dtype).masked_fill_(hidden, lowest(dtype))

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from encdec_lightning.kernels.first_derivative import first_derivative_only
 from encdec_lightning.kernels.gradients import GradientMemory
 
 PIECE = {"cpu": 1 << 23, "cuda": 1 << 27}  # logits held at a time; on CPU what its cache holds
@@ -94,7 +94,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """What `forward` computed, times the gradient of the loss, which is not rounded."""
         hidden, weight, bias = ctx.saved_tensors

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from encdec_lightning.kernels.first_derivative import first_derivative_only
 from encdec_lightning.kernels.noise import draw_key, dropout_noise
 
 
@@ -33,7 +33,7 @@ class Dropout(torch.autograd.Function):
         return dropout_noise(values.shape, values.dtype, p, key).mul_(values)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The same elements pass."""
         return dropout_noise(gradient.shape, gradient.dtype, ctx.p, *ctx.saved_tensors).mul_(gradient), None

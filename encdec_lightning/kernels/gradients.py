@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+from encdec_lightning.kernels.first_derivative import first_derivative_only
 
 SMALLEST = 1 << 16  # numbers; fewer are the allocator's own to keep
 
@@ -68,7 +69,7 @@ class Cast(torch.autograd.Function):
         return weight.to(dtype, copy=True)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """In memory used before."""
         return ctx.memory.take(ctx.weight).copy_(gradient), None, None
@@ -85,7 +86,7 @@ class Lookup(torch.autograd.Function):
         return functional.embedding(ids, weight)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """None of it reaches the row of padding."""
         ids = ctx.saved_tensors[0].flatten()

@@ -6,6 +6,7 @@ so that a text does not depend on those that are written beside it.
 
 from __future__ import annotations
 
+import weakref
 from functools import partial
 
 import torch
@@ -105,9 +106,13 @@ def use_int8(model: nn.Module, leave: nn.Module | None = None) -> Quantizer:
         if found is not None and runs_in_int8(found[0]):
             key = id(module.weight), id(module.bias)
             made[key] = made.get(key) or Int8Linear(*found, quantizer)
-            module.forward = partial(_forward, module, made[key])
+            module.forward = partial(_forward, weakref.ref(module), made[key])  # no cycle
     return quantizer
 
 
-def _forward(module: nn.Module, linear: Int8Linear, given: Tensor) -> Tensor:
-    return linear(given) if given.numel() else type(module).forward(module, given)
+def _forward(of: weakref.ref[nn.Module], linear: Int8Linear, given: Tensor) -> Tensor:
+    if given.numel():
+        return linear(given)
+    module = of()
+    assert module is not None
+    return type(module).forward(module, given)  # type: ignore[no-any-return]

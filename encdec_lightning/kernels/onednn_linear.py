@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable
 from functools import partial
 
@@ -65,7 +66,7 @@ def use_onednn(model: nn.Module, leave: nn.Module | None = None) -> None:
         if found is not None and runs_in_onednn(found[0]):
             key = id(module.weight), id(module.bias)
             made[key] = made.get(key) or onednn_linear(*found)
-            module.forward = partial(_forward, module, made[key])
+            module.forward = partial(_forward, weakref.ref(module), made[key])  # no cycle
 
 
 def weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor | None] | None:
@@ -73,12 +74,15 @@ def weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor | None] | None:
     if type(module) not in (nn.Linear, Conv1D):
         return None
     own = module._parameters
-    weight, bias = own["weight"], own.get("bias")
-    assert weight is not None
+    weight, bias = own.get("weight"), own.get("bias")
+    if weight is None:  # as of a layer that is pruned, or whose weight is made anew at each call
+        return None
     return (weight if type(module) is nn.Linear else weight.detach().t()), bias
 
 
-def _forward(module: nn.Module, linear: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+def _forward(of: weakref.ref[nn.Module], linear: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
     if given.dtype != torch.bfloat16 or given.numel() == 0:
+        module = of()
+        assert module is not None
         return type(module).forward(module, given)  # type: ignore[no-any-return]
     return linear(given)

@@ -8,6 +8,16 @@ from torch import Tensor
 from encdec_lightning.kernels.spans import reading_of
 
 
+def lowest(dtype: torch.dtype) -> float:
+    """What is added to a score to hide a key. In fp16 the lowest number and a score together would be -inf."""
+    return torch.finfo(dtype).min / (2 if dtype == torch.float16 else 1)
+
+
+def within_reach(bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """What is added to scores of this dtype, in fp16 nowhere below `lowest`: a row of -inf would give nan."""
+    return bias if bias is None or dtype != torch.float16 else bias.clamp(min=lowest(dtype))
+
+
 def short_attention(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scaling: float | None = None
 ) -> Tensor:
@@ -18,7 +28,7 @@ def short_attention(
     there only.
     """
     scale = query.shape[3] ** -0.5 if scaling is None else scaling
-    query = query * scale
+    query, bias = query * scale, within_reach(bias, query.dtype)
     found = reading_of(key)
     if found is None or bias is None or bias.ndim < 4 or (bias.shape[0], bias.shape[3]) != (len(key), key.shape[2]):
         return _few_queries(query, key, value, bias)

@@ -16,7 +16,10 @@ from torch import Tensor, nn
 from encdec_lightning.kernels.self_check import self_check
 
 SHIPPED = ("torch.nn.", "transformers.", "encdec_lightning.")  # whose modules run as their authors wrote them
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+HOOKS = (*FORWARD_HOOKS, "_backward_hooks", "_backward_pre_hooks")
+WATCHERS = ("lightning.", "pytorch_lightning.", "wandb.", "transformers.")
+"""Packages whose forward hooks only watch: profilers, loggers, and what collects the states of layers."""
 
 
 def stand_in(
@@ -58,6 +61,28 @@ def runs_as_shipped(model: nn.Module) -> bool:
             return False
         kinds.add(type(module))
     return all(_is_shipped(kind.__call__) and _is_shipped(kind.forward) for kind in kinds)
+
+
+def changed_by_others(model: nn.Module) -> str | None:
+    """What somebody has put on a model that may change what it computes without gradients; none: nothing.
+
+    Nobody can tell from a hook whether it changes what it sees. Those of `WATCHERS` are known not to.
+    """
+    for name, module in model.named_modules():
+        own, place = vars(module), f"its module {name}" if name else "it"
+        if "forward" in own:
+            return f"somebody has replaced the forward of {place}"
+        if not all(_only_watches(hook) for each in FORWARD_HOOKS for hook in own.get(each, {}).values()):
+            return f"somebody has put a hook on {place}"
+    return None
+
+
+def _only_watches(hook: Any) -> bool:
+    """Whether a hook's code is of such a package."""
+    while isinstance(hook, partial):
+        hook = hook.func
+    function = hook if hasattr(hook, "__globals__") else type(hook).__call__
+    return str(getattr(function, "__globals__", {}).get("__name__", "")).startswith(WATCHERS)
 
 
 @self_check("a model's stand-in", "the model runs as transformers has it")

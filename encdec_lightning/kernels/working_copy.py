@@ -74,15 +74,19 @@ def _rows_in(dtype: torch.dtype, kind: type[nn.Embedding], memory: GradientMemor
     return forward
 
 
-def copy_in(dtype: torch.dtype | None, model: nn.Module) -> Any:
+def copy_in(dtype: torch.dtype | None, model: nn.Module, hooks: bool = False) -> Any:
     """A copy of `model` whose weights are cast to `dtype`, once, for many calls; without one they are the model's own.
 
     What is one parameter stays one. Buffers are the model's own. Hooks that others put on the model, profilers among
-    them, stay there.
+    them, stay there; with `hooks` the copy runs them too.
     """
     kept: dict[int, Any] = {id(buffer): buffer for buffer in model.buffers()}
     for module in model.modules():
-        kept |= {id(value): type(value)() for name, value in vars(module).items() if name.endswith("_hooks")}
+        kept |= {
+            id(value): type(value)(value if hooks else ())
+            for name, value in vars(module).items()
+            if name.endswith("_hooks")
+        }
     for parameter in model.parameters():
         value = parameter.detach()
         kept[id(parameter)] = nn.Parameter(

@@ -128,9 +128,14 @@ def test_only_sizes_that_differ_are_said_to_differ(files, error, sentence):
         load_weights(raising(error), "encoder", files.bert, tiny.config("bert", 123))
 
 
-def test_memory_that_runs_out_is_no_mistake_of_the_checkpoint(files):
-    with pytest.raises(torch.OutOfMemoryError):
-        load_weights(raising(torch.OutOfMemoryError("full")), "encoder", files.bert, tiny.config("bert", 123))
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), MemoryError(), None])
+def test_memory_that_runs_out_is_no_mistake_of_the_checkpoint(files, error):
+    if error is None:
+        with pytest.raises(RuntimeError) as caught:
+            torch.empty(1 << 50)
+        error = caught.value
+    with pytest.raises(type(error)):
+        load_weights(raising(error), "encoder", files.bert, tiny.config("bert", 123))
 
 
 def raising(error: Exception) -> Any:

@@ -72,13 +72,25 @@ def test_the_same_at_the_ends_of_what_there_is(models, name, generation, longest
         model.generation_config.eos_token_id = [searches.END, 17, 30]
     generation = replace(generation, min_length=min(shortest, longest), no_repeat_ngram_size=ngram)
     texts = searches.sources([3, 11], seed)
+    # a near-tie in mid-search can cost more at the end: then both must be the same in float64
+    assert agree(model, texts, generation, longest) or agree(model.double(), texts, generation, longest)
+
+
+def agree(model: ComposedModel, texts: list[Tensor], generation: Generation, longest: int) -> bool:
+    """Equal scores, and targets that are among the others with that score; what ties with their last may be another."""
     wanted = searches.theirs(model, texts, generation, longest)
     for got, other in zip(searches.ours(model, texts, generation, longest, 2), wanted, strict=True):
-        there = [each for each in other if each.score > -1e7]  # transformers fills up with what is impossible
-        assert [len(each.tokens) for each in got][:1] == [len(each.tokens) for each in there][:1]
-        assert [each.score for each in got] == pytest.approx([each.score for each in there], abs=1e-3) or (
-            generation.num_beams == 1 and [each.tokens for each in got] == [each.tokens for each in there]
-        )
+        there = {tuple(each.tokens): each.score for each in other if each.score > -1e7}  # the rest is impossible
+        if generation.num_beams == 1:
+            if [tuple(each.tokens) for each in got] != list(there):
+                return False
+            continue
+        last, scores = min(there.values(), default=0.0), [each.score for each in got]
+        if len(there) != len(got) or scores != pytest.approx(sorted(there.values(), reverse=True), abs=1e-3):
+            return False
+        if any(abs(there.get(tuple(each.tokens), last) - each.score) > 1e-3 for each in got):
+            return False
+    return True
 
 
 @pytest.mark.slow

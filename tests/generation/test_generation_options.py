@@ -58,12 +58,21 @@ def test_every_option_reaches_transformers_or_is_declared_as_lacking() -> None:
     [
         ("length_normalization", "lenght", "it must be one of length, wu"),
         ("early_stopping", "always", "it must be true, false or never"),
+        ("early_stopping", 1, "it must be true, false or never"),
+        ("early_stopping", 0, "it must be true, false or never"),
         ("quantize", "int4", "it must be int8 or null"),
+        ("num_beams", 2.0, "it must be a whole number"),
+        ("num_beams", True, "it must be a whole number"),
+        ("num_return_sequences", 1.0, "it must be a whole number"),
+        ("max_length", 9.0, "it must be a whole number"),
+        ("min_length", 2.5, "it must be a whole number"),
+        ("no_repeat_ngram_size", None, "it must be a whole number"),
+        ("top_k", 2.5, "it must be a whole number"),
     ],
 )
-def test_what_is_no_choice_is_refused(field: str, value: str, expected: str) -> None:
-    with pytest.raises(UserErrors, match=f"^{field} is '{value}': {expected}.$"):
-        Generation(num_beams=2, **{field: value})
+def test_what_is_no_choice_is_refused(field: str, value: object, expected: str) -> None:
+    with pytest.raises(UserErrors, match=f"^{field} is {value!r}: {expected}.$"):
+        Generation(**{"num_beams": 2, field: value})
 
 
 @pytest.mark.parametrize(
@@ -91,7 +100,8 @@ def test_what_is_beyond_transformers_is_what_changes_a_text(options: Generation,
         ({"top_p": 0.5}, "top_p is 0.5: it needs do_sample=true"),
         ({"temperature": 0.5}, "temperature is 0.5: it needs do_sample=true"),
         ({"do_sample": True, "num_beams": 2}, "num_beams is 2: do_sample has one beam"),
-        ({"do_sample": True, "temperature": 0.0}, "temperature is 0.0: it must be above 0"),
+        ({"do_sample": True, "temperature": 0.0}, "temperature is 0.0: it must be at least 0.001"),
+        ({"do_sample": True, "temperature": 1e-40}, "temperature is 1e-40: it must be at least 0.001"),
         ({"do_sample": True, "top_p": 1.5}, "top_p is 1.5: it must lie above 0"),
         ({"do_sample": True, "top_k": -1}, "top_k is -1: it must not be negative"),
     ],

@@ -46,7 +46,22 @@ def tested(files: tiny.Files):
     return lambda generation: Seq2SeqModule(model, tokenizers, task, Training(), generation).eval(), batch
 
 
-def failing_above(most: int, given: list[int]) -> Callable[..., Any]:
+def of_a_gpu() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def of_a_processor() -> None:
+    """What torch really raises there: more memory than there are addresses is never granted."""
+    torch.empty(1 << 50)
+
+
+@pytest.fixture(params=[of_a_gpu, of_a_processor])
+def run_out(request: pytest.FixtureRequest) -> Callable[[], None]:
+    """Raises what says that memory has run out."""
+    return request.param
+
+
+def failing_above(most: int, given: list[int], run_out: Callable[[], None] = of_a_gpu) -> Callable[..., Any]:
     """`streamer` whose memory runs out at its third source where more than so many targets are under way."""
 
     def made(model: Any, generation: Generation, *, targets: int, **options: Any) -> Any:
@@ -56,7 +71,7 @@ def failing_above(most: int, given: list[int]) -> Callable[..., Any]:
         def run(sources: Any) -> Any:
             for number, each in enumerate(start(sources)):
                 if number == 2 and targets > most:
-                    raise torch.OutOfMemoryError
+                    run_out()
                 yield each
 
         return run
@@ -69,11 +84,11 @@ def elastic(model: Any, options: Generation, **more: Any) -> ElasticStreamer[int
     return ElasticStreamer(model, options, longest_source=12, max_target_length=8, **more)
 
 
-def test_what_is_done_stays_done_and_the_rest_goes_on_with_half(probe, monkeypatch):
+def test_what_is_done_stays_done_and_the_rest_goes_on_with_half(probe, monkeypatch, run_out):
     model = searches.sharpen(copy.deepcopy(probe("decoder", "bert")))
     options, given = Generation(num_beams=3), []
     expected = dict(elastic(model, options)(list(enumerate(TEXTS))))
-    monkeypatch.setattr(memory, "streamer", failing_above(63, given))
+    monkeypatch.setattr(memory, "streamer", failing_above(63, given, run_out))
     start = elastic(model, options)
     done = list(start(list(enumerate(TEXTS))))
     assert given == [255, 126, 63] and start.targets == 63
@@ -84,9 +99,9 @@ def test_what_is_done_stays_done_and_the_rest_goes_on_with_half(probe, monkeypat
     assert len(list(start(list(enumerate(TEXTS))))) == len(TEXTS) and given == [255, 126, 63]  # and it stays so
 
 
-def test_memory_that_does_not_hold_one_source_is_one_sentence(probe, monkeypatch):
+def test_memory_that_does_not_hold_one_source_is_one_sentence(probe, monkeypatch, run_out):
     def never(*args: Any, **options: Any) -> Any:
-        raise torch.OutOfMemoryError
+        run_out()
 
     monkeypatch.setattr(memory, "streamer", never)
     sentence = "generation.num_beams is 2: the memory of cpu does not hold the 2 targets of one source."
@@ -95,14 +110,26 @@ def test_memory_that_does_not_hold_one_source_is_one_sentence(probe, monkeypatch
     assert str(raised.value) == sentence
 
 
-def test_validation_and_test_recover_too(tested, monkeypatch):
+def test_validation_and_test_recover_too(tested, monkeypatch, run_out):
     made, batch = tested
     module = made(Generation(num_beams=2, max_length=6))
     expected = sorted((each.id, each.prediction) for each in module.predict(batch))
     given: list[int] = []
-    monkeypatch.setattr(memory, "streamer", failing_above(16, given))
+    monkeypatch.setattr(memory, "streamer", failing_above(16, given, run_out))
     assert sorted((each.id, each.prediction) for each in module.predict(batch)) == expected
     assert given == [256, 128, 64, 32, 16]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("expected 2D input"), MemoryError()])
+def test_what_is_no_lack_of_memory_goes_on_as_it_is(probe, monkeypatch, error):
+    """Python's own lack is one too."""
+
+    def broken(*args: Any, **options: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(memory, "streamer", broken)
+    with pytest.raises(UserError if isinstance(error, MemoryError) else RuntimeError):
+        list(elastic(probe("decoder", "bert"), Generation())(list(enumerate(TEXTS))))
 
 
 def test_validation_and_test_take_no_more_than_the_memory_holds(tested, monkeypatch):

@@ -100,6 +100,11 @@ def test_memory_that_runs_out_in_training_names_what_needs_less():
             lightnings_refusals():  # fmt: skip
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
     assert str(caught.value).startswith("memory is 'OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB': ")
+    with pytest.raises(UserError, match=r"^memory is .*DefaultCPUAllocator.*: the memory of the device does not"), \
+            lightnings_refusals():  # fmt: skip
+        torch.empty(1 << 50)
+    with pytest.raises(RuntimeError, match=r"^expected 2D input$"), lightnings_refusals():
+        raise RuntimeError("expected 2D input")
 
 
 def test_wandbs_own_variables_name_the_project_and_the_tags(tmp_path: Path, monkeypatch):

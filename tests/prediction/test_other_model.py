@@ -169,7 +169,8 @@ def test_what_a_scorer_loses_is_made_up_without_the_model(bart, files, in_tmp, m
     assert metrics["test/examples"] == 12 and metrics["parameters"] > 0
 
 
-def test_memory_that_runs_out_halves_the_batch(bart, files, monkeypatch):
+@pytest.mark.parametrize("kind", ["of a GPU", "of a processor"])
+def test_memory_that_runs_out_halves_the_batch(bart, files, monkeypatch, kind):
     model = OtherModel.open(bart, Reading(max_source_length=40))
     given = list(sources(files).items())
     expected = dict(model.texts(given, {}, 100_000))
@@ -178,7 +179,9 @@ def test_memory_that_runs_out_halves_the_batch(bart, files, monkeypatch):
     def limited(self, input_ids, **arguments):
         sizes.append(len(input_ids))
         if len(input_ids) > 3:
-            raise torch.OutOfMemoryError
+            if kind == "of a GPU":
+                raise torch.OutOfMemoryError
+            torch.empty(1 << 50)  # which raises what the processor's allocator does
         return own(self, input_ids=input_ids, **arguments)
 
     monkeypatch.setattr(BartForConditionalGeneration, "generate", limited)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from encdec_lightning.errors import UserError
+from encdec_lightning.errors import UserError, ran_out
 from encdec_lightning.run import Run
 
 
@@ -31,7 +31,6 @@ def refusals_of_the_disk(run: Run) -> Iterator[None]:
 @contextmanager
 def lightnings_refusals() -> Iterator[None]:
     """What Lightning's Trainer refuses when it sees the data, a data worker that dies, and memory that runs out."""
-    import torch
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from encdec_lightning.launch.slots.build import first_line
@@ -41,21 +40,21 @@ def lightnings_refusals() -> Iterator[None]:
         yield
     except MisconfigurationException as error:
         raise UserError("trainer", "lightning.Trainer", first_line(error)) from error
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if _is_worker_death(error):
+            expected = (
+                "a process that prepares batches has died, often because the memory is short; fewer of them, or"
+                " data.workers=0, need less: the same command with it and folder=<the run's folder> goes on"
+            )
+            raise UserError("data.workers", str(error).splitlines()[0].rstrip(". "), expected) from error
+        if not ran_out(error):
+            raise
         expected = (
             "the memory of the device does not hold it; a smaller data.batch_tokens, with a larger data.accumulate or"
             " data.update_examples for the same update, training.gradient_checkpointing=true or precision=bf16 need"
             " less; encdec-check tells how much. It is another run then: init_from=<this folder> takes the weights over"
         )
         raise UserError("memory", first_line(error), expected) from error
-    except RuntimeError as error:
-        if not _is_worker_death(error):
-            raise
-        expected = (
-            "a process that prepares batches has died, often because the memory is short; fewer of them, or"
-            " data.workers=0, need less: the same command with it and folder=<the run's folder> goes on"
-        )
-        raise UserError("data.workers", str(error).splitlines()[0].rstrip(". "), expected) from error
 
 
 def _is_worker_death(error: BaseException | None) -> bool:
