@@ -89,6 +89,9 @@ class LastCheckpoint(MovableCheckpoint):
         )
         self._follows_validation = (every_n_train_steps, every_n_epochs, train_time_interval) == (None, None, None)
         self._stopped = False
+        self._step_is_done = True
+        self.after_step: tuple[Path, int] | None = None
+        """The file and the step of what was saved last, if that was after a validation or an epoch's end."""
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Without validation, count the steps between two of them."""
@@ -98,6 +101,16 @@ class LastCheckpoint(MovableCheckpoint):
         if without and self._follows_validation and isinstance(interval, int):
             self._every_n_train_steps = max(1, interval // trainer.accumulate_grad_batches)
             self._every_n_epochs = 0
+
+    def _save_checkpoint(self, trainer: lightning.Trainer, filepath: str) -> None:
+        super()._save_checkpoint(trainer, filepath)
+        self.after_step = (Path(filepath), trainer.global_step) if self._step_is_done else None
+
+    def on_train_batch_end(self, *arguments: Any) -> None:
+        """What is saved here lacks the step's validation."""
+        self._step_is_done = False
+        super().on_train_batch_end(*arguments)
+        self._step_is_done = True
 
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
