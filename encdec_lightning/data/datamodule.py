@@ -107,15 +107,22 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Tell the Trainer of a fit how many micro-batches an update has, where this follows from the update's size.
 
-        A share of the training batches is rounded down to whole updates.
+        A share of the training batches is rounded down to whole updates. Raises `UserError` where none is left.
         """
         if stage != "fit" or self.trainer is None:
             return
         if self._sized:
             self.trainer.accumulate_grad_batches = self.micro_batches
         limit, micro_batches = self.trainer.limit_train_batches, self.micro_batches
-        if isinstance(limit, float) and limit < 1 and micro_batches > 1:
-            self.trainer.limit_train_batches = int(len(self._training_plan(0)) * limit) * micro_batches or limit
+        if isinstance(limit, float) and 0 < limit < 1:
+            planned = len(self._training_plan(0))
+            updates = int(planned * limit)
+            if updates == 0:
+                name = "overfit_batches" if self.trainer.overfit_batches else "limit_train_batches"  # type: ignore[attr-defined]
+                expected = f"it must leave at least one of the {planned} optimizer steps of an epoch"
+                raise UserError(f"Trainer.{name}", limit, expected)
+            if micro_batches > 1:
+                self.trainer.limit_train_batches = updates * micro_batches
 
     @property
     def micro_batches(self) -> int:

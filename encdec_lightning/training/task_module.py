@@ -19,7 +19,6 @@ from encdec_lightning.composition.foreign import check_values
 from encdec_lightning.composition.lora import factors
 from encdec_lightning.composition.tokenizers import Tokenizers
 from encdec_lightning.data.batches.batch import Batch
-from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.data.options import Task
 from encdec_lightning.errors import UserError
 from encdec_lightning.evaluation.metric import Score
@@ -36,7 +35,7 @@ from encdec_lightning.training.optimizers import OptimizerFactory, clip, default
 from encdec_lightning.training.options import Training
 from encdec_lightning.training.resuming import prepare_to_resume
 from encdec_lightning.training.schedules import SCHEDULES, schedule
-from encdec_lightning.training.trainer_check import check_trainer
+from encdec_lightning.training.trainer_check import check_targets, check_trainer
 
 LOSS_LOADER = 0  # validation has two loaders: all pairs for the loss, and some to generate for
 
@@ -122,8 +121,12 @@ class TaskModule(lightning.LightningModule, ABC):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
         """Ask for the end at the last step: Lightning then validates first, whatever its interval."""
-        if self.trainer.global_step == self.total_steps():
+        if 0 < self.total_steps() == self.trainer.global_step:
             self.trainer.should_stop = True
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget what an evaluation that was interrupted has left."""
+        self._waiting, self._losses, self._loss_tokens = [], [], 0
 
     def validation_step(self, batch: Batch, batch_index: int, dataloader_idx: int = LOSS_LOADER) -> None:
         """Add to the loss, or generate."""
@@ -139,7 +142,6 @@ class TaskModule(lightning.LightningModule, ABC):
         losses = torch.stack(self._losses).tolist() if self._losses else []
         parts = self._gather([sum(losses), self._loss_tokens])
         total, tokens = (sum(part[i] for part in parts) for i in range(2))
-        self._losses, self._loss_tokens = [], 0
         loss = torch.tensor(total / tokens, dtype=torch.float32)
         self._log({"val/loss": loss}, prog_bar=True)
         if not self.model.scores_sentences:  # a yes or no is no word
@@ -151,6 +153,10 @@ class TaskModule(lightning.LightningModule, ABC):
             scores, failed = score_all(predictions, self.task.scored_with)
             self._log({f"val/{name}": each.value for name, each in scores.items()})
             say_missing(self.trainer, scores, failed)
+
+    def on_test_epoch_start(self) -> None:
+        """Forget what an evaluation that was interrupted has left."""
+        self._waiting = []
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
         """Keep the batch: all are generated for at the end, since a search is fastest over many sources."""
@@ -216,15 +222,8 @@ class TaskModule(lightning.LightningModule, ABC):
     def on_fit_start(self) -> None:
         """Refuse a Trainer that this module and its data cannot be right with; forget a fit before."""
         check_trainer(self.trainer)
-        self._check_targets()
+        check_targets(self, self.model.scores_sentences)
         self._step_losses = []
-
-    def _check_targets(self) -> None:
-        """Raise `UserError` for a DataModule of ours whose targets are not what this module learns."""
-        data: Any = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, Seq2SeqDataModule) and data.gives_labels != self.model.scores_sentences:
-            right = "an ExtractiveDataModule" if self.model.scores_sentences else "a Seq2SeqDataModule"
-            raise UserError("datamodule", type(data).__name__, f"this module, {type(self).__name__}, needs {right}")
 
     def configure_model(self) -> None:
         """Make the model ready, as the options and the strategy say."""

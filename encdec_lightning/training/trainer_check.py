@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lightning
 
+from encdec_lightning.data.datamodule import Seq2SeqDataModule
 from encdec_lightning.errors import UserError
 from encdec_lightning.training.options import NO_FP16_WEIGHTS
 
@@ -20,3 +21,11 @@ def check_trainer(trainer: lightning.Trainer) -> None:
     if planned is not None and isinstance(limit, int) and limit % planned:
         expected = f"it must be a multiple of the {planned} micro-batches of an optimizer step"
         raise UserError("Trainer.limit_train_batches", limit, expected)
+
+
+def check_targets(module: lightning.LightningModule, scores_sentences: bool) -> None:
+    """Raise `UserError` for a DataModule of ours whose targets are not what the module learns."""
+    data = getattr(module.trainer, "datamodule", None)
+    if isinstance(data, Seq2SeqDataModule) and data.gives_labels != scores_sentences:
+        right = "an ExtractiveDataModule" if scores_sentences else "a Seq2SeqDataModule"
+        raise UserError("datamodule", type(data).__name__, f"this module, {type(module).__name__}, needs {right}")

@@ -54,6 +54,10 @@ def test_an_optimizer_needs_no_word_about_the_defaults_kernel(target: str, files
             "hparams_search=optuna_learning_rate searches a rate",
         ),
         (f"callbacks.mine._target_={CALLBACKS}.BatchSizeFinder", "data.batch_tokens bounds a batch here"),
+        (
+            f"callbacks.swa={{_target_: {CALLBACKS}.StochasticWeightAveraging, swa_lrs: 1e-3}}",
+            "lightning.pytorch.callbacks.EMAWeightAveraging keeps its average in the checkpoints",
+        ),
         (f"callbacks.mine._target_={CALLBACKS}.RichProgressBar", "callbacks.progress=null takes away its own"),
     ],
 )

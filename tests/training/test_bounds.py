@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from encdec_lightning.training.callbacks.ending import validation_may_follow
+from encdec_lightning.training.callbacks.after_step import validation_follows
 from encdec_lightning.training.module import Seq2SeqModule
 
 
@@ -24,9 +24,9 @@ def test_a_fit_ends_at_the_first_of_its_bounds(steps, epochs, expected):
     [(None, 99, 249, False), (None, 49, 199, True), (1, 99, 249, True), (1, 49, 199, False)],
 )
 def test_validations_are_counted_over_the_whole_fit_or_in_each_epoch(by_epoch, index, total, expected):
-    loop = SimpleNamespace(total_batch_idx=total, batch_progress=SimpleNamespace(is_last_batch=False))
+    loop = SimpleNamespace(total_batch_idx=total)
     trainer = SimpleNamespace(
         fit_loop=SimpleNamespace(epoch_loop=loop), val_check_batch=100, check_val_every_n_epoch=by_epoch,
-        global_step=total + 1, max_steps=1000, current_epoch=1, max_epochs=-1,
+        current_epoch=1, enable_validation=True,
     )  # fmt: skip
-    assert validation_may_follow(trainer, index) is expected  # type: ignore[arg-type]
+    assert validation_follows(trainer, index) is expected  # type: ignore[arg-type]

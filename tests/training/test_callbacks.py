@@ -93,7 +93,7 @@ def test_throughput_counts_real_tokens_and_all_of_the_time(files: tiny.Files, tm
     assert last["train/target_tokens"] == totals.target_tokens == sum(each.target_tokens for each in batches)
     assert last["train/seconds"] == pytest.approx(totals.seconds)
     assert [float(row["train/seconds"]) for row in rows] == sorted(float(row["train/seconds"]) for row in rows)
-    since = batches[-2:]  # the last log's
+    since = batches[-2 * accumulate :]  # the last log's
     tokens = sum(each.tokens for each in since)
     padded = sum(each.source_ids.numel() + each.target_ids.numel() for each in since)
     seconds = tokens / last["train/tokens_per_second"]
@@ -103,6 +103,39 @@ def test_throughput_counts_real_tokens_and_all_of_the_time(files: tiny.Files, tm
     assert last["train/examples_per_second"] * seconds == pytest.approx(examples, rel=1e-4)
     flops = sum(throughput._flops.of(each) for each in since)
     assert last["train/mfu"] * throughput._peak * seconds == pytest.approx(flops, rel=1e-4)
+
+
+@pytest.mark.parametrize(("accumulate", "end"), [(1, {"max_steps": 17}), (3, {"max_steps": 7}), (1, {"max_epochs": 2})])
+def test_what_is_logged_in_a_later_epoch_is_of_the_step_it_is_logged_at(accumulate, end, files, tmp_path) -> None:
+    """Lightning counts the steps of the whole fit, and logs the last one too."""
+    tokenizers = Tokenizers.from_pretrained(files.bert, files.bert)
+    task = Task(train=files.train, validation=files.validation, source="document", target="summary",
+                max_source_length=40, max_target_length=12)  # fmt: skip
+    module = Seq2SeqModule(compose(files.bert, files.bert, tokenizers=tokenizers), tokenizers, task, Training())
+    data = Seq2SeqDataModule(task, tokenizers, Loading(batch_tokens=400, accumulate=accumulate))
+    tokens, at = 0, {}
+
+    class Count(lightning.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, index) -> None:
+            nonlocal tokens
+            tokens += batch.tokens
+            at.setdefault(trainer.global_step - 1, tokens)
+
+    logger = CSVLogger(tmp_path)
+    trainer = lightning.Trainer(
+        **{"max_epochs": -1, **end}, callbacks=[Throughput(), Count()], logger=logger, log_every_n_steps=3,
+        accelerator="cpu", accumulate_grad_batches=accumulate, limit_val_batches=0, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
+    )  # fmt: skip
+    trainer.fit(module, data)
+    assert trainer.current_epoch > 0
+    logger.save()
+    text = (tmp_path / "lightning_logs/version_0/metrics.csv").read_text()
+    rows = {
+        int(row["step"]): float(row["train/tokens"]) for row in csv.DictReader(text.splitlines()) if row["train/tokens"]
+    }
+    assert set(rows) >= {2, 5, trainer.global_step - 1}
+    assert rows == {step: at[step] for step in rows}
 
 
 def test_totals_go_on_where_a_checkpoint_was_written() -> None:

@@ -203,6 +203,20 @@ def test_limits_are_of_whole_steps_and_the_schedule_ends_with_them(sized, case, 
     assert rates[-1] == pytest.approx(rates[0] / (2 * updates))  # linear: the step after the last would have 0
 
 
+@pytest.mark.parametrize("name", ["limit_train_batches", "overfit_batches"])
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_a_share_of_less_than_one_step_is_refused(accumulate, name, files):
+    module, data = parts(files, Loading(batch_tokens=100, accumulate=accumulate))
+    share = 0.5 / len(data._training_plan(0))
+    trainer = lightning.Trainer(
+        **QUIET, accelerator="cpu", max_steps=2, accumulate_grad_batches=accumulate, **{name: share}
+    )
+    with pytest.raises(
+        UserError, match=rf"Trainer.{name} is .*: it must leave at least one of the \d+ optimizer steps"
+    ):
+        trainer.fit(module, data)
+
+
 def test_a_dry_run_of_accumulated_batches(files):
     module, data = parts(files, Loading(batch_tokens=100, update_examples=8))
     assert data.micro_batches > 1

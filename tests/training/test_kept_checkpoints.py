@@ -40,12 +40,14 @@ class Scored(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=1.0)
 
 
-def fit(callbacks: list[lightning.Callback], ckpt: Path | None = None, **arguments: object) -> lightning.Trainer:
+def fit(
+    callbacks: list[lightning.Callback], ckpt: Path | None = None, module: Scored | None = None, **arguments: object
+) -> lightning.Trainer:
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     steps = {"max_steps": 8, "val_check_interval": 1, "check_val_every_n_epoch": None, "num_sanity_val_steps": 0}
     trainer = lightning.Trainer(callbacks=callbacks, **{**quiet, **steps, **arguments})
     loader = torch.utils.data.DataLoader(torch.zeros(4))
-    trainer.fit(Scored(), loader, loader, ckpt_path=ckpt, weights_only=True)
+    trainer.fit(module or Scored(), loader, loader, ckpt_path=ckpt, weights_only=True)
     return trainer
 
 
@@ -181,11 +183,26 @@ class StopsAtThree(lightning.Callback):
         trainer.should_stop = trainer.global_step == 3
 
 
-@pytest.mark.parametrize(("asked", "end"), [(False, 3), (True, 8)], ids=["stopped", "asked to end"])
-def test_a_fit_that_a_callback_has_stopped_takes_no_step_more(asked: bool, end: int, tmp_path, monkeypatch):
-    """Only its test is left to do; one that was asked to end, as by SIGTERM, goes on."""
+@pytest.mark.parametrize("asked", [False, True], ids=["stopped", "and asked to end"])
+def test_a_fit_that_a_callback_has_stopped_takes_no_step_more(asked: bool, tmp_path, monkeypatch):
+    """Only its test is left to do, also where SIGTERM came in the validation that has stopped it."""
     with monkeypatch.context() as ending:
         ending.setattr(TERMINATION, "asked", asked)
         assert fit([StopsAtThree(), LastCheckpoint(tmp_path)]).global_step == 3
     goes_on = fit([LastCheckpoint(tmp_path)], tmp_path / "last.ckpt")
-    assert goes_on.global_step == end and step_of(tmp_path / "last.ckpt") == end
+    assert goes_on.global_step == 3 and step_of(tmp_path / "last.ckpt") == 3
+
+
+@pytest.mark.parametrize("planned", [{"max_steps": 4}, {"max_steps": -1, "max_epochs": 1}], ids=str)
+def test_a_fit_that_took_its_planned_steps_can_be_extended(planned, tmp_path):
+    """Our modules end a fit themselves at its last step, which is no early stop."""
+
+    class Ends(Scored):
+        def total_steps(self) -> int:
+            return self.trainer.max_steps if self.trainer.max_steps > 0 else 4
+
+        def on_train_batch_end(self, *_: object) -> None:
+            self.trainer.should_stop |= self.trainer.global_step == self.total_steps()
+
+    assert fit([LastCheckpoint(tmp_path)], module=Ends(), **planned).global_step == 4
+    assert fit([LastCheckpoint(tmp_path)], tmp_path / "last.ckpt", module=Ends()).global_step == 8

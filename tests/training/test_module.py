@@ -237,6 +237,22 @@ def test_validation_loss_is_the_mean_per_token_without_smoothing(files: tiny.Fil
     assert math.isfinite(expected)
 
 
+def test_an_interrupted_evaluation_leaves_nothing_to_the_next(files: tiny.Files, tmp_path: Path) -> None:
+    class Breaks(lightning.Callback):
+        def on_validation_batch_end(self, trainer, module, outputs, batch, index, dataloader_idx=0) -> None:
+            if dataloader_idx == 1:
+                raise RuntimeError("interrupted")
+
+    module, data = parts(files, validation_generate=8)
+    expected = trainer(tmp_path).validate(module, data, verbose=False)[0]
+    for evaluate in ("validate", "test"):
+        with pytest.raises(RuntimeError, match="interrupted"):
+            trainer(tmp_path, callbacks=[Breaks()]).validate(module, data, verbose=False)
+        (found, *_) = getattr(trainer(tmp_path), evaluate)(module, data, verbose=False)
+        assert all(found[name] == value for name, value in expected.items() if name in found and "texts" not in name)
+    assert [each.id for each in module.predictions] == [row["key"] for row in tiny.pairs(12, 3)]
+
+
 def test_it_validates_at_the_last_step(files: tiny.Files, tmp_path: Path) -> None:
     steps: list[int] = []
 

@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import (
     GradientAccumulationScheduler,
     LearningRateFinder,
     ProgressBar,
+    StochasticWeightAveraging,
 )
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, StrategyRegistry
@@ -61,6 +62,10 @@ INSTEAD = {
     LearningRateFinder: "it knows no run's loop; hparams_search=optuna_learning_rate searches a rate",
     BatchSizeFinder: "data.batch_tokens bounds a batch here, and encdec-check tells the memory that it needs",
     GradientAccumulationScheduler: "data.accumulate says how many micro-batches are one step",
+    StochasticWeightAveraging: (
+        "no checkpoint holds its average, which would be neither tested nor exported;"
+        " lightning.pytorch.callbacks.EMAWeightAveraging keeps its average in the checkpoints"
+    ),
 }
 """Callbacks of Lightning's that cannot act in a run, and what does."""
 

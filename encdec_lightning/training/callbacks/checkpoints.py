@@ -15,7 +15,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from encdec_lightning.errors import UserError
-from encdec_lightning.signals import TERMINATION
 
 BEST, LAST = "best", "last"
 
@@ -90,6 +89,9 @@ class LastCheckpoint(MovableCheckpoint):
         )
         self._follows_validation = (every_n_train_steps, every_n_epochs, train_time_interval) == (None, None, None)
         self._stopped = False
+        self._step_is_done = True
+        self.after_step: tuple[Path, int] | None = None
+        """The file and the step of what was saved last, if that was after a validation or an epoch's end."""
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Without validation, count the steps between two of them."""
@@ -101,12 +103,20 @@ class LastCheckpoint(MovableCheckpoint):
             self._every_n_epochs = 0
 
     def _save_checkpoint(self, trainer: lightning.Trainer, filepath: str) -> None:
-        self._stopped = bool(trainer.should_stop) and not TERMINATION.asked
         super()._save_checkpoint(trainer, filepath)
+        self.after_step = (Path(filepath), trainer.global_step) if self._step_is_done else None
 
-    def state_dict(self) -> dict[str, Any]:
-        """Also whether a callback, such as early stopping, has ended the fit."""
-        return {**super().state_dict(), "stopped": self._stopped}
+    def on_train_batch_end(self, *arguments: Any) -> None:
+        """What is saved here lacks the step's validation."""
+        self._step_is_done = False
+        super().on_train_batch_end(*arguments)
+        self._step_is_done = True
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Tell also whether a callback, such as early stopping, has ended the fit before its planned end."""
+        checkpoint["callbacks"][self.state_key]["stopped"] = bool(trainer.should_stop) and not _as_planned(trainer)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """A fit that had been stopped is over; see `on_train_start`."""
@@ -124,6 +134,12 @@ class LastCheckpoint(MovableCheckpoint):
         super().on_train_end(trainer, pl_module)
         if not self._should_skip_saving_checkpoint(trainer):
             self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
+
+
+def _as_planned(trainer: lightning.Trainer) -> bool:
+    """Whether the fit has taken all its steps: our modules then set `should_stop` themselves."""
+    planned = getattr(trainer.lightning_module, "total_steps", None)  # a module of another kind has no such method
+    return trainer.global_step == (planned() if callable(planned) else trainer.max_steps)
 
 
 def follow_folders(trainer: lightning.Trainer, checkpoint: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,14 @@ import torch
 from torch import Tensor, distributed
 
 from encdec_lightning.signals import TERMINATION
+from encdec_lightning.training.callbacks.after_step import CheckpointAfterStep
 
 
-class EndTogether(lightning.Callback):
+class EndTogether(CheckpointAfterStep):
     """After SIGTERM on any rank, saves a checkpoint at the end of the step on every rank and raises `Terminated`.
 
     Ranks that left at different steps would wait for one another for ever. Where a validation follows the step, the
-    fit ends after it instead, with the checkpoint that the validation has left. Lightning's own handler is set aside:
-    it communicates wherever the signal meets it.
+    fit ends after it instead. Lightning's own handler is set aside: it communicates wherever the signal meets it.
 
     On GPUs the ranks agree on it one step later, so that no step waits for an answer.
 
@@ -28,7 +27,7 @@ class EndTogether(lightning.Callback):
     """
 
     def __init__(self, checkpoint: Path, deferred: bool | None = None) -> None:
-        self._checkpoint = checkpoint
+        super().__init__(checkpoint)
         self._deferred = deferred
         self._ending = False
         self._answer: tuple[Tensor, torch.cuda.Event | None] | None = None
@@ -53,18 +52,19 @@ class EndTogether(lightning.Callback):
         if self._ending:
             TERMINATION.check()
 
+    def is_due(self, trainer: lightning.Trainer) -> bool:
+        """Ask all ranks at the end of a step."""
+        self._ending = self._agreed(trainer)
+        TERMINATION.asked = TERMINATION.asked or self._ending  # perhaps by another rank's signal
+        return self._ending
+
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Ask all ranks at the end of a step."""
-        if not ends_step(trainer, batch_idx):
-            return
-        self._ending = self._agreed(trainer)
-        if self._ending:
-            TERMINATION.asked = True  # perhaps by another rank's signal
-            if not validation_may_follow(trainer, batch_idx):
-                trainer.save_checkpoint(self._checkpoint)
-                TERMINATION.check()
+        """End where nothing more belongs to the step."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self._ending and not self._waits:
+            TERMINATION.check()
 
     def _agreed(self, trainer: lightning.Trainer) -> bool:
         """Whether a rank was asked to end, the same on all ranks."""
@@ -89,21 +89,3 @@ class EndTogether(lightning.Callback):
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Ending is safe from here on."""
         TERMINATION.deferred = False
-
-
-def ends_step(trainer: lightning.Trainer, index: int) -> bool:
-    """Whether the micro-batch of this number was the last one of an optimizer step."""
-    return (index + 1) % trainer.accumulate_grad_batches == 0
-
-
-def validation_may_follow(trainer: lightning.Trainer, index: int) -> bool:
-    """Whether a checkpoint of this moment would lack the validation of its step, which a continued fit skips."""
-    loop, every = trainer.fit_loop.epoch_loop, trainer.val_check_batch
-    last_of_epoch = loop.batch_progress.is_last_batch
-    ends = trainer.global_step == trainer.max_steps or (
-        last_of_epoch and trainer.current_epoch + 1 == trainer.max_epochs
-    )
-    if ends or every is None or (every == math.inf and last_of_epoch):
-        return True
-    counted = loop.total_batch_idx if trainer.check_val_every_n_epoch is None else index
-    return (counted + 1) % every == 0

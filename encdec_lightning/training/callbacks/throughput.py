@@ -75,6 +75,7 @@ class Throughput(lightning.Callback):
         self._since: Counter[str] = Counter()
         self._started = self._mark = 0.0
         self._waited = 0.0
+        self._total = 0
         self._sampled = True
         self._flops: TrainingFlops | None = None
         self._peak = 0.0
@@ -104,6 +105,7 @@ class Throughput(lightning.Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
         """Measure the device."""
+        self._total = module.total_steps()
         self._flops = training_flops(module.model)
         self._peak = matrix_product_peak(module.device, low_dtype(trainer.precision) or torch.float32)
         self._waited = getattr(trainer.train_dataloader, "seconds", 0.0)
@@ -157,6 +159,8 @@ class Throughput(lightning.Callback):
         seconds = self._before.seconds + trainer.strategy.reduce(slowest, reduce_op="max").item()
         steps = since["batches"] / trainer.accumulate_grad_batches
         sampled = steps if module.device.type == "cpu" else 1 / trainer.accumulate_grad_batches
+        ended = steps if module.device.type == "cpu" else 1  # the last batch, which took the step
+        steps_of = {"data": steps, "forward": sampled, "backward": sampled, "optimizer": ended}
         values = {
             "tokens_per_second": tokens / since["seconds"],
             "examples_per_second": examples / since["seconds"],
@@ -166,15 +170,21 @@ class Throughput(lightning.Callback):
             "tokens": self._before.tokens + so_far[0],
             "target_tokens": self._before.target_tokens + so_far[1],
             "memory_gib": peak_memory(module.device) / 2**30,
-            **{f"seconds_{part}": since[part] / (steps if part == "data" else sampled) for part in PARTS},
+            **{f"seconds_{part}": since[part] / steps_of[part] for part in PARTS},
         }
         module.log_dict({f"train/{name}": float(value) for name, value in values.items()}, batch_size=1)
         for_bar = is_for_bar(trainer)
         module.log("tokens/s", float(values["tokens_per_second"]), prog_bar=for_bar, logger=False, batch_size=1)
 
     def _logs_at(self, trainer: lightning.Trainer, index: int) -> bool:
+        """Whether Lightning logs after this batch, or an epoch begins; it counts the steps of the whole fit."""
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return every > 0 and ((index + 1) % every == 0 or index == 0) and not trainer.barebones
+        if every <= 0 or trainer.barebones:
+            return False
+        loop = trainer.fit_loop.epoch_loop
+        step = loop._batches_that_stepped + 1
+        last = trainer.should_stop or step == self._total  # it logs there too
+        return index == 0 or ((step % every == 0 or last) and not loop._should_accumulate())
 
     def _lap(self, part: str, module: Any) -> None:
         if self._sampled:

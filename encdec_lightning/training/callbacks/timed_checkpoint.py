@@ -8,17 +8,16 @@ from typing import Any
 
 import lightning
 
-from encdec_lightning.training.callbacks.ending import ends_step, validation_may_follow
+from encdec_lightning.training.callbacks.after_step import CheckpointAfterStep
 
 LOOKS = 4  # at the clock, within the time between two checkpoints
 
 
-class TimedCheckpoint(lightning.Callback):
+class TimedCheckpoint(CheckpointAfterStep):
     """Saves a checkpoint at the end of an optimizer step when the last one is older than `minutes`, on every rank.
 
     Rank 0's clock counts. Ranks talk about it a few times between two checkpoints, not in every step: at the measured
-    speed, each knows the step at which they look at the clock next. Where a validation follows the step, its checkpoint
-    is not anticipated, since a fit that goes on from one of before it would skip the validation.
+    speed, each knows the step at which they look at the clock next.
 
     Args:
         checkpoint: the file that the state is saved in.
@@ -26,7 +25,7 @@ class TimedCheckpoint(lightning.Callback):
     """
 
     def __init__(self, checkpoint: Path, minutes: float) -> None:
-        self._checkpoint = checkpoint
+        super().__init__(checkpoint)
         self._seconds = 60 * minutes
         self._saved, self._saved_step, self._look_at = 0.0, 0, 0
 
@@ -40,20 +39,17 @@ class TimedCheckpoint(lightning.Callback):
         """Another checkpoint will do as well."""
         self._restart(trainer)
 
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Save, or choose the step of the next look at the clock."""
+    def is_due(self, trainer: lightning.Trainer) -> bool:
+        """Look at the clock, or choose the step of the next look."""
         step = trainer.global_step
-        if step < self._look_at or not ends_step(trainer, batch_idx):
-            return
+        if step < self._look_at:
+            return False
         passed = trainer.strategy.broadcast(time.monotonic() - self._saved)
         if passed < self._seconds:
             speed = (step - self._saved_step) / max(passed, 1e-3)  # steps a second
             rest = min(self._seconds - passed, self._seconds / LOOKS)
             self._look_at = step + max(1, int(speed * rest))
-        elif not validation_may_follow(trainer, batch_idx):
-            trainer.save_checkpoint(self._checkpoint)
+        return bool(passed >= self._seconds)
 
     def _restart(self, trainer: lightning.Trainer) -> None:
         self._saved, self._saved_step = time.monotonic(), trainer.global_step
