@@ -43,6 +43,7 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
         self.task, self.tokenizers, self.loading = task, tokenizers, loading or Loading()
         self._examples: dict[str, OnDisk] = {}
         self._planners: dict[int, UpdatePlanner] = {}
+        self._planned: dict[int, int] = {}
         self._drawn: DrawnTargets | None = None
 
     def examples(self, split: Split) -> OnDisk:
@@ -115,7 +116,7 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
             self.trainer.accumulate_grad_batches = self.micro_batches
         limit, micro_batches = self.trainer.limit_train_batches, self.micro_batches
         if isinstance(limit, float) and 0 < limit < 1:
-            planned = len(self._training_plan(0))
+            planned = self._planned_updates()
             updates = int(planned * limit)
             if updates == 0:
                 name = "overfit_batches" if self.trainer.overfit_batches else "limit_train_batches"  # type: ignore[attr-defined]
@@ -153,11 +154,18 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
 
     def updates_per_epoch(self) -> int:
         """Optimizer steps in an epoch, within the Trainer's limit of its batches."""
-        updates = len(self._training_plan(0))
+        updates = self._planned_updates()
         limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
         if isinstance(limit, float):
             return int(updates * limit)
         return min(updates, math.ceil(limit / self.micro_batches))
+
+    def _planned_updates(self) -> int:
+        """Updates of an epoch's plan, the same in every epoch; counted once for a number of devices, for it takes long."""
+        devices = self._world()[1]
+        if devices not in self._planned:
+            self._planned[devices] = len(self._training_plan(0))
+        return self._planned[devices]
 
     @property
     def _sized(self) -> bool:

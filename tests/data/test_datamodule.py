@@ -126,6 +126,21 @@ def test_updates_per_epoch(new, accumulate, world_size):
     assert sorted(tested) == sorted(f"row-2-{n}" for n in range(7))
 
 
+@pytest.mark.parametrize("size", [{"accumulate": 2}, {"update_examples": 8}], ids=str)
+def test_a_step_plans_no_epoch(new, monkeypatch, size):
+    """A plan of millions of pairs takes more than a second: one an epoch, one for the loader, one to count the updates."""
+    data, plans = new(Loading(batch_tokens=100, **size)), []
+    planned = data._training_plan
+    monkeypatch.setattr(data, "_training_plan", lambda epoch: plans.append(epoch) or planned(epoch))
+    loader = data.train_dataloader()
+    expected = data.updates_per_epoch()
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        for _ in loader:
+            assert data.updates_per_epoch() == expected
+    assert sorted(plans) == [0, 0, 0, 1]
+
+
 def test_update_tokens_are_those_of_all_ranks_and_micro_batches(new):
     loaders = [new(Loading(batch_tokens=100, accumulate=2), rank, 2).train_dataloader() for rank in range(2)]
     batches = [list(loader) for loader in loaders]
