@@ -161,7 +161,7 @@ class Seq2SeqDataModule(lightning.LightningDataModule):
         return min(updates, math.ceil(limit / self.micro_batches))
 
     def _planned_updates(self) -> int:
-        """Updates of an epoch's plan, the same in every epoch; counted once for a number of devices, for it takes long."""
+        """Updates of an epoch's plan, the same in every epoch; counted once for a number of devices: it takes long."""
         devices = self._world()[1]
         if devices not in self._planned:
             self._planned[devices] = len(self._training_plan(0))
