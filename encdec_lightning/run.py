@@ -38,8 +38,7 @@ class Run:
         self.checkpoints = self.folder / "checkpoints"
         self.last = self.checkpoints / "last.ckpt"
         self.before_last = self.checkpoints / "last.previous.ckpt"
-        self.model = self.folder / "model"
-        self.logs = self.folder / "logs"
+        self.model, self.logs = self.folder / "model", self.folder / "logs"
         self.curves, self.slurm = self.folder / "curves.png", self.folder / "slurm"
 
     @classmethod
@@ -48,7 +47,9 @@ class Run:
         run = cls(folder)
         if kind_of(run.config_file) == "file":
             return run
+        newest = max(run.folder.glob("*/config.yaml"), key=os.path.getmtime, default=None)
         expected = "it is not the folder of a run (it has no config.yaml)"
+        expected += f"; its newest run is {Path(folder) / newest.parent.name}" if newest else ""
         if run.status():
             expected = f"its config.yaml is gone; the command that made the run writes it anew, with folder={folder}"
         raise UserError(field, str(folder), expected)
@@ -263,10 +264,9 @@ class Run:
 
         `damage` says what is wrong with one. Raises `UserError` when none is whole.
         """
-        if kind_of(self.last) is None and kind_of(self.before_last) is None:
-            return None
-        if kind_of(self.last) == "folder":  # a sharded one
-            return self.last
+        kind = kind_of(self.last)
+        if kind == "folder" or (kind is None and kind_of(self.before_last) is None):  # a folder is a sharded one
+            return self.last if kind else None
         for path in (self.last, self.before_last, self.checkpoints / "best.ckpt"):
             if damage(path) is None:
                 return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -89,9 +90,13 @@ def test_a_folder_of_something_else_is_refused_and_untouched(tmp_path):
     for name in ("mine", "file", "file/below"):
         with pytest.raises(UserError, match="folder is"):
             Run.create(tmp_path / name, {}, "abc")
-    with pytest.raises(UserError, match="not the folder of a run"):
+    with pytest.raises(UserError, match=r"not the folder of a run \(it has no config.yaml\)\.$"):
         Run.open(tmp_path / "mine")
     assert contents(tmp_path) == before
+    for at, name in enumerate(("older", "newer")):
+        os.utime(Run.create(tmp_path / "runs" / name, {}, "abc").config_file, (at, at))
+    with pytest.raises(UserError, match=f"; its newest run is {tmp_path}/runs/newer.$"):
+        Run.open(tmp_path / "runs")
     (tmp_path / "empty").mkdir()
     assert Run.create(tmp_path / "empty", {}, "abc").identity() == "abc"
 
