@@ -97,14 +97,15 @@ class CapturedHead:
     def pieces(self, logits: Tensor, targets: int) -> Pieces:
         """The logits of so many targets, after the forward pass that gave these."""
         if self._given:
-            hidden = self._given.pop().reshape(targets, -1)
-            if self._head is not None:
-                return self._head.pieces(hidden)
-            if self._looks and self._weight is not None:
+            given = self._given.pop()
+            if self._head is None and self._looks and self._weight is not None:
                 self._looks -= 1
-                expected = functional.linear(hidden, self._weight, self._bias)
-                if torch.equal(logits.reshape(targets, -1), expected):  # nothing scaled, capped or added after
+                expected = functional.linear(given, self._weight, self._bias)  # in the same shape: to the last bit
+                if logits.numel() == expected.numel() and torch.equal(logits.reshape(expected.shape), expected):
+                    # nothing is scaled, capped or added after the product
                     self._head = Head(self._weight, self._bias, self._quantizer)
+            if self._head is not None:  # at once, so that the first sources get what later ones do
+                return self._head.pieces(given.reshape(targets, -1))
         return pieces_of(logits.reshape(targets, -1))
 
     def _keep(self, module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from encdec_lightning import Generation, UserError, compose
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.generation import support
+from encdec_lightning.generation.engine import Engine
 from encdec_lightning.generation.memory import copied_weights
 from encdec_lightning.generation.model_runner import ModelRunner
 from encdec_lightning.generation.support import why_not_quantized
@@ -64,8 +65,6 @@ def logits(model: Any, texts: list[Tensor], quantize: Any = None) -> Tensor:
     """After the start token and after one more, (2, M, V)."""
     runner = ModelRunner(model, len(texts), 1, 9, searches.START, quantize=quantize)
     count = len(texts)
-    # twice the first, for the head's own product begins when it has been seen once
-    runner.admit(list(range(count)), texts)
     found = [torch.cat([piece().clone() for piece in runner.admit(list(range(count)), texts)], dim=1)]
     tokens, lengths = torch.full((count, 1), 7), torch.ones(count, dtype=torch.long)
     pieces = runner.step(tokens, [1] * count, lengths)
@@ -93,6 +92,15 @@ def test_texts_are_written(pairs: Any, beams: int) -> None:
     alone = [searches.ours(model, [text], Generation(num_beams=beams, quantize="int8"), 9)[0] for text in texts]
     assert [len(one) for one in found] == [1, 1, 1] and all(one[0].tokens for one in found)
     assert [one[0].tokens for one in found] == [one[0].tokens for one in alone]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("name", ["bert", "gpt2", "prefix"])
+def test_an_engine_gives_its_first_sources_what_it_gives_later_ones(pairs: Any, name: str, beams: int) -> None:
+    engine: Engine[int] = Engine(pairs[name][0], Generation(num_beams=beams, quantize="int8"), 9)
+    texts = searches.sources([3, 9, 20])
+    first, second = (sorted(engine.stream(enumerate(texts))) for _ in range(2))
+    assert first == second
 
 
 def test_the_weights_stay_as_they_are(pairs: Any) -> None:
