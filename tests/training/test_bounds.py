@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from encdec_lightning.training.callbacks.after_step import validation_follows
+from encdec_lightning.training.callbacks.steps import validation_follows
 from encdec_lightning.training.module import Seq2SeqModule
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from datetime import timedelta
 from pathlib import Path
 
 import lightning
@@ -206,3 +207,69 @@ def test_a_fit_that_took_its_planned_steps_can_be_extended(planned, tmp_path):
 
     assert fit([LastCheckpoint(tmp_path)], module=Ends(), **planned).global_step == 4
     assert fit([LastCheckpoint(tmp_path)], tmp_path / "last.ckpt", module=Ends()).global_step == 8
+
+
+class Kept(LastCheckpoint):
+    """Notes each step that is saved, with the best score that the checkpoint knows."""
+
+    def __init__(self, *arguments, **options) -> None:
+        super().__init__(*arguments, **options)
+        self.saved: list[tuple[int, float | None]] = []
+
+    def _save_checkpoint(self, trainer, filepath) -> None:
+        super()._save_checkpoint(trainer, filepath)
+        checkpoint = torch.load(filepath, weights_only=True)
+        (best,) = [each for name, each in checkpoint["callbacks"].items() if name.startswith("BestCheckpoint")]
+        score = best["best_model_score"]
+        self.saved.append((checkpoint["global_step"], None if score is None else float(score)))
+
+
+@pytest.mark.parametrize(
+    ("interval", "options", "expected"),
+    [
+        ({"every_n_train_steps": 2}, {}, [2, 4, 6, 8]),
+        ({"every_n_train_steps": 2}, {"max_steps": 6}, [2, 4, 6]),
+        ({"every_n_train_steps": 3}, {}, [3, 6, 8]),
+        ({"every_n_train_steps": 1}, {"val_check_interval": 2}, [1, 2, 3, 4, 5, 6, 7, 8]),
+        ({"every_n_train_steps": 3}, {"val_check_interval": 3}, [3, 6, 8]),
+        ({"train_time_interval": timedelta(0)}, {"val_check_interval": 2}, [1, 2, 3, 4, 5, 6, 7, 8]),
+        ({"every_n_train_steps": 2}, {"val_check_interval": 1.0, "check_val_every_n_epoch": 1}, [2, 4, 6, 8]),
+        ({"every_n_train_steps": 2}, {"limit_val_batches": 0}, [2, 4, 6, 8]),
+    ],
+    ids=str,
+)
+def test_what_is_saved_by_steps_knows_its_step_s_validation(interval, options, expected, tmp_path):
+    """A fit that goes on from it would not make up for the validation."""
+    last = Kept(tmp_path, **interval)
+    fit([BestCheckpoint(tmp_path, None, "val/score"), last], **options)
+    assert [step for step, _ in last.saved] == expected
+    every = 4 if options.get("val_check_interval") == 1.0 else options.get("val_check_interval", 1)
+    for step, score in last.saved:
+        seen = [SCORES[each] for each in range(every, step + 1, every) if "limit_val_batches" not in options]
+        assert score == min(seen, default=None)
+
+
+def test_a_stop_that_may_not_be_yet_keeps_nothing_from_being_saved(tmp_path):
+    """Early stopping before `min_steps`."""
+
+    class Stops(lightning.Callback):
+        def on_train_batch_end(self, trainer, *_) -> None:
+            trainer.should_stop = True
+
+    last = Kept(tmp_path, every_n_train_steps=2)
+    fit([Stops(), BestCheckpoint(tmp_path, None, "val/score"), last], min_steps=5, val_check_interval=50)
+    assert [step for step, _ in last.saved] == [2, 4, 5]
+
+
+def test_within_a_step_nothing_is_saved(tmp_path):
+    """Steps of three micro-batches, and of one at the end of each epoch of four."""
+    last = Kept(tmp_path, train_time_interval=timedelta(0))
+    batches: list[int] = []
+
+    class Look(lightning.Callback):
+        def on_save_checkpoint(self, trainer, module, checkpoint) -> None:
+            batches.append(trainer.fit_loop.epoch_loop.total_batch_idx)
+
+    options = {"accumulate_grad_batches": 3, "limit_val_batches": 0, "max_steps": 4}
+    fit([Look(), BestCheckpoint(tmp_path, None, "val/score"), last], **options)
+    assert (last.saved, batches) == ([(step, None) for step in (1, 2, 3, 4)], [2, 3, 6, 7])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from encdec_lightning.training.callbacks.checkpoints import LastCheckpoint
+from encdec_lightning.training.callbacks.steps import ends_step, is_last_of_epoch, is_last_step, validation_follows
 
 
 class CheckpointAfterStep(Checkpoint):
@@ -45,7 +45,13 @@ class CheckpointAfterStep(Checkpoint):
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """The validation of the step is done."""
-        if self._waits and trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+        fits = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if self._waits and fits and not is_last_of_epoch(trainer):
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """The same where an epoch ends; Lightning's callbacks may look at its validation here only."""
+        if self._waits:
             self._save(trainer)
 
     def _save(self, trainer: lightning.Trainer) -> None:
@@ -54,32 +60,3 @@ class CheckpointAfterStep(Checkpoint):
         lasts = [each for each in trainer.checkpoint_callbacks if isinstance(each, LastCheckpoint)]
         if all(each.after_step != now for each in lasts):
             trainer.save_checkpoint(self._checkpoint)
-
-
-def ends_step(trainer: lightning.Trainer, index: int) -> bool:
-    """Whether the micro-batch of this number was the last one of an optimizer step."""
-    return (index + 1) % trainer.accumulate_grad_batches == 0
-
-
-def is_last_of_epoch(trainer: lightning.Trainer) -> bool:
-    """Whether the batch that is at work is its epoch's last one."""
-    return bool(trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
-
-
-def is_last_step(trainer: lightning.Trainer) -> bool:
-    """Whether the fit ends after this step; Lightning then validates first where it can."""
-    last_epoch = trainer.current_epoch + 1 == trainer.max_epochs
-    return trainer.should_stop or trainer.global_step == trainer.max_steps or (is_last_of_epoch(trainer) and last_epoch)
-
-
-def validation_follows(trainer: lightning.Trainer, index: int) -> bool:
-    """Whether Lightning validates after this batch; no, where it does so by the clock, which no checkpoint stops."""
-    loop, every, by_epoch = trainer.fit_loop.epoch_loop, trainer.val_check_batch, trainer.check_val_every_n_epoch
-    if not trainer.enable_validation or every is None:
-        return False
-    if by_epoch is not None and (trainer.current_epoch + 1) % by_epoch:
-        return False
-    if every == math.inf:
-        return is_last_of_epoch(trainer)
-    counted = loop.total_batch_idx if by_epoch is None else index
-    return (counted + 1) % every == 0

@@ -12,9 +12,11 @@ from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from encdec_lightning.errors import UserError
+from encdec_lightning.training.callbacks.steps import ends_step, is_last_of_epoch, is_last_step, validation_follows
 
 BEST, LAST = "best", "last"
 
@@ -67,7 +69,8 @@ class LastCheckpoint(MovableCheckpoint):
     """`last.ckpt`, to continue from: of every validation, and of the end of the fit.
 
     Without validation it is as often as one would be, or of every epoch. A number of steps or epochs, or a time, may be
-    chosen instead. It should be the last callback: what it writes then holds the state of all others.
+    chosen instead; where a validation follows the step, the checkpoint waits for it, and knows its score. It should be
+    the last callback: what it writes then holds the state of all others.
     """
 
     def __init__(
@@ -89,7 +92,8 @@ class LastCheckpoint(MovableCheckpoint):
         )
         self._follows_validation = (every_n_train_steps, every_n_epochs, train_time_interval) == (None, None, None)
         self._stopped = False
-        self._step_is_done = True
+        self._batch: int | None = None  # that is at its end
+        self._due: int | None = None  # the step whose checkpoint waits
         self.after_step: tuple[Path, int] | None = None
         """The file and the step of what was saved last, if that was after a validation or an epoch's end."""
 
@@ -104,13 +108,44 @@ class LastCheckpoint(MovableCheckpoint):
 
     def _save_checkpoint(self, trainer: lightning.Trainer, filepath: str) -> None:
         super()._save_checkpoint(trainer, filepath)
-        self.after_step = (Path(filepath), trainer.global_step) if self._step_is_done else None
+        self.after_step = (Path(filepath), trainer.global_step) if self._batch is None else None
 
-    def on_train_batch_end(self, *arguments: Any) -> None:
-        """What is saved here lacks the step's validation."""
-        self._step_is_done = False
-        super().on_train_batch_end(*arguments)
-        self._step_is_done = True
+    def _save_topk_checkpoint(self, trainer: lightning.Trainer, monitor_candidates: dict[str, Any]) -> None:
+        at = self._batch
+        if at is not None and self.save_top_k and (is_last_step(trainer) or validation_follows(trainer, at)):
+            self._due = trainer.global_step
+        else:
+            super()._save_topk_checkpoint(trainer, monitor_candidates)
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save between whole steps only; a fit cannot go on exactly from within one."""
+        if ends_step(trainer, batch_idx):
+            self._batch = batch_idx
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            self._batch = None
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Save what has waited for the validation; and anew what could not know that one would follow."""
+        super().on_validation_end(trainer, pl_module)
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        if self._last_global_step_saved == trainer.global_step and self.after_step is None:
+            self._due = trainer.global_step
+        if not is_last_of_epoch(trainer):
+            self._save_due(trainer)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """The same where an epoch ends; Lightning's callbacks may look at its validation here only."""
+        super().on_train_epoch_end(trainer, pl_module)
+        self._save_due(trainer)
+
+    def _save_due(self, trainer: lightning.Trainer) -> None:
+        if self._due == trainer.global_step:
+            self._due = None
+            if self.after_step is None or self.after_step[1] != trainer.global_step:
+                self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
