@@ -17,7 +17,24 @@ def prepare_to_resume(module: lightning.LightningModule, checkpoint: dict[str, A
     """
     check_fit(module.trainer.ckpt_path or "", module, checkpoint["state_dict"])
     module.trainer.precision_plugin.convert_module(module)
+    _complete_epoch(checkpoint)
     _count_anew(module.trainer, checkpoint)
+
+
+def _complete_epoch(checkpoint: dict[str, Any]) -> None:
+    """Count an epoch as complete whose end a checkpoint was saved at.
+
+    Where a fit is bounded by steps, Lightning would end it a second time, and callbacks miss its validation's scores.
+    """
+    fit = checkpoint["loops"].get("fit_loop", {})
+    counts = fit.get("epoch_progress")
+    if counts is None or counts["total"]["processed"] != counts["total"]["completed"] + 1:
+        return
+    for count in counts.values():
+        count["completed"] = count["processed"]
+    batches = fit["epoch_loop.batch_progress"]
+    batches["current"] = dict.fromkeys(batches["current"], 0)
+    batches["is_last_batch"] = False
 
 
 def _count_anew(trainer: lightning.Trainer, checkpoint: dict[str, Any]) -> None:

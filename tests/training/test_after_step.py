@@ -10,6 +10,7 @@ import lightning
 import pytest
 import tiny
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 
 from encdec_lightning import Loading, Seq2SeqDataModule, Seq2SeqModule, Task, Tokenizers, Training, compose
 from encdec_lightning.signals import TERMINATION, Terminated
@@ -27,6 +28,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "end": ({"only_at_end": True}, BY_STEPS),
     "no validation": ({"every_n_train_steps": 7}, {**BY_STEPS, "limit_val_batches": 0}),
     "no validation in this epoch": ({"every_n_train_steps": 7}, {"check_val_every_n_epoch": 3}),
+    "end of an epoch": ({"every_n_train_steps": 5}, {}),
+    "end of an epoch, by default": ({}, {}),
 }
 
 
@@ -59,11 +62,12 @@ def fit(files: tiny.Files, folder: Path, step: int, last: dict[str, Any], option
     model = compose(files.bert, files.bert, "tied", dropout=0.1, tokenizers=tokenizers)
     module = Seq2SeqModule(model, tokenizers, task, Training(learning_rate=1e-3, warmup_steps=2))
     ask, best = Ask(step), BestCheckpoint(folder, monitor="val/loss", save_top_k=-1)
+    stops = [EarlyStopping("val/loss", patience=50)] if options in ({}, BY_STEPS) else []
     minutes = more.pop("minutes", 100.0)
     kept = [best, LastCheckpoint(folder, **last)]
     own = [EndTogether(folder / "last.ckpt"), TimedCheckpoint(folder / "last.ckpt", minutes)]
     trainer = lightning.Trainer(
-        max_steps=10, accelerator="cpu", callbacks=[RandomState(), ask, *kept, *own], use_distributed_sampler=False,
+        max_steps=10, accelerator="cpu", callbacks=[RandomState(), ask, *stops, *kept, *own], use_distributed_sampler=False,
         enable_progress_bar=False, enable_model_summary=False, logger=False, num_sanity_val_steps=0, **options,
     )  # fmt: skip
     with TERMINATION.handled():
@@ -76,7 +80,7 @@ def fit(files: tiny.Files, folder: Path, step: int, last: dict[str, Any], option
 def test_asked_to_end_it_saves_and_goes_on_exactly(case, files, tmp_path) -> None:
     last, options = CASES[case]
     weights, counts = fit(files, tmp_path / "whole", -1, last, options)
-    updates = 7 if case == "no validation in this epoch" else 4
+    updates = 7 if "epoch" in case and case != "epochs" else 4  # an epoch is 7 updates
     with pytest.raises(Terminated):
         fit(files, tmp_path / "cut", updates, last, options)
     assert torch.load(tmp_path / "cut/last.ckpt", weights_only=True)["global_step"] == updates
@@ -97,4 +101,4 @@ def test_the_clock_saves_after_validations_too(files, tmp_path, monkeypatch) -> 
     monkeypatch.setattr(lightning.Trainer, "save_checkpoint", kept)
     options = {"val_check_interval": 1, "check_val_every_n_epoch": None}
     fit(files, tmp_path, -1, {"every_n_train_steps": 50}, options, minutes=1e-9)
-    assert saved[:9] == [(step, True) for step in range(1, 10)]
+    assert saved[:9] == [(step, step != 7) for step in range(1, 10)]  # an epoch's last step: at the epoch's end
