@@ -111,6 +111,9 @@ def test_what_is_checked_leaves_no_trace(files, in_tmp, capsys):
 
     import torch
 
+    check.main(files.overrides())  # what every command sets for its process
+    torch.use_deterministic_algorithms(False)  # an earlier test's fit may have asked for them
+    torch.backends.cudnn.benchmark = False
     environment = dict(os.environ)
     assert check.main(files.overrides("trainer.deterministic=true", "trainer.benchmark=true")) == 0
     assert not torch.are_deterministic_algorithms_enabled() and not torch.backends.cudnn.benchmark
