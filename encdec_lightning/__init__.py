@@ -14,18 +14,17 @@ The map, from left to right; each room imports only from rooms to its left:
                                sari.py, exact_match.py, descriptive.py, words.py, sentences.py, subsequence.py,
                                references.py, significance.py, comparison.py, extraction.py, baselines.py,
                                prediction_files.py
-    kernels/                   what torch and transformers compute slowly: attention.py, attention_interface.py,
-                               packing.py, first_derivative.py, dropout.py, noise.py, cross_entropy.py,
-                               working_copy.py, stand_in.py,
-                               gradients.py, onednn_linear.py, int8_linear.py, short_attention.py, spans.py,
-                               self_check.py, varlen.py
+    kernels/                   what torch and transformers compute slowly: processor.py, attention.py,
+                               attention_interface.py, packing.py, first_derivative.py, dropout.py, noise.py,
+                               cross_entropy.py, working_copy.py, stand_in.py, gradients.py, fp32_products.py,
+                               onednn_linear.py, int8_linear.py, short_attention.py, spans.py, self_check.py, varlen.py
     composition/               two checkpoints in, one model out: compose.py, compatibility.py, signature.py,
                                assembly.py, composed_model.py, model.py, prefix.py, labels.py, lora.py,
                                sharing.py, layout.py, architecture.py, architectures.py, causality.py,
-                               cross_attending.py, checkpoints.py, foreign.py, local_checkpoints.py,
+                               cross_attending.py, families.py, checkpoints.py, foreign.py, local_checkpoints.py,
                                gguf_checkpoint.py, convert.py, parameters.py, paper.py, tokenizers.py,
-                               bulk_tokenizer.py, sentence_tokenizer.py, segments.py, sentence_head.py,
-                               sentence_scorer.py, bert_score.py
+                               bulk_tokenizer.py, sentence_rules.py, sentence_tokenizer.py, segments.py,
+                               sentence_head.py, sentence_scorer.py, bert_score.py
     composition/adapter/       a language model in, one with cross-attention out: registration.py,
                                source.py, cross_attention.py, merged.py, layers.py, decoder.py, copying.py,
                                t5gemma.py
@@ -55,8 +54,8 @@ The map, from left to right; each room imports only from rooms to its left:
     reporting/page/            tables and runs in, one page of HTML out: page.py, runs.py, tables.py, plots.py,
                                examples.py; the page's own page.html, page.css and scripts
     config.py, rules.py        the tree of options; composed values in, checked objects out
-    launch/                    command lines in, runs out: settle.py, auto_precision.py, processes.py, run_folder.py,
-                               worker.py, submit.py, prepare.py, evaluation.py, points.py, elsewhere.py,
+    launch/                    command lines in, runs out: settle.py, auto_precision.py, nursery.py, processes.py,
+                               run_folder.py, worker.py, submit.py, prepare.py, evaluation.py, points.py, elsewhere.py,
                                hparams_search.py, sweep.py
     launch/command_line/       overrides in, a config out: presets.py, reading.py, hydra_nodes.py, hydra_errors.py,
                                hydra_compose.py, hydra_values.py, names.py, draft.py, overrides.py,

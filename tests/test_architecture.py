@@ -45,6 +45,7 @@ INSIDE = {
             "job",
             "checks",
             "elsewhere",
+            "nursery",
             "processes",
             "run_folder",
             "submit",

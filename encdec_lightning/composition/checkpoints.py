@@ -18,6 +18,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrain
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
 from encdec_lightning.cache.fingerprints import state
+from encdec_lightning.composition.families import shipped_config
 from encdec_lightning.composition.foreign import check_files, hub_place, open_config, open_tokenizer, opened
 from encdec_lightning.errors import UserError, ran_out
 
@@ -26,8 +27,6 @@ NO_TOKENIZER = "no tokenizer of it can be loaded"
 OF_THE_OTHER_SIDE = "other_side."
 """Start of the names that are given to tensors of a checkpoint that are for another model."""
 PANIC = "PanicException"  # of Rust, which is no Exception
-SHIPPED = Path(__file__).parent / "configs"
-"""Configs of the paper's checkpoints, so that counting and random initialization need no Hub."""
 
 
 def load_config(field: str, checkpoint: str) -> PretrainedConfig:
@@ -52,19 +51,6 @@ def load_config(field: str, checkpoint: str) -> PretrainedConfig:
             "transformers cannot read its config.json or does not know its family" if folder.is_dir() else NOT_FOUND
         )
         raise UserError(field, checkpoint, expected) from error
-
-
-def shipped_config(checkpoint: str) -> dict[str, Any] | None:
-    """The values of a published checkpoint's config that ships with this package, under its old or new Hub id.
-
-    None for a named revision, which may have others.
-    """
-    owner, _, name = checkpoint.rpartition("/")
-    file = SHIPPED / f"{name}.json"
-    if not file.is_file():
-        return None
-    values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return values if values.pop("owner") == owner or not owner else None
 
 
 WEIGHTS_FILES = ("generation_config.json", SAFE_WEIGHTS_INDEX_NAME)

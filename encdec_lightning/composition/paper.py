@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from encdec_lightning.composition.checkpoints import load_config
+from encdec_lightning.composition.families import told_family
 from encdec_lightning.composition.options import OF_BOTH, Composition
-from encdec_lightning.composition.sides.config import side_config
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def paper_row(composition: Composition) -> PaperRow | None:
     if not composition.reads_prefix and composition.cross_attention_init == "self_attention":
         return None
     families = [
-        load_config(role, checkpoint).model_type if checkpoint else None
+        _family(role, checkpoint) if checkpoint else None
         for role, checkpoint in (("encoder", composition.encoder), ("decoder", composition.decoder))
     ]
     row = _ROWS.get((*families, composition.weights, composition.encoder_init, composition.decoder_init))
@@ -70,8 +69,19 @@ def paper_row(composition: Composition) -> PaperRow | None:
     return row if replaced == (words, None) else None
 
 
+def _family(role: str, checkpoint: str) -> str:
+    told = told_family(checkpoint)
+    if told is None:
+        from encdec_lightning.composition.checkpoints import load_config
+
+        told = load_config(role, checkpoint).model_type
+    return told
+
+
 def has_printed_size(composition: Composition) -> bool:
     """Whether a row's figures are about models of this size: 12 layers, 768 wide, the vocabulary of the checkpoints."""
+    from encdec_lightning.composition.sides.config import side_config
+
     for side in composition.sides:
         config = side_config(side)
         words = _WORDS[config.model_type if side.vocabulary is None else "gpt2"]

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 import numpy as np
-import sentencex
 from transformers import PreTrainedTokenizerBase
 
 from encdec_lightning.composition.bulk_tokenizer import BulkTokenizer, Ids
 from encdec_lightning.composition.options import LINES
+from encdec_lightning.composition.sentence_rules import split_sentences
 from encdec_lightning.errors import UserError
 
 
@@ -77,9 +77,3 @@ class SentenceTokenizer:
                 inner = np.where(np.isin(inner, around), np.uint32(self.unknown_id or 0), inner)
                 kept.append(np.concatenate([self.prefix, inner, self.suffix]))
         return np.concatenate(kept) if kept else np.concatenate([self.prefix, self.suffix])
-
-
-def split_sentences(text: str, rule: str) -> list[str]:
-    """The sentences of a text, each on one line with single spaces: its lines, or by the rules of a language."""
-    parts = text.splitlines() if rule == LINES else sentencex.segment(rule, text)
-    return [line for part in parts if (line := " ".join(part.split()))]

@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from encdec_lightning.kernels.first_derivative import first_derivative_only
+from encdec_lightning.kernels.fp32_products import linear
 from encdec_lightning.kernels.gradients import GradientMemory
 
 PIECE = {"cpu": 1 << 23, "cuda": 1 << 27}  # logits held at a time; on CPU what its cache holds
+SIZES = 4  # of pieces between a power of two and the next: oneDNN compiles products for each size, 50 ms with AMX
 BLOCKS = 8  # of a piece, in which the gradient is held in fp32
 
 ROWS = 4096  # of a gradient that are cast in one call
@@ -74,19 +76,21 @@ class LinearCrossEntropy(torch.autograd.Function):
         of_bias = torch.zeros_like(bias, dtype=precise) if bias is not None and learns_bias else None
         total = torch.zeros((), dtype=precise, device=hidden.device)
         room = PIECE.get(hidden.device.type, PIECE["cuda"])
-        pieces = max(1, math.ceil(len(hidden) * vocabulary / room))
-        written = [None] * pieces if of_hidden is None else of_hidden.tensor_split(pieces)
-        parts = hidden.tensor_split(pieces)
-        for index, (part, target, out) in enumerate(zip(parts, targets.tensor_split(pieces), written, strict=True)):
-            logits = functional.linear(part, low_weight, low_bias)
-            for rows, theirs in zip(logits.tensor_split(BLOCKS), target.tensor_split(BLOCKS), strict=True):
+        size = _rows_of_a_piece(len(hidden), room // vocabulary, hidden.device)
+        for index, (part, target) in enumerate(zip(hidden.split(size), targets.split(size), strict=True)):
+            real = len(part)
+            if real < size:  # rows that are nobody's, so that products of the same shape come again
+                part = torch.cat([part, part.new_zeros(size - real, part.shape[1])])
+            logits = linear(part, low_weight, low_bias)
+            logits[real:] = 0
+            for rows, theirs in zip(logits[:real].tensor_split(BLOCKS), target.tensor_split(BLOCKS), strict=True):
                 losses, of_rows = _with_gradient(rows, theirs, label_smoothing)
                 total += losses.sum()
                 if of_bias is not None:
                     of_bias += of_rows.sum(0)
                 rows.copy_(of_rows)  # the logits' gradient where they were
-            if out is not None:
-                torch.mm(logits, low_weight, out=out)
+            if of_hidden is not None:
+                of_hidden[index * size :][:real] = linear(logits, low_weight.t())[:real]
             if of_weight is not None:
                 _put(logits.t(), part, of_weight, add=index > 0)
         ctx.save_for_backward(of_hidden, of_weight, of_bias)
@@ -108,6 +112,15 @@ class LinearCrossEntropy(torch.autograd.Function):
         if bias is not None and ctx.needs_input_grad[2]:
             of_bias = (bias * gradient).to(ctx.bias.dtype)
         return of_hidden, of_weight, of_bias, None, None, None
+
+
+def _rows_of_a_piece(count: int, most: int, device: torch.device) -> int:
+    """How many of `count` rows are computed at a time: about `most` at most, and on CPU one of few sizes."""
+    size = math.ceil(count / max(1, math.ceil(count / max(1, most)))) or 1
+    if device.type != "cpu":
+        return size
+    step = max(1, (1 << (size.bit_length() - 1)) // SIZES)
+    return math.ceil(size / step) * step
 
 
 def _with_gradient(logits: Tensor, targets: Tensor, label_smoothing: float) -> tuple[Tensor, Tensor]:

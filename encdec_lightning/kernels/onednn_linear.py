@@ -1,4 +1,7 @@
-"""Linear layers in bf16 on CPU whose weights are laid out once as oneDNN reads them, instead of at every call."""
+"""Linear layers on CPU whose weights are laid out once as oneDNN reads them, instead of at every call.
+
+In bf16; and in fp32 on the processors for which torch's own products are slow (`fp32_products`).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from encdec_lightning.kernels.fp32_products import onednn_is_faster
 from encdec_lightning.kernels.self_check import self_check
 
 TYPICAL = 64  # vectors of an input, for which a layout is chosen; it serves any number
@@ -20,10 +24,11 @@ def runs_in_onednn(weight: Tensor) -> bool:
     """Whether this weight can be laid out so here."""
     return (
         weight.device.type == "cpu"
-        and weight.dtype == torch.bfloat16
         and type(weight) in (Tensor, nn.Parameter)
-        and _processor_has_bf16()
-        and products_are_exact()
+        and (
+            (weight.dtype == torch.bfloat16 and _processor_has_bf16() and products_are_exact())
+            or (weight.dtype == torch.float32 and onednn_is_faster() and products_in_fp32_are_exact())
+        )
     )
 
 
@@ -39,7 +44,17 @@ def _processor_has_bf16() -> bool:
 @self_check("the product of laid-out weights", "torch's own linear layers run")
 def products_are_exact() -> bool:
     """Whether oneDNN's private operators compute a linear layer: small whole numbers, exact in bf16."""
-    weight, given, bias = ((torch.arange(count) % 5 - 2).bfloat16() for count in (6 * 8, 3 * 8, 6))
+    return _is_exact_in(torch.bfloat16)
+
+
+@self_check("the product of laid-out weights in fp32", "torch's own linear layers run")
+def products_in_fp32_are_exact() -> bool:
+    """The same of fp32."""
+    return _is_exact_in(torch.float32)
+
+
+def _is_exact_in(dtype: torch.dtype) -> bool:
+    weight, given, bias = ((torch.arange(count) % 5 - 2).to(dtype) for count in (6 * 8, 3 * 8, 6))
     weight, given = weight.view(6, 8), given.view(3, 8)
     expected = (given.float()[:, None] * weight.float()).sum(-1)
     with_bias, without = onednn_linear(weight, bias)(given), onednn_linear(weight, None)(given)
@@ -66,7 +81,7 @@ def use_onednn(model: nn.Module, leave: nn.Module | None = None) -> None:
         if found is not None and runs_in_onednn(found[0]):
             key = id(module.weight), id(module.bias)
             made[key] = made.get(key) or onednn_linear(*found)
-            module.forward = partial(_forward, weakref.ref(module), made[key])  # no cycle
+            module.forward = partial(_forward, weakref.ref(module), found[0].dtype, made[key])  # no cycle
 
 
 def weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor | None] | None:
@@ -80,8 +95,10 @@ def weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor | None] | None:
     return (weight if type(module) is nn.Linear else weight.detach().t()), bias
 
 
-def _forward(of: weakref.ref[nn.Module], linear: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
-    if given.dtype != torch.bfloat16 or given.numel() == 0:
+def _forward(
+    of: weakref.ref[nn.Module], dtype: torch.dtype, linear: Callable[[Tensor], Tensor], given: Tensor
+) -> Tensor:
+    if given.dtype != dtype or given.numel() == 0:
         module = of()
         assert module is not None
         return type(module).forward(module, given)  # type: ignore[no-any-return]

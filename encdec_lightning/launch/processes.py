@@ -18,8 +18,9 @@ from encdec_lightning.config import Config
 from encdec_lightning.credentials import without_secrets
 from encdec_lightning.errors import EXIT_CODE, INTERRUPTED, TERMINATED, JobFailed, UserError, UserErrors, reason
 from encdec_lightning.launch.job.devices import job_config
-from encdec_lightning.launch.job.ranks import described, end_group
+from encdec_lightning.launch.job.ranks import Process, described, end_group
 from encdec_lightning.launch.job.refusals import refusals_of_the_disk
+from encdec_lightning.launch.nursery import WORKER, forked
 from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 from encdec_lightning.signals import GRACE, PARENT, TERMINATION, Terminated
@@ -59,8 +60,9 @@ def start(run: Run, own_process: bool = False, unpromising: Callable[[], bool] |
         run.set_state("running")
         before = _saved(run)
         try:
-            if own_process or is_slurm_job() or _several_devices(config):
-                _in_worker(run, lock, unpromising)
+            several = _several_devices(config)
+            if own_process or is_slurm_job() or several:
+                _in_worker(run, lock, several, unpromising)
             else:
                 from encdec_lightning.launch.job.job import train
 
@@ -133,8 +135,10 @@ def keep_traceback(run: Run, error: BaseException, rank: int = 0) -> Path:
     return path
 
 
-def _in_worker(run: Run, lock: int, unpromising: Callable[[], bool] | None = None) -> None:
+def _in_worker(run: Run, lock: int, several: bool, unpromising: Callable[[], bool] | None = None) -> None:
     """Run the job in a process of its own, which Lightning may multiply; raises what it reports by its exit code.
+
+    A point of a sweep on one device has one that is forked from a nursery, where there is one.
 
     In a job of Slurm's the process is `srun`, whose ranks give 0 when they were asked to end: so a code of theirs says
     that one of them failed, even where the others then report that they were asked.
@@ -143,12 +147,7 @@ def _in_worker(run: Run, lock: int, unpromising: Callable[[], bool] | None = Non
     notices and ends. The worker and its further ranks are a process group, of which nothing is left afterwards.
     """
     in_job = is_slurm_job()
-    command = [sys.executable, "-m", "encdec_lightning.launch.worker", str(run.folder)]
-    environment = {**os.environ, PARENT: str(os.getpid())}
-    if in_job:
-        command = [*srun(), *command]
-        del environment[PARENT]  # the ranks' parents are Slurm's
-    worker = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, pass_fds=[lock], process_group=0)
+    worker = (None if in_job or several else forked(run.folder, lock)) or _started(run, lock, in_job)
     pruned = False
     try:
         pruned = unpromising is not None and _becomes(unpromising, worker)
@@ -179,7 +178,16 @@ def _in_worker(run: Run, lock: int, unpromising: Callable[[], bool] | None = Non
         raise JobFailed(f"The run {run.folder} failed: {run.status()['error']}")
 
 
-def _becomes(unpromising: Callable[[], bool], worker: subprocess.Popen[bytes]) -> bool:
+def _started(run: Run, lock: int, in_job: bool) -> Process:
+    command = [sys.executable, "-m", WORKER, str(run.folder)]
+    environment = {**os.environ, PARENT: str(os.getpid())}
+    if in_job:
+        command = [*srun(), *command]
+        del environment[PARENT]  # the ranks' parents are Slurm's
+    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, pass_fds=[lock], process_group=0)
+
+
+def _becomes(unpromising: Callable[[], bool], worker: Process) -> bool:
     """Wait for the worker's end or until it is not promising; whether it is not."""
     while worker.poll() is None:
         if unpromising():
@@ -189,7 +197,7 @@ def _becomes(unpromising: Callable[[], bool], worker: subprocess.Popen[bytes]) -
     return False
 
 
-def _ask_to_end(worker: subprocess.Popen[bytes], in_job: bool) -> None:
+def _ask_to_end(worker: Process, in_job: bool) -> None:
     """Ask the worker to end and wait for it; `srun` hands SIGUSR1 on, and dies of SIGTERM."""
     worker.send_signal(signal.SIGUSR1 if in_job else signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from encdec_lightning.launch.command_line.presets import ROOT, conf_folder
 from encdec_lightning.launch.command_line.reading import read_argument
 from encdec_lightning.launch.hparams_search import search
 from encdec_lightning.launch.loggers.labels import point_label
+from encdec_lightning.launch.nursery import nursery
 from encdec_lightning.launch.points import Point, Points, folder_of_points, points_in
 from encdec_lightning.launch.submit import checked, refused, submit
 
@@ -36,6 +38,12 @@ def sweep(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Points:
     """
     usable = _checked(overrides, config_dirs)
     composed = compose_raw(_same(usable), config_dirs, with_hydra=True)
+    in_turns_here = composed.hydra.runtime.choices["hydra/launcher"] == "basic"
+    with nursery() if in_turns_here else nullcontext():  # it loads what points need while they are checked
+        return _sweep(usable, config_dirs, composed)
+
+
+def _sweep(usable: list[str], config_dirs: Sequence[Path], composed: Any) -> Points:
     choices = composed.hydra.runtime.choices
     by_slurm = choices["hydra/launcher"] == "slurm"
     if choices["hydra/sweeper"] == "optuna" and not by_slurm:

@@ -1,22 +1,61 @@
 """`python -m encdec_lightning.launch.worker FOLDER`: the job of a run folder, in a process without Hydra.
 
 Lightning starts the further ranks of a distributed run with this same command; in a job of Slurm's `srun` starts all.
+With `--fork N` in place of the folder it is a nursery, whose other end is the socket N: see `nursery.py`.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
+from contextlib import suppress
+from importlib import import_module
 
 from encdec_lightning.cluster.queue import is_slurm_job
 from encdec_lightning.errors import FAILED, TERMINATED, JobFailed, UserError, exit_code
+from encdec_lightning.launch.nursery import FORK, NUMBER, REQUEST
 from encdec_lightning.launch.processes import recorded
 from encdec_lightning.run import Run
 from encdec_lightning.signals import follow_parent
 
 
 def main() -> int:
+    """What the command says; the exit code."""
+    if sys.argv[1] == FORK:
+        return _nursery(socket.socket(fileno=int(sys.argv[2])))
+    return work()
+
+
+def _nursery(parent: socket.socket) -> int:
+    """Load what jobs need, then fork a worker for each run that the parent sends, until it has no more."""
+    follow_parent()
+    import_module("encdec_lightning.launch.job.job")
+    import_module("nltk.stem.porter")  # ROUGE's stemmer takes half a second
+
+    gc.collect()
+    gc.freeze()  # what all share is not written to, and so not copied
+    while True:
+        folder, locks, _, _ = socket.recv_fds(parent, REQUEST, 1)
+        if not folder:
+            return 0
+        pid = os.fork()
+        if pid == 0:
+            parent.close()
+            os.setpgid(0, 0)
+            sys.argv[1:] = [os.fsdecode(folder)]
+            return work()
+        with suppress(OSError):  # it has done so itself, or has even ended
+            os.setpgid(pid, pid)
+        for lock in locks:  # the worker's alone
+            os.close(lock)
+        parent.sendall(NUMBER.pack(pid))
+        _, status = os.waitpid(pid, 0)
+        parent.sendall(NUMBER.pack(os.waitstatus_to_exitcode(status)))
+
+
+def work() -> int:
     """Run the job and end with the parent at the latest; mistakes are said by rank 0 alone.
 
     A further rank that was asked to end gives 0: Lightning kills rank 0, which may still have to close its loggers, at

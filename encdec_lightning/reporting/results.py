@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from encdec_lightning.composition.sentence_tokenizer import split_sentences
+from encdec_lightning.composition.sentence_rules import split_sentences
 from encdec_lightning.evaluation.baselines import Split, baseline_predictions, permuted
 from encdec_lightning.evaluation.metric import Score
 from encdec_lightning.evaluation.references import unscorable

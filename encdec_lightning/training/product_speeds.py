@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch.nn import functional
+
+from encdec_lightning.kernels.fp32_products import linear, onednn_is_faster
+from encdec_lightning.kernels.processor import instruction_sets, told
 
 MixedOrFull = Literal["bf16-mixed", "32-true"]
 GAIN = 1.1
@@ -72,7 +74,7 @@ def product_speeds(hidden: int, rows: int, seconds: float = SECONDS) -> ProductS
     while time.perf_counter() < end or rounds < LEAST:
         for each, (values, wide, narrow) in blocks.items():
             started = time.perf_counter()
-            functional.linear(functional.linear(values, wide), narrow).backward(values.detach())
+            linear(linear(values, wide), narrow).backward(values.detach())
             took = time.perf_counter() - started
             if rounds:  # the first compiles the products
                 best[each] = min(best[each], took)
@@ -92,17 +94,14 @@ DECISIVE = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_in
 
 def processor() -> str:
     """The kind of processor in words: name, family and model, what decides its formats, threads."""
-    told: dict[str, str] = {}
-    with suppress(OSError):  # not on every system
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    sets = (told.get("flags") or told.get("Features") or "").split()
-    name = told.get("model name") or told.get("CPU part") or platform.machine()
-    model = "-".join(told[each] for each in ("cpu family", "model") if each in told)
-    known = " ".join(each for each in DECISIVE if each in sets)
-    return f"{name} {model} ({known}), {torch.get_num_threads()} threads"
+    known, sets = told(), instruction_sets()
+    name = known.get("model name") or known.get("CPU part") or platform.machine()
+    model = "-".join(known[each] for each in ("cpu family", "model") if each in known)
+    decisive = " ".join(each for each in DECISIVE if each in sets)
+    return f"{name} {model} ({decisive}), {torch.get_num_threads()} threads"
 
 
 def _machine() -> str:
-    """A short hash of what decides the speeds: the kind of processor, the threads, torch's version."""
-    return hashlib.sha256(repr((processor(), torch.__version__)).encode()).hexdigest()[:16]
+    """A short hash of what decides the speeds: the kind of processor, the threads, torch's version, the library."""
+    known = (processor(), torch.__version__, *(["oneDNN"] if onednn_is_faster() else []))
+    return hashlib.sha256(repr(known).encode()).hexdigest()[:16]

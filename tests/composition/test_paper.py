@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from encdec_lightning.composition.checkpoints import SHIPPED, load_config
+from encdec_lightning.composition.checkpoints import load_config
 from encdec_lightning.composition.compatibility import check
+from encdec_lightning.composition.families import SHIPPED
 from encdec_lightning.composition.options import Composition
 from encdec_lightning.composition.paper import ROWS, has_printed_size, paper_row
 

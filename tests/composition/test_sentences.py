@@ -23,7 +23,8 @@ from encdec_lightning.cli.predict import main as predict
 from encdec_lightning.cli.train import main as train
 from encdec_lightning.composition.paper import paper_row
 from encdec_lightning.composition.segments import interval_segments
-from encdec_lightning.composition.sentence_tokenizer import SentenceTokenizer, split_sentences
+from encdec_lightning.composition.sentence_rules import split_sentences
+from encdec_lightning.composition.sentence_tokenizer import SentenceTokenizer
 from encdec_lightning.data.batches.batch import Batch, collate
 from encdec_lightning.data.examples.examples import tokenize
 from encdec_lightning.generation.other_model import OtherModel, Reading

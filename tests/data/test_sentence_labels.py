@@ -11,7 +11,7 @@ import pytest
 import tiny
 
 from encdec_lightning import Extraction, ExtractiveDataModule, Loading, Task, Tokenizers, UserError
-from encdec_lightning.composition.sentence_tokenizer import split_sentences
+from encdec_lightning.composition.sentence_rules import split_sentences
 from encdec_lightning.data.examples import sentence_labels
 from encdec_lightning.data.examples.label_workers import Labellers
 from encdec_lightning.data.examples.sentence_labels import SentenceLabels

@@ -24,7 +24,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     trained: list[str] = []
 
-    def work(run: Run, lock: int, unpromising: object) -> None:
+    def work(run: Run, *_: object) -> None:
         trained.append(run.folder.name)
         with processes.recorded(run):
             train(run)
@@ -72,10 +72,10 @@ def test_a_point_trains_in_a_process_of_its_own(files, in_tmp, monkeypatch):
         return real(command, **options)
 
     monkeypatch.setattr(subprocess, "Popen", spy)
-    assert main(["--multirun", *files.overrides("debug=step", "seed=7")]) == 0
-    assert commands == [["-m", "encdec_lightning.launch.worker"]]
-    (name,) = folders(in_tmp)
-    assert Run.open(in_tmp / "runs/run" / name).predictions()
+    assert main(["--multirun", *files.overrides("debug=step", "seed=7,8")]) == 0
+    assert commands == [["-m", "encdec_lightning.launch.worker"]]  # the nursery, of which both are forked
+    runs = [Run.open(in_tmp / "runs/run" / name) for name in folders(in_tmp)]
+    assert len(runs) == 2 and all(run.predictions() for run in runs)
 
 
 def test_a_bad_point_refuses_the_whole_sweep(files, in_tmp, in_process, capsys):

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Protocol
 
 from encdec_lightning.errors import INTERRUPTED, TERMINATED, JobFailed, UserError, UserErrors
 from encdec_lightning.run import Run
@@ -56,7 +56,23 @@ def ranks_watched(run: Run, ranks: Ranks) -> Iterator[None]:
         watcher.join()
 
 
-def end_group(worker: subprocess.Popen[bytes]) -> None:
+class Process(Protocol):
+    """What is used of `subprocess.Popen`."""
+
+    pid: int
+    returncode: int | None
+
+    def poll(self) -> int | None:
+        """The exit code, none while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code, once it has ended; raises `subprocess.TimeoutExpired` after so many seconds."""
+
+    def send_signal(self, sig: int) -> None:
+        """Nothing where it has ended."""
+
+
+def end_group(worker: Process) -> None:
     """Kill what is left of a worker and its further ranks, which have a moment to end, unless they were asked to."""
     asked = worker.poll() in (None, INTERRUPTED, TERMINATED)
     until = time.monotonic() + (0 if asked else LEFT)

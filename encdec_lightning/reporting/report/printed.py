@@ -10,10 +10,9 @@ from typing import Any
 
 import yaml
 
-from encdec_lightning.composition.checkpoints import shipped_config
+from encdec_lightning.composition.families import shipped_config
 from encdec_lightning.composition.options import Composition
 from encdec_lightning.composition.paper import ROWS, paper_row
-from encdec_lightning.composition.sides.config import side_config
 from encdec_lightning.errors import UserError, UserErrors, did_you_mean, one_of
 from encdec_lightning.reporting.overview import Overview
 from encdec_lightning.reporting.report.rows import Section
@@ -79,9 +78,11 @@ def add_printed(section: Section, task: str | None = None, ordered: bool = False
         if variant is None:
             continue
         options = row.runs[0].options
-        table, size = (tables[task], "") if task is not None else (table_of(options), size_of(options))
-        name = f"{variant}{size}"  # no row of the paper's where the size is none of its sizes
-        if table is None or name not in table.rows:
+        table = tables[task] if task is not None else table_of(options)
+        if table is None:
+            continue
+        name = f"{variant}{'' if task is not None else size_of(options)}"
+        if name not in table.rows:  # the size is none of the paper's
             continue
         section.printed_from = SOURCE.format(table.table)
         for score, value in zip(table.scores, table.rows[name], strict=True):
@@ -127,6 +128,8 @@ def size_of(options: Mapping[str, Any]) -> str | None:
     composition = _composition(options)
     if composition is None:
         return None
+    from encdec_lightning.composition.sides.config import side_config
+
     configs = [side_config(side) for side in composition.sides]
     sizes = {(config.num_hidden_layers, config.hidden_size) for config in configs}
     return SIZES.get(sizes.pop()) if len(sizes) == 1 else None

@@ -1,0 +1,112 @@
+"""Products of linear layers in fp32 by oneDNN, on processors for which torch's own library has slow code.
+
+torch takes products in fp32 from MKL. For AMD's processors MKL has general code, with vectors of 256 bits: on Zen 5,
+which computes with 512, oneDNN takes less than half of the time (experiments/speed).
+"""
+
+from __future__ import annotations
+
+import functools
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from encdec_lightning.kernels import processor
+from encdec_lightning.kernels.first_derivative import first_derivative_only
+from encdec_lightning.kernels.self_check import self_check
+
+FIRST_FAMILY = 26  # of AMD's processors, Zen 5: the first with vectors of 512 bits all the way
+
+
+@functools.cache
+def onednn_is_faster() -> bool:
+    """Whether this processor is such a one: by its maker and family, so that it takes the same products every time."""
+    told = processor.told()
+    family = told.get("cpu family", "")
+    return (
+        torch.backends.mkldnn.is_available()
+        and told.get("vendor_id") == "AuthenticAMD"
+        and family.isdecimal()
+        and int(family) >= FIRST_FAMILY
+        and "avx512f" in processor.instruction_sets()
+        and products_are_exact()
+    )
+
+
+@self_check("the product of oneDNN in fp32", "torch's own linear layers run")
+def products_are_exact() -> bool:
+    """Whether oneDNN's private operator computes a linear layer and its gradients: small whole numbers, exact."""
+    given, weight, bias = ((torch.arange(count) % 5 - 2).float() for count in (3 * 8, 6 * 8, 6))
+    given, weight = given.view(3, 8), weight.view(6, 8)
+    product = (given[:, None] * weight).sum(-1)
+    turned = (given.t()[:, None] * product.t()).sum(-1)
+    return torch.equal(_product(given, weight, bias), product + bias) and torch.equal(
+        _product(given.t(), product.t()), turned
+    )
+
+
+def linear(given: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`functional.linear`, (..., K), (M, K), (M,) -> (..., M), by oneDNN where that is faster."""
+    plain = all(
+        type(each) in (Tensor, nn.Parameter) and each.device.type == "cpu" and each.dtype == torch.float32
+        for each in (given, weight, *([] if bias is None else [bias]))
+    )
+    if not (plain and given.ndim > 1 and weight.ndim == 2 and given.numel() and weight.numel() and onednn_is_faster()):
+        return functional.linear(given, weight, bias)
+    if torch.is_autocast_enabled("cpu") or given.shape[-1] != weight.shape[1]:
+        return functional.linear(given, weight, bias)
+    product: Tensor = OneDNNLinear.apply(given, weight, bias)  # type: ignore[no-untyped-call]
+    return product
+
+
+class OneDNNLinear(torch.autograd.Function):
+    """A linear layer all of whose products oneDNN takes."""
+
+    @staticmethod
+    def forward(ctx: Any, given: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """(..., K), (M, K), (M,) -> (..., M)."""
+        ctx.save_for_backward(given, weight)
+        product: Tensor = _product(given.flatten(0, -2), weight, bias).view(*given.shape[:-1], len(weight))
+        return product
+
+    @staticmethod
+    @first_derivative_only
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Of those that ask for one."""
+        given, weight = ctx.saved_tensors
+        of_given, of_weight, of_bias = ctx.needs_input_grad
+        rows = gradient.flatten(0, -2)
+        return (
+            _product(rows, weight.t()).view_as(given) if of_given else None,
+            _product(rows.t(), given.flatten(0, -2).t()) if of_weight else None,
+            rows.sum(0) if of_bias else None,
+        )
+
+
+class FastProducts(TorchFunctionMode):
+    """A context in which `torch.nn.functional.linear` is `linear` above, and the product of GPT-2's `Conv1D` too."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Called in place of every function of torch."""
+        if function is functional.linear:
+            function = linear
+        elif function is torch.addmm and len(args) == 3 and not kwargs and args[0].ndim == 1 == args[0].stride(0):
+            bias, rows, weight = args
+            if bias.shape == weight.shape[1:]:
+                return linear(rows, weight.t(), bias)
+        return function(*args, **(kwargs or {}))
+
+
+def fast_products() -> AbstractContextManager[Any]:
+    """`FastProducts` on a processor where they are faster, and nothing on others."""
+    return FastProducts() if onednn_is_faster() else nullcontext()
+
+
+def _product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
+    """(N, K), (M, K), (M,) -> (N, M)."""
+    made: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
+    return made

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+
+import pytest
+import torch
+from hypothesis import given as hypothesis_given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
+
+from encdec_lightning.kernels import fp32_products, processor
+from encdec_lightning.kernels.fp32_products import FastProducts, OneDNNLinear, fast_products, linear, onednn_is_faster
+
+ZEN_5 = {"vendor_id": "AuthenticAMD", "cpu family": "26", "flags": "fpu avx2 avx512f"}
+pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
+
+
+@pytest.fixture(autouse=True)
+def asked_anew() -> Iterator[None]:
+    onednn_is_faster.cache_clear()
+    yield
+    onednn_is_faster.cache_clear()
+
+
+@pytest.fixture
+def on_zen_5(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "told", lambda: ZEN_5)
+
+
+@pytest.mark.parametrize(
+    ("told", "faster"),
+    [
+        (ZEN_5, True),
+        (ZEN_5 | {"cpu family": "27"}, True),
+        (ZEN_5 | {"cpu family": "25"}, False),  # Zen 4, which computes with 256 bits at a time
+        (ZEN_5 | {"flags": "fpu avx2"}, False),  # as a virtual machine may hide them
+        (ZEN_5 | {"vendor_id": "GenuineIntel"}, False),
+        ({"CPU part": "0xd4f", "Features": "asimd bf16"}, False),
+        ({}, False),
+    ],
+)
+def test_the_processor_alone_decides(told: Mapping[str, str], faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "told", lambda: told)
+    assert onednn_is_faster() is faster
+    with fast_products() as context:
+        assert isinstance(context, FastProducts) is faster
+
+
+@pytest.mark.parametrize("gone", [None, lambda given, weight, bias, *more: given.new_zeros(len(given), len(weight))])
+def test_an_operator_that_changed_switches_it_off(
+    gone: object, on_zen_5: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fp32_products.products_are_exact.cache_clear()
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", gone)
+    assert not onednn_is_faster()
+    (said,) = caplog.messages
+    assert "the product of oneDNN in fp32 is off and torch's own linear layers run: " in said
+    fp32_products.products_are_exact.cache_clear()
+
+
+def gradients(layer: object, leaves: list[Tensor | None], weights: Tensor) -> list[Tensor]:
+    """The product, and its gradients for the leaves that there are."""
+    own = [None if each is None else each.detach().requires_grad_() for each in leaves]
+    product = layer(*own)  # type: ignore[operator]
+    return [product, *torch.autograd.grad((product * weights).sum(), [each for each in own if each is not None])]
+
+
+@hypothesis_given(
+    shape=st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    inputs=st.integers(1, 70),
+    outputs=st.integers(1, 70),
+    with_bias=st.booleans(),
+    turned=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_the_product_and_its_gradients_are_those_of_a_linear_layer(
+    shape: list[int], inputs: int, outputs: int, with_bias: bool, turned: bool, seed: int
+) -> None:
+    random = torch.Generator().manual_seed(seed)
+    values = torch.randn(*shape, inputs, generator=random)
+    if turned:  # as attention's states are, not contiguous
+        values = torch.randn(inputs, *shape, generator=random).movedim(0, -1)
+    weight = torch.randn(outputs, inputs, generator=random)
+    bias = torch.randn(outputs, generator=random) if with_bias else None
+    leaves = [values, weight, bias]
+    weights = torch.randn(*shape, outputs, generator=random)
+    exact = gradients(functional.linear, [None if each is None else each.double() for each in leaves], weights.double())
+    found = gradients(OneDNNLinear.apply, leaves, weights)
+    for one, other in zip(found, exact, strict=True):
+        assert one.dtype == torch.float32 and one.shape == other.shape
+        assert torch.allclose(one.double(), other, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_of_any_layout_are_read_right() -> None:
+    values, weight, bias = (torch.randn(shape, requires_grad=True) for shape in ((6, 5, 8), (7, 8), (7,)))
+    layers = (functional.linear, OneDNNLinear.apply)
+    for change in (
+        lambda product: product.sum(),  # one number for all
+        lambda product: product.sum(0).square().sum(),  # the same row for some
+        lambda product: product.transpose(0, 1).reshape(-1).cumsum(0).sum(),
+        lambda product: product[::2, 1:].square().sum(),
+    ):
+        theirs, ours = (
+            torch.autograd.grad(change(layer(values, weight, bias)), (values, weight, bias)) for layer in layers
+        )
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("frozen", range(3))
+def test_what_is_frozen_gets_no_gradient(frozen: int) -> None:
+    leaves = [torch.randn(shape) for shape in ((4, 8), (7, 8), (7,))]
+    for number, each in enumerate(leaves):
+        each.requires_grad_(number != frozen)
+    OneDNNLinear.apply(*leaves).square().sum().backward()
+    assert [each.grad is None for each in leaves] == [number == frozen for number in range(3)]
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
+    """The shapes of products that go through oneDNN from now on."""
+    seen: list[torch.Size] = []
+    theirs = fp32_products._product
+
+    def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
+        made = theirs(left, right, bias)
+        seen.append(made.shape)
+        return made
+
+    assert onednn_is_faster()
+    monkeypatch.setattr(fp32_products, "_product", product)
+    return seen
+
+
+def test_modules_are_computed_so_inside_the_context_and_only_there(
+    on_zen_5: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = counted(monkeypatch)
+    plain, turned = nn.Linear(8, 6), Conv1D(5, 6)
+    values = torch.randn(2, 3, 8)
+    expected = turned(plain(values))
+    assert not seen
+    with fast_products():
+        found = turned(plain(values))
+    assert seen == [(6, 6), (6, 5)]
+    torch.testing.assert_close(found, expected)
+    found.sum().backward()
+    assert len(seen) == 5  # values have no gradient
+
+
+def test_the_rest_is_left_to_torch(on_zen_5: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = counted(monkeypatch)
+    layer = nn.Linear(8, 6)
+    with fast_products(), torch.no_grad():
+        for dtype in (torch.float64, torch.bfloat16):
+            assert copy.deepcopy(layer).to(dtype)(torch.ones(2, 8, dtype=dtype)).dtype == dtype
+        assert layer(torch.ones(8)).shape == (6,)
+        assert layer(torch.ones(0, 8)).shape == (0, 6)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert layer(torch.ones(2, 8)).dtype == torch.bfloat16
+        assert layer.to("meta")(torch.ones(2, 8, device="meta")).shape == (2, 6)
+        assert torch.addmm(torch.ones(1), torch.ones(2, 8), torch.ones(8, 3)).shape == (2, 3)
+        assert torch.addmm(torch.ones(3), torch.ones(2, 8), torch.ones(8, 3), beta=2)[0, 0] == 10
+        with pytest.raises(RuntimeError, match="mat1 and mat2"):
+            functional.linear(torch.ones(2, 7), torch.ones(3, 8))
+    assert not seen
+
+
+def test_elsewhere_the_product_is_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "told", lambda: {})
+    values, weight = torch.randn(40, 30), torch.randn(20, 30)
+    assert torch.equal(linear(values, weight), functional.linear(values, weight))
+
+
+def test_the_same_product_again_is_the_same_to_the_last_bit() -> None:
+    torch.manual_seed(0)
+    leaves: list[Tensor | None] = [torch.randn(900, 96), torch.randn(384, 96), torch.randn(384)]
+    weights = torch.randn(900, 384)
+    first = gradients(OneDNNLinear.apply, leaves, weights)
+    for _ in range(5):
+        again = gradients(OneDNNLinear.apply, [None if each is None else each.clone() for each in leaves], weights)
+        assert all(torch.equal(one, other) for one, other in zip(again, first, strict=True))
+
+
+def test_a_second_derivative_is_refused(on_zen_5: None) -> None:
+    values = torch.randn(2, 8, requires_grad=True)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(linear(values, torch.ones(3, 8)).square().sum(), values, create_graph=True)

@@ -1,0 +1,180 @@
+"""Workers that are forked from a process that has loaded what they need: they end as others do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from tiny import Files
+
+from encdec_lightning.errors import EXIT_CODE, TERMINATED, JobFailed, UserError
+from encdec_lightning.launch import processes
+from encdec_lightning.launch.command_line.overrides import compose_config
+from encdec_lightning.launch.nursery import Forked, Nursery, forked, nursery
+from encdec_lightning.launch.run_folder import make_run
+from encdec_lightning.run import Run
+
+SLOW = """
+import time
+import lightning
+
+class Slow(lightning.Callback):
+    '''Waits after the first step, and says so.'''
+
+    def on_train_batch_end(self, *_):
+        open("at-work", "w").close()
+        time.sleep(600)
+"""
+
+
+@pytest.fixture
+def slow(files: Files, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run that waits in its first step."""
+    (in_tmp / "slow.py").write_text(SLOW)
+    monkeypatch.syspath_prepend(in_tmp)
+    monkeypatch.delitem(sys.modules, "slow", raising=False)
+    return make_run(compose_config([*files.overrides("folder=run"), "callbacks.slow._target_=slow.Slow"]))
+
+
+def ended(pid: int) -> bool:
+    """Whether a process, which is nobody's child here, is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def until(condition: object, seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def at_work(made: Nursery, run: Run, lock: int) -> Forked:
+    worker = made.worker(run.folder, lock)
+    assert worker is not None
+    until(lambda: Path("at-work").exists() or worker.poll() is not None)
+    assert worker.poll() is None
+    return worker
+
+
+def test_workers_are_forked_one_after_the_other_with_their_own_exit_codes(in_tmp: Path, capfd) -> None:
+    with closing(Nursery()) as own:
+        for number in range(2):
+            worker = own.worker(Path(f"no run {number}"), 0)
+            assert worker is not None and own.worker(Path("another"), 0) is None  # while it is at work
+            assert worker.wait(60) == worker.poll() == EXIT_CODE
+            assert f"no run {number}" in capfd.readouterr().err
+            worker.send_signal(signal.SIGTERM)  # nothing is there
+
+
+def test_jobs_run_in_it_to_their_end(files: Files, in_tmp: Path, capfd) -> None:
+    with nursery():
+        for seed in (1, 2):
+            run = make_run(compose_config(files.overrides("debug=step", f"folder=run{seed}", f"seed={seed}")))
+            processes.start(run, own_process=True)
+            assert run.status()["state"] == "finished" and run.predictions()
+    assert "Traceback" not in capfd.readouterr().err and forked(in_tmp, 0) is None
+
+
+def test_it_gives_what_an_ordinary_worker_gives(files: Files, in_tmp: Path) -> None:
+    options = files.overrides("trainer.max_steps=3", "validate_every=3", "export=false")
+    one, two = (make_run(compose_config([*options, f"folder={name}"])) for name in ("one", "two"))
+    processes.start(one, own_process=True)
+    with nursery():
+        processes.start(two, own_process=True)
+    assert one.metrics()["best/val/loss"] == two.metrics()["best/val/loss"]
+    assert one.predictions() == two.predictions()
+
+
+def test_a_run_is_locked_while_its_worker_lives(in_tmp: Path, slow: Run) -> None:
+    with closing(Nursery()) as own:
+        with slow.lock() as lock:
+            worker = at_work(own, slow, lock)
+        with pytest.raises(UserError), slow.lock():
+            pass
+        assert os.getpgid(worker.pid) == worker.pid
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(60) == TERMINATED
+        with slow.lock():
+            pass
+
+
+@pytest.mark.parametrize("victim", ["worker", "nursery"])
+def test_a_worker_that_is_killed_fails_its_run(victim: str, slow: Run, monkeypatch) -> None:
+    made: list[Forked] = []
+    with nursery() as _, pytest.raises(JobFailed) as caught:
+        real = forked
+
+        def spied(folder: Path, lock: int) -> Forked | None:
+            made.append(real(folder, lock))  # type: ignore[arg-type]
+            until(lambda: Path("at-work").exists())
+            stat = Path(f"/proc/{made[0].pid}/stat").read_text().rpartition(")")[2].split()
+            os.kill(made[0].pid if victim == "worker" else int(stat[1]), signal.SIGKILL)
+            return made[0]
+
+        monkeypatch.setattr(processes, "forked", spied)
+        processes.start(slow, own_process=True)
+    assert str(caught.value) == f"The run {slow.folder} failed: its process ended with signal SIGKILL"
+    until(lambda: ended(made[0].pid))
+
+
+def test_nothing_is_left_of_it_at_the_end(in_tmp: Path, slow: Run) -> None:
+    with closing(Nursery()) as own:
+        with slow.lock() as lock:
+            worker = at_work(own, slow, lock)
+        own.close()
+        until(lambda: ended(worker.pid))
+
+
+def test_other_surroundings_need_an_ordinary_process(in_tmp: Path, monkeypatch, tmp_path_factory) -> None:
+    with closing(Nursery()) as own:
+        with monkeypatch.context() as changed:
+            changed.setenv("ANOTHER_VARIABLE", "1")
+            assert own.worker(Path("run"), 0) is None
+        with monkeypatch.context() as changed:
+            changed.chdir(tmp_path_factory.mktemp("elsewhere"))
+            assert own.worker(Path("run"), 0) is None
+        worker = own.worker(Path("run"), 0)
+        assert worker is not None and worker.wait(60) == EXIT_CODE
+
+
+def test_one_that_is_gone_is_not_asked(in_tmp: Path) -> None:
+    with closing(Nursery()) as own:
+        own.close()
+        assert own.worker(Path("run"), 0) is None
+
+
+def test_several_devices_are_not_forked(files: Files, in_tmp: Path, monkeypatch) -> None:
+    monkeypatch.setattr(processes, "forked", pytest.fail)
+    started = []
+    monkeypatch.setattr(processes, "_started", lambda *given: started.append(given) or subprocess.Popen(["true"]))
+    run = make_run(compose_config(files.overrides("hardware=ddp_cpu", "folder=two")))
+    processes.start(run, own_process=True)
+    assert len(started) == 1
+
+
+CLEAN = """
+import threading
+import torch
+
+def forbidden(*args, **kwargs):
+    raise AssertionError("CUDA was asked")
+
+for name in ("is_available", "init", "_lazy_init", "device_count", "current_device"):
+    setattr(torch.cuda, name, forbidden)
+import encdec_lightning.launch.job.job
+assert threading.active_count() == 1, threading.enumerate()
+assert not torch.cuda.is_initialized()
+"""
+
+
+def test_what_it_loads_begins_nothing_that_a_fork_would_break() -> None:
+    subprocess.run([sys.executable, "-c", CLEAN], check=True)
