@@ -74,10 +74,13 @@ def onednn_linear(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Ten
 
 
 def use_onednn(model: nn.Module, leave: nn.Module | None = None) -> None:
-    """Let the linear layers of `model` work so, for good: later changes of their weights are not seen."""
+    """Let the linear layers of `model` work so, for good: later changes of their weights are not seen.
+
+    One whose `forward` somebody has replaced keeps that.
+    """
     made: dict[tuple[int, int], Callable[[Tensor], Tensor]] = {}  # layers with one weight share its layout
     for module in model.modules():
-        found = None if module is leave else weight_and_bias(module)
+        found = None if module is leave or "forward" in vars(module) else weight_and_bias(module)
         if found is not None and runs_in_onednn(found[0]):
             key = id(module.weight), id(module.bias)
             made[key] = made.get(key) or onednn_linear(*found)

@@ -64,6 +64,14 @@ def test_gpt2s_layers_run_so_and_layers_with_one_weight_share_it(dtype: torch.dt
     assert shared[0] is shared[1] and shared[0] is not shared[2]
 
 
+def test_a_layer_whose_forward_is_replaced_keeps_it(dtype: torch.dtype) -> None:
+    layer = nn.Linear(8, 4).to(dtype)
+    layer.forward = lambda given: 2 * given  # type: ignore[method-assign]
+    use_onednn(layer)
+    given = torch.randn(3, 8).to(dtype)
+    assert torch.equal(layer(given), 2 * given)
+
+
 def test_inputs_in_another_format_are_torchs(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     layer = nn.Linear(8, 4).to(dtype)
