@@ -45,6 +45,7 @@ INSIDE = {
             "job",
             "checks",
             "elsewhere",
+            "garbage",
             "nursery",
             "processes",
             "run_folder",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import atexit
-import gc
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +16,7 @@ from encdec_lightning.errors import UserError, UserErrors, did_you_mean, exit_co
 from encdec_lightning.files import kind_of
 from encdec_lightning.launch.command_line.overrides import with_options
 from encdec_lightning.launch.command_line.presets import check_yaml
+from encdec_lightning.launch.garbage import collect_rarely
 from encdec_lightning.launch.job.devices import MOVABLE
 from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
@@ -48,9 +47,6 @@ shape, a step's is kept: batches differ in length, and the 1,024 shapes that tor
 between what a step allocates, and no faster.
 """
 
-RARELY = (10_000, 10, 10)
-"""How often Python looks for unused objects, as `gc.set_threshold` takes it; Python's own is 700."""
-
 
 class Parser(argparse.ArgumentParser):
     """One whose refusals are `UserError`s."""
@@ -65,10 +61,7 @@ def command(work: Callable[[], object]) -> int:
     for name, value in BEFORE_TORCH.items():
         if name != "GOMP_SPINCOUNT" or "OMP_WAIT_POLICY" not in os.environ:
             os.environ.setdefault(name, value)
-    # what is imported lives to the end: looking for unused objects in it takes a sixth of the start, and at the end,
-    # when the memory is the system's again anyhow, more than a second
-    gc.set_threshold(*RARELY)
-    atexit.register(gc.freeze)
+    collect_rarely()
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     return exit_code(work)

@@ -18,8 +18,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from encdec_lightning.signals import PARENT
-
 WORKER = "encdec_lightning.launch.worker"
 """The module whose process does a job, or forks those that do."""
 FORK = "--fork"
@@ -69,9 +67,8 @@ class Nursery:
         self._is_whole = True
         with theirs:
             command = [sys.executable, "-m", WORKER, FORK, str(theirs.fileno())]
-            environment = {**os.environ, PARENT: str(os.getpid())}
             self._process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], process_group=0
+                command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], process_group=0
             )
 
     def worker(self, folder: Path, lock: int) -> Forked | None:
@@ -135,6 +132,12 @@ def received(connection: socket.socket) -> int | None:
         if len(sent) == NUMBER.size:
             return int(NUMBER.unpack(sent)[0])
     return None
+
+
+def sent(connection: socket.socket, number: int) -> None:
+    """Send a number to the other side, if that has not ended."""
+    with suppress(ConnectionError):
+        connection.sendall(NUMBER.pack(number))
 
 
 def _surroundings() -> tuple[dict[str, str], str]:

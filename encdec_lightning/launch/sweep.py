@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from encdec_lightning.cluster.queue import is_slurm_job
 from encdec_lightning.config import Config
 from encdec_lightning.errors import UserError, UserErrors, reason
 from encdec_lightning.launch.command_line.hydra_compose import compose_raw, register_defaults, search_path
@@ -38,7 +39,7 @@ def sweep(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Points:
     """
     usable = _checked(overrides, config_dirs)
     composed = compose_raw(_same(usable), config_dirs, with_hydra=True)
-    in_turns_here = composed.hydra.runtime.choices["hydra/launcher"] == "basic"
+    in_turns_here = composed.hydra.runtime.choices["hydra/launcher"] == "basic" and not is_slurm_job()
     with nursery() if in_turns_here else nullcontext():  # it loads what points need while they are checked
         return _sweep(usable, config_dirs, composed)
 

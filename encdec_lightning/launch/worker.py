@@ -8,29 +8,41 @@ from __future__ import annotations
 
 import gc
 import os
+import random
+import select
 import socket
 import sys
+import warnings
 from contextlib import suppress
 from importlib import import_module
 
+import numpy as np
+
 from encdec_lightning.cluster.queue import is_slurm_job
 from encdec_lightning.errors import FAILED, TERMINATED, JobFailed, UserError, exit_code
-from encdec_lightning.launch.nursery import FORK, NUMBER, REQUEST
+from encdec_lightning.launch.garbage import collect_rarely
+from encdec_lightning.launch.nursery import FORK, REQUEST, sent
 from encdec_lightning.launch.processes import recorded
 from encdec_lightning.run import Run
-from encdec_lightning.signals import follow_parent
+from encdec_lightning.signals import PARENT, follow_parent
+
+LOOKS = 0.05
+"""Seconds between two looks at a forked worker."""
 
 
 def main() -> int:
     """What the command says; the exit code."""
+    collect_rarely()
     if sys.argv[1] == FORK:
         return _nursery(socket.socket(fileno=int(sys.argv[2])))
     return work()
 
 
 def _nursery(parent: socket.socket) -> int:
-    """Load what jobs need, then fork a worker for each run that the parent sends, until it has no more."""
-    follow_parent()
+    """Load what jobs need, then fork a worker for each run that the parent sends, until that ends.
+
+    It watches its parent by their socket, not by a thread: a process that forks should have none.
+    """
     import_module("encdec_lightning.launch.job.job")
     import_module("nltk.stem.porter")  # ROUGE's stemmer takes half a second
 
@@ -40,19 +52,28 @@ def _nursery(parent: socket.socket) -> int:
         folder, locks, _, _ = socket.recv_fds(parent, REQUEST, 1)
         if not folder:
             return 0
-        pid = os.fork()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: OpenBLAS has one of its own
+            pid = os.fork()
         if pid == 0:
             parent.close()
             os.setpgid(0, 0)
+            os.environ[PARENT] = str(os.getppid())
+            random.seed()  # else all workers would draw the same until they are seeded
+            np.random.seed()  # noqa: NPY002  # the one that libraries draw from
             sys.argv[1:] = [os.fsdecode(folder)]
             return work()
         with suppress(OSError):  # it has done so itself, or has even ended
             os.setpgid(pid, pid)
         for lock in locks:  # the worker's alone
             os.close(lock)
-        parent.sendall(NUMBER.pack(pid))
-        _, status = os.waitpid(pid, 0)
-        parent.sendall(NUMBER.pack(os.waitstatus_to_exitcode(status)))
+        sent(parent, pid)
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        while not ended:
+            if select.select([parent], [], [], LOOKS)[0]:
+                return 0  # the parent has ended, and the worker, which follows this process, ends too
+            ended, status = os.waitpid(pid, os.WNOHANG)
+        sent(parent, os.waitstatus_to_exitcode(status))
 
 
 def work() -> int:

@@ -1,7 +1,7 @@
 """Products of matrices in fp32 by oneDNN beside those that torch takes: `python experiments/speed/fp32_products.py`.
 
-torch's own go through MKL, which has slow code for processors of other makers. `ours.py --onednn` trains with linear
-layers by oneDNN. Nothing in the package does so yet.
+torch's own go through MKL, which has slow code for processors of other makers. The package takes oneDNN's where
+`encdec_lightning/kernels/fp32_products.py` says so; `ours.py --without products` trains without them.
 """
 
 from __future__ import annotations
@@ -9,13 +9,11 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from torch.nn import functional
 
 from encdec_lightning.training.product_speeds import processor
 
@@ -27,38 +25,6 @@ def onednn(given: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """(N, K), (M, K), (M,) -> (N, M), as `functional.linear`."""
     made: Tensor = torch.ops.mkldnn._linear_pointwise(given, weight, bias, "none", [], "")
     return made
-
-
-class OneDNNLinear(torch.autograd.Function):
-    """A linear layer whose three products oneDNN takes."""
-
-    @staticmethod
-    def forward(ctx: Any, given: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """(..., K), (M, K), (M,) -> (..., M)."""
-        ctx.save_for_backward(given, weight)
-        ctx.has_bias = bias is not None
-        return onednn(given.flatten(0, -2), weight, bias).unflatten(0, given.shape[:-1])
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Of all three."""
-        given, weight = ctx.saved_tensors
-        rows, inputs = gradient.flatten(0, -2), given.flatten(0, -2)
-        of_given = onednn(rows, weight.t()).view_as(given) if ctx.needs_input_grad[0] else None
-        of_weight = onednn(rows.t(), inputs.t()) if ctx.needs_input_grad[1] else None
-        return of_given, of_weight, rows.sum(0) if ctx.has_bias else None
-
-
-def use_onednn() -> None:
-    """From now on `functional.linear`, and so `nn.Linear`, takes products in fp32 by oneDNN."""
-    theirs = functional.linear
-
-    def linear(given: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        if given.dtype != torch.float32 or weight.dtype != torch.float32 or not given.numel():
-            return theirs(given, weight, bias)
-        return OneDNNLinear.apply(given, weight, bias)
-
-    functional.linear = linear
 
 
 def speed(work: Callable[[], Tensor], operations: int) -> float:

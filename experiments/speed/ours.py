@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-import fp32_products
 import lightning
 import setting
 
@@ -42,13 +41,10 @@ def main() -> None:
     parser.add_argument("--batch-tokens", type=int, default=8000)
     parser.add_argument("--without", choices=setting.PARTS)
     parser.add_argument("--freeze", choices=("encoder", "decoder"))
-    parser.add_argument("--onednn", action="store_true", help="linear layers in fp32 by oneDNN, see fp32_products.py")
     options = parser.parse_args()
     quiet()
     if options.without:
         setting.leave_out(options.without)
-    if options.onednn:
-        fp32_products.use_onednn()
     started = setting.memory("VmRSS")
     checkpoint = str(options.folder / "checkpoint")
     tokenizers = Tokenizers.from_pretrained(checkpoint, checkpoint)

@@ -122,6 +122,7 @@ def leave_out(part: str) -> None:
     """Train without one of the package's kernels, as torch and transformers do it."""
     from contextlib import nullcontext
 
+    from encdec_lightning.kernels import processor
     from encdec_lightning.kernels.gradients import GradientMemory
     from encdec_lightning.training import loss, module
 
@@ -135,6 +136,8 @@ def leave_out(part: str) -> None:
         loss.has_plain_head = lambda model, head: False
     elif part == "gradients' memory":
         GradientMemory.take = lambda self, weight, dtype=None: torch.empty_like(weight, dtype=dtype)  # type: ignore[method-assign]
+    elif part == "products":  # in fp32 by oneDNN, which only some processors take
+        processor.told = dict
     elif part == "cast":
         made = loss.TrainingLoss.__init__
 
@@ -145,7 +148,7 @@ def leave_out(part: str) -> None:
         loss.TrainingLoss.__init__ = without  # type: ignore[method-assign]
 
 
-PARTS = ("packing", "dropout", "attention", "head", "cast", "gradients' memory")
+PARTS = ("packing", "dropout", "attention", "head", "cast", "gradients' memory", "products")
 
 
 def reset_peak_memory() -> None:
