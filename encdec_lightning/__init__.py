@@ -55,8 +55,8 @@ The map, from left to right; each room imports only from rooms to its left:
                                examples.py; the page's own page.html, page.css and scripts
     config.py, rules.py        the tree of options; composed values in, checked objects out
     launch/                    command lines in, runs out: settle.py, auto_precision.py, garbage.py, nursery.py,
-                               processes.py, run_folder.py, worker.py, submit.py, prepare.py, evaluation.py, points.py, elsewhere.py,
-                               hparams_search.py, sweep.py
+                               processes.py, run_folder.py, worker.py, submit.py, prepare.py, evaluation.py,
+                               points.py, elsewhere.py, hparams_search.py, sweep.py
     launch/command_line/       overrides in, a config out: presets.py, reading.py, hydra_nodes.py, hydra_errors.py,
                                hydra_compose.py, hydra_values.py, names.py, draft.py, overrides.py,
                                ranges.py
