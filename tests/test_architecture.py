@@ -28,8 +28,8 @@ ROOMS = [
 INSIDE = {
     "composition": [
         *("options", "signature", "cross_attending", "layout", "architecture", "architectures", "causality"),
-        *("convert", "foreign", "gguf_checkpoint", "local_checkpoints", "checkpoints", "bert_score", "adapter"),
-        *("sides", "labels", "sharing", "composed_model", "lora"),
+        *("convert", "foreign", "gguf_checkpoint", "local_checkpoints", "families", "checkpoints", "bert_score"),
+        *("adapter", "sentence_rules", "sides", "labels", "sharing", "composed_model", "lora"),
         *("bulk_tokenizer", "sentence_tokenizer", "tokenizers", "segments", "model", "prefix"),
         *("sentence_head", "sentence_scorer", "assembly"),
         *("parameters", "paper", "checks", "compatibility", "compose"),
@@ -63,7 +63,9 @@ MAY_NAME_PRIVATE_THINGS = {
         "kernels/attention_interface.py",
         "generation/cache.py",
     },
-    "torch": {f"kernels/{name}.py" for name in ("attention", "int8_linear", "onednn_linear", "stand_in")},
+    "torch": {
+        f"kernels/{name}.py" for name in ("attention", "fp32_products", "int8_linear", "onednn_linear", "stand_in")
+    },
     "hydra": {"launch/sweep.py"},
 }
 """The files that name private parts of a library; tests/upstream has a test of each such fact."""

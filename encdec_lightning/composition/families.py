@@ -7,6 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from encdec_lightning.files import kind_of
+
+LARGEST = 16 << 20  # bytes of a config; a larger file is something else
 SHIPPED = Path(__file__).parent / "configs"
 """Configs of the paper's checkpoints, so that counting and random initialization need no Hub."""
 
@@ -29,7 +32,9 @@ def told_family(checkpoint: str) -> str | None:
     folder, values = Path(checkpoint), shipped_config(checkpoint)
     if folder.is_dir():
         values = None
-        with suppress(OSError, ValueError):
-            values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        file = folder / "config.json"
+        with suppress(OSError, ValueError, RecursionError):
+            if kind_of(file) == "file" and file.stat().st_size <= LARGEST:
+                values = json.loads(file.read_text(encoding="utf-8"))
     told = values.get("model_type") if isinstance(values, dict) else None
     return told if isinstance(told, str) else None

@@ -14,7 +14,7 @@ from encdec_lightning.kernels.fp32_products import linear
 from encdec_lightning.kernels.gradients import GradientMemory
 
 PIECE = {"cpu": 1 << 23, "cuda": 1 << 27}  # logits held at a time; on CPU what its cache holds
-SIZES = 4  # of pieces between a power of two and the next: oneDNN compiles products for each size, 50 ms with AMX
+SIZES = 8  # of pieces between a power of two and the next: oneDNN compiles products for each size, 50 ms with AMX
 BLOCKS = 8  # of a piece, in which the gradient is held in fp32
 
 ROWS = 4096  # of a gradient that are cast in one call

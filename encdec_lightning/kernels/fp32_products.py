@@ -49,18 +49,30 @@ def products_are_exact() -> bool:
     )
 
 
-def linear(given: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002
     """`functional.linear`, (..., K), (M, K), (M,) -> (..., M), by oneDNN where that is faster."""
-    plain = all(
-        type(each) in (Tensor, nn.Parameter) and each.device.type == "cpu" and each.dtype == torch.float32
-        for each in (given, weight, *([] if bias is None else [bias]))
-    )
-    if not (plain and given.ndim > 1 and weight.ndim == 2 and given.numel() and weight.numel() and onednn_is_faster()):
-        return functional.linear(given, weight, bias)
-    if torch.is_autocast_enabled("cpu") or given.shape[-1] != weight.shape[1]:
-        return functional.linear(given, weight, bias)
-    product: Tensor = OneDNNLinear.apply(given, weight, bias)  # type: ignore[no-untyped-call]
+    if not _suits(input, weight, bias):
+        return functional.linear(input, weight, bias)
+    product: Tensor = OneDNNLinear.apply(input, weight, bias)  # type: ignore[no-untyped-call]
     return product
+
+
+def _suits(given: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether oneDNN takes a product here and reads these tensors right: a bias must be a whole vector."""
+    return (
+        all(
+            type(each) in (Tensor, nn.Parameter) and each.device.type == "cpu" and each.dtype == torch.float32
+            for each in (given, weight, *([] if bias is None else [bias]))
+        )
+        and given.ndim > 1
+        and weight.ndim == 2
+        and given.shape[-1] == weight.shape[1]
+        and given.numel() > 0
+        and weight.numel() > 0
+        and (bias is None or (bias.shape == weight.shape[:1] and bias.is_contiguous()))
+        and not torch.is_autocast_enabled("cpu")
+        and onednn_is_faster()
+    )
 
 
 class OneDNNLinear(torch.autograd.Function):
@@ -69,7 +81,9 @@ class OneDNNLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, given: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """(..., K), (M, K), (M,) -> (..., M)."""
-        ctx.save_for_backward(given, weight)
+        of_given, of_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(given if of_weight else None, weight if of_given else None)
+        ctx.shape = given.shape
         product: Tensor = _product(given.flatten(0, -2), weight, bias).view(*given.shape[:-1], len(weight))
         return product
 
@@ -81,7 +95,7 @@ class OneDNNLinear(torch.autograd.Function):
         of_given, of_weight, of_bias = ctx.needs_input_grad
         rows = gradient.flatten(0, -2)
         return (
-            _product(rows, weight.t()).view_as(given) if of_given else None,
+            _product(rows, weight.t()).view(ctx.shape) if of_given else None,
             _product(rows.t(), given.flatten(0, -2).t()) if of_weight else None,
             rows.sum(0) if of_bias else None,
         )
@@ -94,16 +108,16 @@ class FastProducts(TorchFunctionMode):
         """Called in place of every function of torch."""
         if function is functional.linear:
             function = linear
-        elif function is torch.addmm and len(args) == 3 and not kwargs and args[0].ndim == 1 == args[0].stride(0):
+        elif function is torch.addmm and len(args) == 3 and not kwargs and args[2].ndim == 2:
             bias, rows, weight = args
-            if bias.shape == weight.shape[1:]:
+            if _suits(rows, weight.t(), bias):
                 return linear(rows, weight.t(), bias)
         return function(*args, **(kwargs or {}))
 
 
-def fast_products() -> AbstractContextManager[Any]:
-    """`FastProducts` on a processor where they are faster, and nothing on others."""
-    return FastProducts() if onednn_is_faster() else nullcontext()
+def fast_products(device: torch.device) -> AbstractContextManager[Any]:
+    """`FastProducts` on a processor where they are faster, and nothing on others and on other devices."""
+    return FastProducts() if device.type == "cpu" and onednn_is_faster() else nullcontext()
 
 
 def _product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -101,7 +101,8 @@ def weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor | None] | None:
 def _forward(
     of: weakref.ref[nn.Module], dtype: torch.dtype, linear: Callable[[Tensor], Tensor], given: Tensor
 ) -> Tensor:
-    if given.dtype != dtype or given.numel() == 0:
+    exact = dtype == torch.float32 and torch.is_autocast_enabled("cpu")  # which another one is asked for
+    if given.dtype != dtype or exact or given.numel() == 0:
         module = of()
         assert module is not None
         return type(module).forward(module, given)  # type: ignore[no-any-return]

@@ -14,9 +14,12 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from encdec_lightning.signals import GRACE
 
 WORKER = "encdec_lightning.launch.worker"
 """The module whose process does a job, or forks those that do."""
@@ -24,6 +27,13 @@ FORK = "--fork"
 """Its argument in a nursery, before the number of the socket."""
 NUMBER = struct.Struct("!q")
 """How numbers are sent: a worker's process, and then its exit code."""
+SET_BY_LIBRARIES = (
+    "PYTORCH_NVML_BASED_CUDA_CHECK",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "KMP_DUPLICATE_LIB_OK",
+    "KMP_INIT_AT_FORK",
+)
+"""Variables that a process has after it has loaded Lightning and others."""
 REQUEST = 1 << 16
 """Bytes of the longest path of a run."""
 
@@ -42,13 +52,22 @@ class Forked:
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """As of `subprocess.Popen`; where the nursery has been killed, -SIGKILL."""
+        """As of `subprocess.Popen`; where the nursery has been killed, -SIGKILL, once the worker has ended too."""
         if self.returncode is None:
             if not select.select([self._nursery], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(WORKER, timeout or 0)
-            code = received(self._nursery)
-            self.returncode = -signal.SIGKILL if code is None else code  # the worker follows its nursery
+            code = received(self._nursery, socket.MSG_PEEK)  # it stays there, whatever interrupts here
+            self.returncode = self._killed() if code is None else code
         return self.returncode
+
+    def _killed(self) -> int:
+        """The worker follows its nursery, and ends in order."""
+        end = time.monotonic() + GRACE
+        with suppress(ProcessLookupError):
+            while time.monotonic() < end:
+                os.kill(self.pid, 0)
+                time.sleep(0.05)
+        return -signal.SIGKILL
 
     def send_signal(self, sig: int) -> None:
         """As of `subprocess.Popen`."""
@@ -83,6 +102,8 @@ class Nursery:
             return None
         self._is_whole = False  # until the answer has come, whatever interrupts
         try:
+            if self._last is not None:
+                received(self._socket)  # its exit code
             socket.send_fds(self._socket, [request], [lock])
             pid = received(self._socket)
         except OSError:
@@ -125,10 +146,10 @@ def forked(folder: Path, lock: int) -> Forked | None:
     return _OPEN[-1].worker(folder, lock) if _OPEN else None
 
 
-def received(connection: socket.socket) -> int | None:
+def received(connection: socket.socket, flags: int = 0) -> int | None:
     """A number that the other side sends; none if it has ended."""
     with suppress(ConnectionError):
-        sent = connection.recv(NUMBER.size, socket.MSG_WAITALL)
+        sent = connection.recv(NUMBER.size, flags | socket.MSG_WAITALL)
         if len(sent) == NUMBER.size:
             return int(NUMBER.unpack(sent)[0])
     return None
@@ -142,4 +163,4 @@ def sent(connection: socket.socket, number: int) -> None:
 
 def _surroundings() -> tuple[dict[str, str], str]:
     """What a process inherits when it starts, and a forked one had before."""
-    return dict(os.environ), str(Path.cwd())
+    return {name: value for name, value in os.environ.items() if name not in SET_BY_LIBRARIES}, str(Path.cwd())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ def sweep(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Points:
     usable = _checked(overrides, config_dirs)
     composed = compose_raw(_same(usable), config_dirs, with_hydra=True)
     in_turns_here = composed.hydra.runtime.choices["hydra/launcher"] == "basic" and not is_slurm_job()
-    with nursery() if in_turns_here else nullcontext():  # it loads what points need while they are checked
+    forks = in_turns_here and sys.platform == "linux"  # elsewhere a fork of what has loaded torch may crash
+    with nursery() if forks else nullcontext():  # it loads what points need while they are checked
         return _sweep(usable, config_dirs, composed)
 
 

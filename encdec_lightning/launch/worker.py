@@ -10,6 +10,7 @@ import gc
 import os
 import random
 import select
+import signal
 import socket
 import sys
 import warnings
@@ -24,7 +25,7 @@ from encdec_lightning.launch.garbage import collect_rarely
 from encdec_lightning.launch.nursery import FORK, REQUEST, sent
 from encdec_lightning.launch.processes import recorded
 from encdec_lightning.run import Run
-from encdec_lightning.signals import PARENT, follow_parent
+from encdec_lightning.signals import PARENT, REQUESTS, follow_parent
 
 LOOKS = 0.05
 """Seconds between two looks at a forked worker."""
@@ -43,26 +44,38 @@ def _nursery(parent: socket.socket) -> int:
 
     It watches its parent by their socket, not by a thread: a process that forks should have none.
     """
+    above = os.getppid()
+    for number in (*REQUESTS, signal.SIGINT):  # which batch systems send to all processes
+        signal.signal(number, signal.SIG_IGN)
+    os.environ[PARENT] = str(os.getpid())  # of the workers
     import_module("encdec_lightning.launch.job.job")
     import_module("nltk.stem.porter")  # ROUGE's stemmer takes half a second
 
     gc.collect()
     gc.freeze()  # what all share is not written to, and so not copied
     while True:
+        while not select.select([parent], [], [], 20 * LOOKS)[0]:
+            if os.getppid() != above:
+                return 0
         folder, locks, _, _ = socket.recv_fds(parent, REQUEST, 1)
         if not folder:
             return 0
+        signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: OpenBLAS has one of its own
             pid = os.fork()
         if pid == 0:
             parent.close()
             os.setpgid(0, 0)
-            os.environ[PARENT] = str(os.getppid())
+            for number in REQUESTS:
+                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, REQUESTS)
             random.seed()  # else all workers would draw the same until they are seeded
             np.random.seed()  # noqa: NPY002  # the one that libraries draw from
             sys.argv[1:] = [os.fsdecode(folder)]
             return work()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, REQUESTS)
         with suppress(OSError):  # it has done so itself, or has even ended
             os.setpgid(pid, pid)
         for lock in locks:  # the worker's alone
@@ -70,7 +83,7 @@ def _nursery(parent: socket.socket) -> int:
         sent(parent, pid)
         ended, status = os.waitpid(pid, os.WNOHANG)
         while not ended:
-            if select.select([parent], [], [], LOOKS)[0]:
+            if select.select([parent], [], [], LOOKS)[0] or os.getppid() != above:
                 return 0  # the parent has ended, and the worker, which follows this process, ends too
             ended, status = os.waitpid(pid, os.WNOHANG)
         sent(parent, os.waitstatus_to_exitcode(status))

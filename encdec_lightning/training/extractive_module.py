@@ -60,7 +60,7 @@ class ExtractiveModule(TaskModule):
         with ExitStack() as kernels:
             if self._runs_as_shipped():
                 kernels.enter_context(FastDropout())
-                kernels.enter_context(fast_products())
+                kernels.enter_context(fast_products(batch.source_ids.device))
             logits = self._logits(batch)
         logits, labels = (each.flatten().index_select(0, batch.target_positions) for each in (logits, batch.target_ids))
         precise = logits.to(torch.promote_types(logits.dtype, torch.float32))

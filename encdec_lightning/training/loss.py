@@ -68,7 +68,7 @@ class TrainingLoss:
         def chosen(hidden: Tensor) -> Tensor:  # (N, H)
             return hidden[0] if packing is not None else _real(hidden, batch)
 
-        with FastDropout(), fast_products(), packed(packing):
+        with FastDropout(), fast_products(batch.source_ids.device), packed(packing):
             if self._plain_head:
                 caught = _Caught(lambda hidden: hidden[:, :0].to(head.weight.dtype))
                 self._forward(inputs, head, caught, uncast=head)

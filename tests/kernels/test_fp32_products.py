@@ -45,8 +45,10 @@ def on_zen_5(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_processor_alone_decides(told: Mapping[str, str], faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processor, "told", lambda: told)
     assert onednn_is_faster() is faster
-    with fast_products() as context:
+    with fast_products(torch.device("cpu")) as context:
         assert isinstance(context, FastProducts) is faster
+    with fast_products(torch.device("meta")) as context:
+        assert context is None
 
 
 @pytest.mark.parametrize("gone", [None, lambda given, weight, bias, *more: given.new_zeros(len(given), len(weight))])
@@ -142,7 +144,7 @@ def test_modules_are_computed_so_inside_the_context_and_only_there(
     values = torch.randn(2, 3, 8)
     expected = turned(plain(values))
     assert not seen
-    with fast_products():
+    with fast_products(torch.device("cpu")):
         found = turned(plain(values))
     assert seen == [(6, 6), (6, 5)]
     torch.testing.assert_close(found, expected)
@@ -153,7 +155,7 @@ def test_modules_are_computed_so_inside_the_context_and_only_there(
 def test_the_rest_is_left_to_torch(on_zen_5: None, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = counted(monkeypatch)
     layer = nn.Linear(8, 6)
-    with fast_products(), torch.no_grad():
+    with fast_products(torch.device("cpu")), torch.no_grad():
         for dtype in (torch.float64, torch.bfloat16):
             assert copy.deepcopy(layer).to(dtype)(torch.ones(2, 8, dtype=dtype)).dtype == dtype
         assert layer(torch.ones(8)).shape == (6,)
@@ -188,3 +190,36 @@ def test_a_second_derivative_is_refused(on_zen_5: None) -> None:
     values = torch.randn(2, 8, requires_grad=True)
     with pytest.raises(RuntimeError, match="no second derivative"):
         torch.autograd.grad(linear(values, torch.ones(3, 8)).square().sum(), values, create_graph=True)
+
+
+@pytest.mark.parametrize(
+    "bias",
+    [
+        torch.arange(12.0)[::2],
+        torch.ones(1).expand(6),
+        torch.tensor(2.0),
+        torch.ones(1),
+        torch.ones(1, 6),
+        torch.arange(12.0).view(2, 6),
+    ],
+)
+def test_a_bias_that_is_no_whole_vector_is_torchs(on_zen_5: None, bias: Tensor) -> None:
+    values, weight = torch.randn(2, 8), torch.randn(6, 8)
+    with fast_products(torch.device("cpu")):
+        found = functional.linear(input=values, weight=weight, bias=bias)
+        turned = torch.addmm(bias, values, weight.t())
+    assert torch.equal(found, functional.linear(values, weight, bias))
+    assert torch.equal(turned, torch.addmm(bias, values, weight.t()))
+
+
+def test_what_no_gradient_needs_is_not_kept(on_zen_5: None) -> None:
+    kept: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda each: kept.append(each.numel()) or each, lambda each: each):
+        linear(torch.randn(5, 8, requires_grad=True), torch.randn(6, 8))  # of a layer that is frozen
+    assert kept == [48]
+    values = torch.randn(5, 8, requires_grad=True)
+    hidden = values * 1
+    found = linear(hidden, torch.ones(6, 8))
+    hidden.add_(1)
+    found.sum().backward()
+    assert values.grad is not None and torch.equal(values.grad, torch.full((5, 8), 6.0))

@@ -19,6 +19,7 @@ from encdec_lightning.launch.command_line.overrides import compose_config
 from encdec_lightning.launch.nursery import Forked, Nursery, forked, nursery
 from encdec_lightning.launch.run_folder import make_run
 from encdec_lightning.run import Run
+from encdec_lightning.signals import Terminated
 
 SLOW = """
 import time
@@ -107,22 +108,41 @@ def test_a_run_is_locked_while_its_worker_lives(in_tmp: Path, slow: Run) -> None
             pass
 
 
-@pytest.mark.parametrize("victim", ["worker", "nursery"])
-def test_a_worker_that_is_killed_fails_its_run(victim: str, slow: Run, monkeypatch) -> None:
+def killed(monkeypatch: pytest.MonkeyPatch, nursery_too: bool, *signals: int) -> list[Forked]:
+    """The workers that are forked from now on, to which, or to their nursery, these signals come in their first step."""
     made: list[Forked] = []
-    with nursery() as _, pytest.raises(JobFailed) as caught:
-        real = forked
 
-        def spied(folder: Path, lock: int) -> Forked | None:
-            made.append(real(folder, lock))  # type: ignore[arg-type]
-            until(lambda: Path("at-work").exists())
-            stat = Path(f"/proc/{made[0].pid}/stat").read_text().rpartition(")")[2].split()
-            os.kill(made[0].pid if victim == "worker" else int(stat[1]), signal.SIGKILL)
-            return made[0]
+    def spied(folder: Path, lock: int) -> Forked | None:
+        worker = forked(folder, lock)
+        assert worker is not None
+        made.append(worker)
+        until(lambda: Path("at-work").exists())
+        above = int(Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[1])
+        for number in signals:
+            if nursery_too:
+                os.kill(above, number)
+            if not nursery_too or number != signal.SIGKILL:
+                os.kill(worker.pid, number)
+        return worker
 
-        monkeypatch.setattr(processes, "forked", spied)
+    monkeypatch.setattr(processes, "forked", spied)
+    return made
+
+
+def test_a_worker_that_is_killed_fails_its_run(slow: Run, monkeypatch) -> None:
+    with nursery(), pytest.raises(JobFailed) as caught:
+        killed(monkeypatch, False, signal.SIGKILL)
         processes.start(slow, own_process=True)
     assert str(caught.value) == f"The run {slow.folder} failed: its process ended with signal SIGKILL"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
+def test_a_worker_ends_in_order_whatever_comes_to_its_nursery(number: int, slow: Run, monkeypatch) -> None:
+    """Batch systems send their signals to all processes. Without its nursery a worker ends by itself."""
+    with nursery(), pytest.raises(Terminated):
+        made = killed(monkeypatch, True, number)
+        processes.start(slow, own_process=True)
+    assert slow.status()["state"] == "preempted"
     until(lambda: ended(made[0].pid))
 
 
@@ -159,6 +179,41 @@ def test_several_devices_are_not_forked(files: Files, in_tmp: Path, monkeypatch)
     run = make_run(compose_config(files.overrides("hardware=ddp_cpu", "folder=two")))
     processes.start(run, own_process=True)
     assert len(started) == 1
+
+
+def test_a_library_that_sets_its_variables_changes_nothing(in_tmp: Path, monkeypatch) -> None:
+    monkeypatch.delenv("PYTORCH_NVML_BASED_CUDA_CHECK", raising=False)
+    with closing(Nursery()) as own:
+        monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # as Lightning does when it is loaded
+        worker = own.worker(Path("run"), 0)
+        assert worker is not None and worker.wait(60) == EXIT_CODE
+
+
+FORKS = """
+import subprocess, sys
+from encdec_lightning.launch import nursery
+from encdec_lightning.cli.train import main
+
+real, early = nursery.Nursery.__init__, []
+
+def begin(self):
+    early.append([name for name in ("torch", "lightning") if name in sys.modules])
+    real(self)
+
+nursery.Nursery.__init__ = begin
+started, workers = [], nursery.Nursery.worker
+nursery.Nursery.worker = lambda *given: started.append(workers(*given)) or started[-1]
+code = main(sys.argv[1:])
+print("said:", code, early, [worker is not None for worker in started])
+"""
+
+
+def test_a_sweep_begins_it_before_anything_is_loaded(files: Files, in_tmp: Path) -> None:
+    options = files.overrides("debug=step", "seed=1,2")
+    result = subprocess.run(
+        [sys.executable, "-c", FORKS, "-m", *options], capture_output=True, text=True, check=False, cwd=in_tmp
+    )
+    assert "said: 0 [[]] [True, True]" in result.stdout, result.stderr
 
 
 CLEAN = """

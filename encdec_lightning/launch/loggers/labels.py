@@ -8,7 +8,6 @@ from pathlib import PurePath
 from typing import Any
 
 from encdec_lightning.config import Config
-from encdec_lightning.reporting.card import Data
 from encdec_lightning.reporting.overview import option_text, short_names
 from encdec_lightning.run import Run
 
@@ -26,6 +25,8 @@ def labels(run: Run, config: Config) -> dict[str, Any]:
     A point of a sweep is called by what sets it apart, and its group is the sweep. Another run is called by its name,
     or by its folder's first name where it has none.
     """
+    from encdec_lightning.reporting.card import Data  # which loads torch; a sweep asks for its points' labels before
+
     point = run.status().get("point")
     own = config.name if config.name != Config.name else run.id.split("-", 2)[-1]
     sides: dict[str, str] = {
