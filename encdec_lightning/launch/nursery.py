@@ -120,10 +120,10 @@ class Nursery:
     def close(self) -> None:
         """End it, with what it may still be doing."""
         self._is_whole = False
-        self._socket.close()
         with suppress(OSError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._socket.close()
 
 
 _OPEN: list[Nursery] = []

@@ -57,7 +57,10 @@ def _nursery(parent: socket.socket) -> int:
         while not select.select([parent], [], [], 20 * LOOKS)[0]:
             if os.getppid() != above:
                 return 0
-        folder, locks, _, _ = socket.recv_fds(parent, REQUEST, 1)
+        try:
+            folder, locks, _, _ = socket.recv_fds(parent, REQUEST, 1)
+        except ConnectionError:  # the parent has ended before it has read all
+            return 0
         if not folder:
             return 0
         signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS)

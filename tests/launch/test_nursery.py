@@ -146,6 +146,17 @@ def test_a_worker_ends_in_order_whatever_comes_to_its_nursery(number: int, slow:
     until(lambda: ended(made[0].pid))
 
 
+def test_a_parent_that_is_gone_ends_it_without_a_word(in_tmp: Path, capfd) -> None:
+    own = Nursery()
+    worker = own.worker(Path("no run"), 0)
+    assert worker is not None and worker.wait(60) == EXIT_CODE
+    capfd.readouterr()
+    own._socket.close()  # with the exit code still in it
+    assert own._process.wait(60) == 0
+    own.close()
+    assert capfd.readouterr().err == ""
+
+
 def test_nothing_is_left_of_it_at_the_end(in_tmp: Path, slow: Run) -> None:
     with closing(Nursery()) as own:
         with slow.lock() as lock:
