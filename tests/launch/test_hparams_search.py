@@ -30,7 +30,7 @@ class Trainings:
         self.fails = self.interrupts = math.inf
         """The count of trainings, from 1 on, of the one that ends so."""
 
-    def __call__(self, run: Run, lock: int, unpromising: Callable[[], bool]) -> None:
+    def __call__(self, run: Run, lock: int, several: bool, unpromising: Callable[[], bool]) -> None:
         self.trained.append(run.folder.name)
         number, rate = len(self.trained), run.config()["training"]["learning_rate"]
         loss = abs(math.log10(rate) + 3)
