@@ -136,7 +136,7 @@ def test_a_worker_that_is_killed_fails_its_run(slow: Run, monkeypatch) -> None:
     assert str(caught.value) == f"The run {slow.folder} failed: its process ended with signal SIGKILL"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGKILL])
 def test_a_worker_ends_in_order_whatever_comes_to_its_nursery(number: int, slow: Run, monkeypatch) -> None:
     """Batch systems send their signals to all processes. Without its nursery a worker ends by itself."""
     with nursery(), pytest.raises(Terminated):
