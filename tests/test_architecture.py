@@ -28,7 +28,7 @@ ROOMS = [
 INSIDE = {
     "composition": [
         *("options", "signature", "cross_attending", "layout", "architecture", "architectures", "causality"),
-        *("convert", "foreign", "gguf_checkpoint", "local_checkpoints", "families", "checkpoints", "bert_score"),
+        *("convert", "families", "foreign", "gguf_checkpoint", "local_checkpoints", "checkpoints", "bert_score"),
         *("adapter", "sentence_rules", "sides", "labels", "sharing", "composed_model", "lora"),
         *("bulk_tokenizer", "sentence_tokenizer", "tokenizers", "segments", "model", "prefix"),
         *("sentence_head", "sentence_scorer", "assembly"),

@@ -9,7 +9,7 @@ from typing import Any
 
 from encdec_lightning.files import kind_of
 
-LARGEST = 16 << 20  # bytes of a config; a larger file is something else
+LARGEST_CONFIG = 16 << 20  # bytes of a config; a larger file is something else
 SHIPPED = Path(__file__).parent / "configs"
 """Configs of the paper's checkpoints, so that counting and random initialization need no Hub."""
 
@@ -34,7 +34,7 @@ def told_family(checkpoint: str) -> str | None:
         values = None
         file = folder / "config.json"
         with suppress(OSError, ValueError, RecursionError):
-            if kind_of(file) == "file" and file.stat().st_size <= LARGEST:
+            if kind_of(file) == "file" and file.stat().st_size <= LARGEST_CONFIG:
                 values = json.loads(file.read_text(encoding="utf-8"))
     told = values.get("model_type") if isinstance(values, dict) else None
     return told if isinstance(told, str) else None

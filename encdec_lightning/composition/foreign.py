@@ -26,6 +26,7 @@ from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING, get_to
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, DummyObject
 
 from encdec_lightning.cache.folder import kept_checkpoints
+from encdec_lightning.composition.families import LARGEST_CONFIG
 from encdec_lightning.errors import UserError
 from encdec_lightning.files import kind_of
 
@@ -37,7 +38,7 @@ NO_SUCH_NAME = (
 NOT_KEPT = "it is not in the cache folder yet; the preset that names it says which command puts it there"
 CONFIG, TOKENIZER_CONFIG, ADAPTER = "config.json", "tokenizer_config.json", "adapter_config.json"
 MAPPINGS = {
-    CONFIG: 16 << 20,
+    CONFIG: LARGEST_CONFIG,
     TOKENIZER_CONFIG: 64 << 20,
     ADAPTER: 16 << 20,
     "generation_config.json": 16 << 20,

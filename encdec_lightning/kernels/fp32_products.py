@@ -42,10 +42,10 @@ def products_are_exact() -> bool:
     """Whether oneDNN's private operator computes a linear layer and its gradients: small whole numbers, exact."""
     given, weight, bias = ((torch.arange(count) % 5 - 2).float() for count in (3 * 8, 6 * 8, 6))
     given, weight = given.view(3, 8), weight.view(6, 8)
-    product = (given[:, None] * weight).sum(-1)
-    turned = (given.t()[:, None] * product.t()).sum(-1)
-    return torch.equal(_product(given, weight, bias), product + bias) and torch.equal(
-        _product(given.t(), product.t()), turned
+    expected = (given[:, None] * weight).sum(-1)
+    turned = (given.t()[:, None] * expected.t()).sum(-1)
+    return torch.equal(product(given, weight, bias), expected + bias) and torch.equal(
+        product(given.t(), expected.t()), turned
     )
 
 
@@ -53,8 +53,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`functional.linear`, (..., K), (M, K), (M,) -> (..., M), by oneDNN where that is faster."""
     if not _suits(input, weight, bias):
         return functional.linear(input, weight, bias)
-    product: Tensor = OneDNNLinear.apply(input, weight, bias)  # type: ignore[no-untyped-call]
-    return product
+    made: Tensor = OneDNNLinear.apply(input, weight, bias)  # type: ignore[no-untyped-call]
+    return made
 
 
 def _suits(given: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
@@ -84,8 +84,7 @@ class OneDNNLinear(torch.autograd.Function):
         of_given, of_weight, _ = ctx.needs_input_grad
         ctx.save_for_backward(given if of_weight else None, weight if of_given else None)
         ctx.shape = given.shape
-        product: Tensor = _product(given.flatten(0, -2), weight, bias).view(*given.shape[:-1], len(weight))
-        return product
+        return product(given.flatten(0, -2), weight, bias).view(*given.shape[:-1], len(weight))
 
     @staticmethod
     @first_derivative_only
@@ -95,8 +94,8 @@ class OneDNNLinear(torch.autograd.Function):
         of_given, of_weight, of_bias = ctx.needs_input_grad
         rows = gradient.flatten(0, -2)
         return (
-            _product(rows, weight.t()).view(ctx.shape) if of_given else None,
-            _product(rows.t(), given.flatten(0, -2).t()) if of_weight else None,
+            product(rows, weight.t()).view(ctx.shape) if of_given else None,
+            product(rows.t(), given.flatten(0, -2).t()) if of_weight else None,
             rows.sum(0) if of_bias else None,
         )
 
@@ -111,7 +110,7 @@ class FastProducts(TorchFunctionMode):
         elif function is torch.addmm and len(args) == 3 and not kwargs and args[2].ndim == 2:
             bias, rows, weight = args
             if _suits(rows, weight.t(), bias):
-                return linear(rows, weight.t(), bias)
+                return OneDNNLinear.apply(rows, weight.t(), bias)  # type: ignore[no-untyped-call]
         return function(*args, **(kwargs or {}))
 
 
@@ -120,7 +119,7 @@ def fast_products(device: torch.device) -> AbstractContextManager[Any]:
     return FastProducts() if device.type == "cpu" and onednn_is_faster() else nullcontext()
 
 
-def _product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
-    """(N, K), (M, K), (M,) -> (N, M)."""
+def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
+    """OneDNN's of two matrices in fp32 on CPU, (N, K), (M, K), (M,) -> (N, M), in any layout, without gradients."""
     made: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
     return made

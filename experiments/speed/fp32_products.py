@@ -15,16 +15,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from encdec_lightning.kernels.fp32_products import product
 from encdec_lightning.training.product_speeds import processor
 
 SHAPES = ((64, 384, 384), (256, 384, 1536), (2900, 384, 384), (2900, 384, 1536), (2900, 1536, 384), (2000, 384, 30522))
 """Rows, inputs and outputs of layers of MiniLM's size: in generation, in training, and of the LM head."""
-
-
-def onednn(given: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """(N, K), (M, K), (M,) -> (N, M), as `functional.linear`."""
-    made: Tensor = torch.ops.mkldnn._linear_pointwise(given, weight, bias, "none", [], "")
-    return made
 
 
 def speed(work: Callable[[], Tensor], operations: int) -> float:
@@ -53,8 +48,8 @@ def main() -> None:
         for name, (left, right) in products.items():
             count = 2 * rows * inputs * outputs
             plain = speed(lambda left=left, right=right: left @ right.t(), count)
-            other = speed(lambda left=left, right=right: onednn(left, right), count)
-            apart = (left @ right.t() - onednn(left, right)).abs().max().item()
+            other = speed(lambda left=left, right=right: product(left, right), count)
+            apart = (left @ right.t() - product(left, right)).abs().max().item()
             table.add_row(f"{rows}, {inputs}, {outputs}", name, f"{plain:.0f}", f"{other:.0f}", f"{apart:.0e}")
     Console(width=110).print(table)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 import torch
+import zen_5
 from hypothesis import given as hypothesis_given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -14,7 +15,6 @@ from transformers.pytorch_utils import Conv1D
 from encdec_lightning.kernels import fp32_products, processor
 from encdec_lightning.kernels.fp32_products import FastProducts, OneDNNLinear, fast_products, linear, onednn_is_faster
 
-ZEN_5 = {"vendor_id": "AuthenticAMD", "cpu family": "26", "flags": "fpu avx2 avx512f"}
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
 
 
@@ -27,17 +27,17 @@ def asked_anew() -> Iterator[None]:
 
 @pytest.fixture
 def on_zen_5(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processor, "told", lambda: ZEN_5)
+    zen_5.pretend(monkeypatch)
 
 
 @pytest.mark.parametrize(
     ("told", "faster"),
     [
-        (ZEN_5, True),
-        (ZEN_5 | {"cpu family": "27"}, True),
-        (ZEN_5 | {"cpu family": "25"}, False),  # Zen 4, which computes with 256 bits at a time
-        (ZEN_5 | {"flags": "fpu avx2"}, False),  # as a virtual machine may hide them
-        (ZEN_5 | {"vendor_id": "GenuineIntel"}, False),
+        (zen_5.TOLD, True),
+        (zen_5.TOLD | {"cpu family": "27"}, True),
+        (zen_5.TOLD | {"cpu family": "25"}, False),  # Zen 4, which computes with 256 bits at a time
+        (zen_5.TOLD | {"flags": "fpu avx2"}, False),  # as a virtual machine may hide them
+        (zen_5.TOLD | {"vendor_id": "GenuineIntel"}, False),
         ({"CPU part": "0xd4f", "Features": "asimd bf16"}, False),
         ({}, False),
     ],
@@ -121,25 +121,10 @@ def test_what_is_frozen_gets_no_gradient(frozen: int) -> None:
     assert [each.grad is None for each in leaves] == [number == frozen for number in range(3)]
 
 
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
-    """The shapes of products that go through oneDNN from now on."""
-    seen: list[torch.Size] = []
-    theirs = fp32_products._product
-
-    def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
-        made = theirs(left, right, bias)
-        seen.append(made.shape)
-        return made
-
-    assert onednn_is_faster()
-    monkeypatch.setattr(fp32_products, "_product", product)
-    return seen
-
-
 def test_modules_are_computed_so_inside_the_context_and_only_there(
     on_zen_5: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = counted(monkeypatch)
+    seen = zen_5.counted(monkeypatch)
     plain, turned = nn.Linear(8, 6), Conv1D(5, 6)
     values = torch.randn(2, 3, 8)
     expected = turned(plain(values))
@@ -153,7 +138,7 @@ def test_modules_are_computed_so_inside_the_context_and_only_there(
 
 
 def test_the_rest_is_left_to_torch(on_zen_5: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = counted(monkeypatch)
+    seen = zen_5.counted(monkeypatch)
     layer = nn.Linear(8, 6)
     with fast_products(torch.device("cpu")), torch.no_grad():
         for dtype in (torch.float64, torch.bfloat16):

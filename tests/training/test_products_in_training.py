@@ -7,12 +7,11 @@ from collections.abc import Iterator
 import pytest
 import tiny
 import torch
-from torch import Tensor
+import zen_5
 
 from encdec_lightning import compose
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.data.batches.batch import Batch
-from encdec_lightning.kernels import fp32_products, processor
 from encdec_lightning.kernels.attention_interface import use_attention
 from encdec_lightning.kernels.fp32_products import onednn_is_faster
 from encdec_lightning.training.flops import matrix_product_peak
@@ -25,21 +24,8 @@ pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.Size]]:
     """Products that have gone through oneDNN; the processor is one of Zen 5."""
-    monkeypatch.setattr(
-        processor, "told", lambda: {"vendor_id": "AuthenticAMD", "cpu family": "26", "flags": "avx512f"}
-    )
-    onednn_is_faster.cache_clear()
-    found: list[torch.Size] = []
-    theirs = fp32_products._product
-
-    def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
-        made = theirs(left, right, bias)
-        found.append(made.shape)
-        return made
-
-    assert onednn_is_faster()
-    monkeypatch.setattr(fp32_products, "_product", product)
-    yield found
+    zen_5.pretend(monkeypatch)
+    yield zen_5.counted(monkeypatch)
     onednn_is_faster.cache_clear()
 
 
