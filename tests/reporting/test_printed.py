@@ -66,6 +66,19 @@ def test_large_ones_are_known_too(tmp_path):
     assert (variant_of(run), size_of(run.options)) == ("bertshare", "_24")
 
 
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"model_type": "bert", "hidden_size": "wide"}'])
+def test_a_checkpoint_that_was_damaged_since_takes_no_results_away(content, tmp_path):
+    checkpoint = tmp_path / "bert"
+    checkpoint.mkdir()
+    made(tmp_path / "runs" / "one", "experiment=rothe", "task=xsum", "variant=bertshare", f"model.encoder={checkpoint}",
+         f"model.decoder={checkpoint}")  # fmt: skip
+    (checkpoint / "config.json").write_text(content)
+    out = tmp_path / "report.json"
+    assert main([str(tmp_path / "runs"), "--json", str(out)]) == 0
+    (row,) = json.loads(out.read_text())[0]["rows"]
+    assert row["rouge1"] == 30.0 and "rouge1/paper" not in row
+
+
 def test_the_figures_stand_beside_ours_in_the_papers_order(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     for number, variant in enumerate(("robertashare", "rnd2rnd", "bertshare")):

@@ -115,11 +115,17 @@ def table_of(options: Mapping[str, Any]) -> Printed | None:
 
 
 def variant_of(each: Overview) -> str | None:
-    """Which row of the paper's a run is, whatever its size; nothing is fetched to find that out."""
+    """Which row of the paper's a run is, whatever its size; nothing is fetched to find that out.
+
+    None also where a checkpoint can no longer be read: the run's own results are as they were.
+    """
     composition = _composition(each.options)
     if composition is None:
         return None
-    row = paper_row(composition)
+    try:
+        row = paper_row(composition)
+    except (UserError, UserErrors):
+        return None
     return None if row is None else row.variant
 
 
@@ -130,7 +136,10 @@ def size_of(options: Mapping[str, Any]) -> str | None:
         return None
     from encdec_lightning.composition.sides.config import side_config
 
-    configs = [side_config(side) for side in composition.sides]
+    try:
+        configs = [side_config(side) for side in composition.sides]
+    except (UserError, UserErrors):
+        return None
     sizes = {(config.num_hidden_layers, config.hidden_size) for config in configs}
     return SIZES.get(sizes.pop()) if len(sizes) == 1 else None
 
