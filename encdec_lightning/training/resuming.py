@@ -22,17 +22,26 @@ def prepare_to_resume(module: lightning.LightningModule, checkpoint: dict[str, A
 
 
 def _complete_epoch(checkpoint: dict[str, Any]) -> None:
-    """Count an epoch as complete whose end a checkpoint was saved at.
+    """Count an epoch as complete exactly where all of its batches are behind a checkpoint.
 
-    Where a fit is bounded by steps, Lightning would end it a second time, and callbacks miss its validation's scores.
+    Lightning counts one as it ends, and one that a bound of steps cuts off as complete. From the end of an epoch it
+    would end that a second time, so that callbacks miss its validation's scores, or without validation train a batch of
+    the next epoch as one more of it. It would leave out what is left of one that was cut off.
     """
     fit = checkpoint["loops"].get("fit_loop", {})
     counts = fit.get("epoch_progress")
-    if counts is None or counts["total"]["processed"] != counts["total"]["completed"] + 1:
+    if counts is None or not 0 < counts["total"]["ready"] == counts["total"]["processed"]:
+        return
+    ours = _position(fit) is not None
+    if not ours and counts["total"]["completed"] == counts["total"]["processed"]:
+        return
+    batches = fit["epoch_loop.batch_progress"]
+    if ours and not batches["is_last_batch"]:
+        for count in counts.values():
+            count["processed"] = count["completed"] = count["ready"] - 1
         return
     for count in counts.values():
         count["completed"] = count["processed"]
-    batches = fit["epoch_loop.batch_progress"]
     batches["current"] = dict.fromkeys(batches["current"], 0)
     batches["is_last_batch"] = False
 
@@ -44,14 +53,20 @@ def _count_anew(trainer: lightning.Trainer, checkpoint: dict[str, Any]) -> None:
     """
     data: Any = getattr(trainer, "datamodule", None)
     fit = checkpoint["loops"].get("fit_loop", {})
-    states = fit.get("state_dict", {}).get("combined_loader", [])
-    if data is None or len(states) != 1 or "plan" not in states[0] or states[0]["yielded"]:
+    state = _position(fit)
+    if data is None or state is None or state["yielded"]:
         return
     loader = data.train_dataloader()
-    if not isinstance(loader, PlanLoader) or loader.origin.plan == states[0]["plan"]:
+    if not isinstance(loader, PlanLoader) or loader.origin.plan == state["plan"]:
         return
     progress = fit["epoch_loop.batch_progress"]
     of_epoch = len(loader) if progress["current"]["ready"] else 0
     for name in progress["current"]:
         progress["current"][name] = of_epoch
         progress["total"][name] = checkpoint["global_step"] * data.micro_batches
+
+
+def _position(fit: dict[str, Any]) -> dict[str, Any] | None:
+    """The state of the one `PlanLoader` that a checkpoint's fit has read; none: it has read others."""
+    states = fit.get("state_dict", {}).get("combined_loader", [])
+    return states[0] if len(states) == 1 and "plan" in states[0] else None

@@ -57,6 +57,8 @@ class Case:
     """One of `ADAPTED`; none: two of the family."""
     rank: int | None = None
     """Of LoRA."""
+    scores: bool = True
+    """With validation and test."""
 
     @property
     def name(self) -> str:
@@ -130,7 +132,7 @@ def fit(files: tiny.Files, case: Case, folder: Path, devices: int = 1) -> dict[s
         accelerator="cpu", devices=devices, strategy=case.strategy, precision=case.precision, max_steps=case.steps,
         gradient_clip_val=case.clip, logger=False, enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing=False, use_distributed_sampler=False, callbacks=[first, RandomState()],
-        plugins=[DurableCheckpointIO()], num_sanity_val_steps=0,
+        plugins=[DurableCheckpointIO()], num_sanity_val_steps=0, limit_val_batches=1.0 if case.scores else 0,
     )  # fmt: skip
     resume = None if case.resume is None else folder / case.resume
     trainer.fit(module, data, ckpt_path=resume, weights_only=True)
@@ -139,7 +141,8 @@ def fit(files: tiny.Files, case: Case, folder: Path, devices: int = 1) -> dict[s
     found = {"loss": first.loss, "gradients": first.gradients, "norms": first.norms, "validated": validated}
     found["weights"] = {name: whole_tensor(each.detach()).clone() for name, each in module.model.named_parameters()}
     found["graphs"] = counters["stats"]["unique_graphs"]
-    trainer.test(module, data, verbose=False)
+    if case.scores:
+        trainer.test(module, data, verbose=False)
     found["tested"] = {name: each.value for name, each in module.scores.items()}
     found["texts"] = [asdict(each) for each in module.predictions]
     return found

@@ -48,17 +48,28 @@ class SaveAt(lightning.Callback):
             self.batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
 
 
-def fit(files: tiny.Files, loading: Loading, callbacks: list[lightning.Callback], ckpt: Path | None = None):
+def fit(
+    files: tiny.Files,
+    loading: Loading,
+    callbacks: list[lightning.Callback],
+    ckpt: Path | None = None,
+    steps: int = STEPS,
+    save: Path | None = None,
+    schedule: str = "linear",
+    **trainer: float,
+):
+    """The losses and weights of a fit, which goes on from `ckpt` and is saved to `save` when it has ended."""
     lightning.seed_everything(3, verbose=False)
     tokenizers = Tokenizers.from_pretrained(files.bert)
     task = Task(train=files.train, validation=files.validation, source="document", target="summary", id="key",
                 max_source_length=40, max_target_length=12)  # fmt: skip
     torch.manual_seed(0)
     model = compose(files.bert, files.bert, "tied", dropout=0.1, tokenizers=tokenizers)
-    module = Seq2SeqModule(model, tokenizers, task, Training(learning_rate=1e-3, warmup_steps=2, label_smoothing=0.1))
+    module = Seq2SeqModule(model, tokenizers, task, Training(learning_rate=1e-3, warmup_steps=2, label_smoothing=0.1,
+                                                               schedule=schedule))  # fmt: skip
     trace = Trace()
     runner = lightning.Trainer(
-        max_steps=STEPS,
+        max_steps=steps,
         accelerator="cpu",
         accumulate_grad_batches=loading.accumulate,
         callbacks=[RandomState(), trace, *callbacks],
@@ -67,8 +78,11 @@ def fit(files: tiny.Files, loading: Loading, callbacks: list[lightning.Callback]
         enable_progress_bar=False,
         enable_model_summary=False,
         logger=False,
+        **trainer,
     )
     runner.fit(module, Seq2SeqDataModule(task, tokenizers, loading), ckpt_path=ckpt, weights_only=True)
+    if save is not None:
+        runner.save_checkpoint(save)
     return trace.losses, {name: value.clone() for name, value in module.state_dict().items()}
 
 
@@ -102,6 +116,23 @@ def test_resuming_changes_no_bit(mode, step, workers, whole, files, tmp_path) ->
     assert rest == losses[save.batches :]
     assert len(rest) > 0
     assert all(torch.equal(value, resumed[name]) for name, value in weights.items())
+
+
+@pytest.mark.parametrize(
+    "trainer",
+    [{}, {"limit_val_batches": 0}, {"limit_val_batches": 0, "limit_train_batches": 15}, {"val_check_interval": 15}],
+    ids=str,
+)
+def test_a_fit_that_has_ended_goes_on(trainer, files, tmp_path) -> None:
+    """Three micro-batches a step: within an epoch, at its end, whole or limited, and right after a validation."""
+    loading, options = Loading(**MODES["updates of 10"]), {"schedule": "constant", **trainer}
+    losses, weights = fit(files, loading, [], **options)
+    for step in (5, 7):
+        path = tmp_path / f"{step}.ckpt"
+        first, _ = fit(files, loading, [], steps=step, save=path, **options)
+        rest, resumed = fit(files, loading, [], ckpt=path, **options)
+        assert first + rest == losses
+        assert all(torch.equal(value, resumed[name]) for name, value in weights.items())
 
 
 def test_updates_of_a_fixed_size_take_as_many_steps_as_they_should(whole) -> None:
