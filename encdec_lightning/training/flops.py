@@ -6,6 +6,7 @@ recomputation do not.
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -95,6 +96,12 @@ def matrix_product_peak(device: torch.device, dtype: torch.dtype, seconds: float
             torch.cuda.synchronize(device)
         best = min(best, time.perf_counter() - started)
     return 2 * rows * inner * outer / best
+
+
+@functools.cache
+def process_peak(device: torch.device, dtype: torch.dtype, threads: int) -> float:
+    """`matrix_product_peak`, measured once in a process for a number of threads, whatever fits it runs."""
+    return matrix_product_peak(device, dtype)
 
 
 def _matrices(side: nn.Module, inputs_trained: bool, source_trained: bool) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from encdec_lightning.cli.evaluate import main as evaluate
 from encdec_lightning.cli.train import main
 from encdec_lightning.errors import UserError
 from encdec_lightning.run import Run
+from encdec_lightning.signals import GRACE_VARIABLE
 
 MINE = '''
 import os, signal, time
@@ -171,6 +172,8 @@ def test_no_process_is_left(more, number, told, code, place, options, in_tmp):
     command = [str(Path(sys.executable).with_name("encdec-train")), *options, *length, *more, "name=mine"]
     ranks = 2 if more is TWO else 1
     environment = {**os.environ, "PLACE": place}
+    if place:  # it sleeps: it ends by force after a while
+        environment[GRACE_VARIABLE] = "6"
     with (in_tmp / "err").open("w") as stream:
         parent = subprocess.Popen(command, env=environment, stdout=stream, stderr=stream, start_new_session=True)
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -14,12 +15,13 @@ import pytest
 from tiny import Files
 
 from encdec_lightning.errors import EXIT_CODE, TERMINATED, JobFailed, UserError
+from encdec_lightning.launch import nursery as nursery_module
 from encdec_lightning.launch import processes
 from encdec_lightning.launch.command_line.overrides import compose_config
-from encdec_lightning.launch.nursery import Forked, Nursery, forked, nursery
+from encdec_lightning.launch.nursery import SET_BY_LIBRARIES, Forked, Nursery, forked, nursery
 from encdec_lightning.launch.run_folder import make_run
 from encdec_lightning.run import Run
-from encdec_lightning.signals import Terminated
+from encdec_lightning.signals import GRACE_VARIABLE, Terminated
 
 SLOW = """
 import time
@@ -34,13 +36,54 @@ class Slow(lightning.Callback):
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short_grace() -> Iterator[None]:
+    """A worker that waits in its step ends by force after a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(GRACE_VARIABLE, "2")
+        yield
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working folder of `shared` and of the tests that use it."""
+    folder = tmp_path_factory.mktemp("nursery")
+    (folder / "slow.py").write_text(SLOW)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shared(place: Path) -> Iterator[Nursery]:
+    """One for all tests that leave it as it is: it takes seconds to load what jobs need."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setattr(nursery_module, "SET_BY_LIBRARIES", (*SET_BY_LIBRARIES, "PYTEST_CURRENT_TEST"))
+        with closing(Nursery()) as made:
+            yield made
+
+
 @pytest.fixture
-def slow(files: Files, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def own(shared: Nursery, place: Path, monkeypatch: pytest.MonkeyPatch) -> Nursery:
+    monkeypatch.chdir(place)
+    return shared
+
+
+@pytest.fixture
+def opened(own: Nursery, monkeypatch: pytest.MonkeyPatch) -> Nursery:
+    """The same, as within `nursery()`."""
+    monkeypatch.setattr(nursery_module, "_OPEN", [own])
+    return own
+
+
+@pytest.fixture
+def slow(files: Files, place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """A run that waits in its first step."""
-    (in_tmp / "slow.py").write_text(SLOW)
-    monkeypatch.syspath_prepend(in_tmp)
+    monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(place)
     monkeypatch.delitem(sys.modules, "slow", raising=False)
-    return make_run(compose_config([*files.overrides("folder=run"), "callbacks.slow._target_=slow.Slow"]))
+    Path("at-work").unlink(missing_ok=True)
+    overrides = files.overrides(f"folder={tmp_path / 'run'}")
+    return make_run(compose_config([*overrides, "callbacks.slow._target_=slow.Slow"]))
 
 
 def ended(pid: int) -> bool:
@@ -66,46 +109,37 @@ def at_work(made: Nursery, run: Run, lock: int) -> Forked:
     return worker
 
 
-def test_workers_are_forked_one_after_the_other_with_their_own_exit_codes(in_tmp: Path, capfd) -> None:
-    with closing(Nursery()) as own:
-        for number in range(2):
-            worker = own.worker(Path(f"no run {number}"), 0)
-            assert worker is not None and own.worker(Path("another"), 0) is None  # while it is at work
-            assert worker.wait(60) == worker.poll() == EXIT_CODE
-            assert f"no run {number}" in capfd.readouterr().err
-            worker.send_signal(signal.SIGTERM)  # nothing is there
+def test_workers_are_forked_one_after_the_other_with_their_own_exit_codes(own: Nursery, capfd) -> None:
+    for number in range(2):
+        worker = own.worker(Path(f"no run {number}"), 0)
+        assert worker is not None and own.worker(Path("another"), 0) is None  # while it is at work
+        assert worker.wait(60) == worker.poll() == EXIT_CODE
+        worker.send_signal(signal.SIGTERM)  # nothing is there
 
 
-def test_jobs_run_in_it_to_their_end(files: Files, in_tmp: Path, capfd) -> None:
+def test_jobs_run_in_it_to_their_end_with_what_an_ordinary_worker_gives(files: Files, in_tmp: Path, capfd) -> None:
+    options = files.overrides("trainer.max_steps=3", "validate_every=3", "export=false")
+    ordinary, *others = (make_run(compose_config([*options, f"folder=run{number}"])) for number in range(3))
+    processes.start(ordinary, own_process=True)
     with nursery():
-        for seed in (1, 2):
-            run = make_run(compose_config(files.overrides("debug=step", f"folder=run{seed}", f"seed={seed}")))
+        for run in others:
             processes.start(run, own_process=True)
-            assert run.status()["state"] == "finished" and run.predictions()
+            assert run.status()["state"] == "finished"
+            assert run.metrics()["best/val/loss"] == ordinary.metrics()["best/val/loss"]
+            assert run.predictions() == ordinary.predictions()
     assert "Traceback" not in capfd.readouterr().err and forked(in_tmp, 0) is None
 
 
-def test_it_gives_what_an_ordinary_worker_gives(files: Files, in_tmp: Path) -> None:
-    options = files.overrides("trainer.max_steps=3", "validate_every=3", "export=false")
-    one, two = (make_run(compose_config([*options, f"folder={name}"])) for name in ("one", "two"))
-    processes.start(one, own_process=True)
-    with nursery():
-        processes.start(two, own_process=True)
-    assert one.metrics()["best/val/loss"] == two.metrics()["best/val/loss"]
-    assert one.predictions() == two.predictions()
-
-
-def test_a_run_is_locked_while_its_worker_lives(in_tmp: Path, slow: Run) -> None:
-    with closing(Nursery()) as own:
-        with slow.lock() as lock:
-            worker = at_work(own, slow, lock)
-        with pytest.raises(UserError), slow.lock():
-            pass
-        assert os.getpgid(worker.pid) == worker.pid
-        worker.send_signal(signal.SIGTERM)
-        assert worker.wait(60) == TERMINATED
-        with slow.lock():
-            pass
+def test_a_run_is_locked_while_its_worker_lives(own: Nursery, slow: Run) -> None:
+    with slow.lock() as lock:
+        worker = at_work(own, slow, lock)
+    with pytest.raises(UserError), slow.lock():
+        pass
+    assert os.getpgid(worker.pid) == worker.pid
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(60) == TERMINATED
+    with slow.lock():
+        pass
 
 
 def killed(monkeypatch: pytest.MonkeyPatch, nursery_too: bool, *signals: int) -> list[Forked]:
@@ -129,18 +163,27 @@ def killed(monkeypatch: pytest.MonkeyPatch, nursery_too: bool, *signals: int) ->
     return made
 
 
-def test_a_worker_that_is_killed_fails_its_run(slow: Run, monkeypatch) -> None:
-    with nursery(), pytest.raises(JobFailed) as caught:
+def test_a_worker_that_is_killed_fails_its_run(opened: Nursery, slow: Run, monkeypatch) -> None:
+    with pytest.raises(JobFailed) as caught:
         killed(monkeypatch, False, signal.SIGKILL)
         processes.start(slow, own_process=True)
     assert str(caught.value) == f"The run {slow.folder} failed: its process ended with signal SIGKILL"
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGKILL])
-def test_a_worker_ends_in_order_whatever_comes_to_its_nursery(number: int, slow: Run, monkeypatch) -> None:
-    """Batch systems send their signals to all processes. Without its nursery a worker ends by itself."""
+def test_a_worker_ends_in_order_when_a_signal_comes_to_all_processes(opened: Nursery, slow: Run, monkeypatch) -> None:
+    """As batch systems send theirs; the nursery goes on."""
+    with pytest.raises(Terminated):
+        made = killed(monkeypatch, True, signal.SIGUSR1)
+        processes.start(slow, own_process=True)
+    assert slow.status()["state"] == "preempted"
+    until(lambda: ended(made[0].pid))
+    worker = opened.worker(Path("no run"), 0)
+    assert worker is not None and worker.wait(60) == EXIT_CODE
+
+
+def test_a_worker_ends_in_order_without_its_nursery(slow: Run, monkeypatch) -> None:
     with nursery(), pytest.raises(Terminated):
-        made = killed(monkeypatch, True, number)
+        made = killed(monkeypatch, True, signal.SIGKILL)
         processes.start(slow, own_process=True)
     assert slow.status()["state"] == "preempted"
     until(lambda: ended(made[0].pid))
@@ -157,7 +200,7 @@ def test_a_parent_that_is_gone_ends_it_without_a_word(in_tmp: Path, capfd) -> No
     assert capfd.readouterr().err == ""
 
 
-def test_nothing_is_left_of_it_at_the_end(in_tmp: Path, slow: Run) -> None:
+def test_nothing_is_left_of_it_at_the_end(slow: Run) -> None:
     with closing(Nursery()) as own:
         with slow.lock() as lock:
             worker = at_work(own, slow, lock)
@@ -165,16 +208,16 @@ def test_nothing_is_left_of_it_at_the_end(in_tmp: Path, slow: Run) -> None:
         until(lambda: ended(worker.pid))
 
 
-def test_other_surroundings_need_an_ordinary_process(in_tmp: Path, monkeypatch, tmp_path_factory) -> None:
-    with closing(Nursery()) as own:
-        with monkeypatch.context() as changed:
-            changed.setenv("ANOTHER_VARIABLE", "1")
-            assert own.worker(Path("run"), 0) is None
-        with monkeypatch.context() as changed:
-            changed.chdir(tmp_path_factory.mktemp("elsewhere"))
-            assert own.worker(Path("run"), 0) is None
-        worker = own.worker(Path("run"), 0)
-        assert worker is not None and worker.wait(60) == EXIT_CODE
+def test_other_surroundings_need_an_ordinary_process(own: Nursery, monkeypatch, tmp_path) -> None:
+    with monkeypatch.context() as changed:
+        changed.setenv("ANOTHER_VARIABLE", "1")
+        assert own.worker(Path("run"), 0) is None
+    with monkeypatch.context() as changed:
+        changed.chdir(tmp_path)
+        assert own.worker(Path("run"), 0) is None
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "x")  # as a library does when it is loaded
+    worker = own.worker(Path("run"), 0)
+    assert worker is not None and worker.wait(60) == EXIT_CODE
 
 
 def test_one_that_is_gone_is_not_asked(in_tmp: Path) -> None:
@@ -190,14 +233,6 @@ def test_several_devices_are_not_forked(files: Files, in_tmp: Path, monkeypatch)
     run = make_run(compose_config(files.overrides("hardware=ddp_cpu", "folder=two")))
     processes.start(run, own_process=True)
     assert len(started) == 1
-
-
-def test_a_library_that_sets_its_variables_changes_nothing(in_tmp: Path, monkeypatch) -> None:
-    monkeypatch.delenv("PYTORCH_NVML_BASED_CUDA_CHECK", raising=False)
-    with closing(Nursery()) as own:
-        monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # as Lightning does when it is loaded
-        worker = own.worker(Path("run"), 0)
-        assert worker is not None and worker.wait(60) == EXIT_CODE
 
 
 FORKS = """

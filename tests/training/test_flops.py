@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM
 from encdec_lightning import compose
 from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.kernels.attention_interface import use_attention
-from encdec_lightning.training.flops import matrix_product_peak, training_flops
+from encdec_lightning.training import flops
+from encdec_lightning.training.flops import matrix_product_peak, process_peak, training_flops
 from encdec_lightning.training.freezing import freeze
 from encdec_lightning.training.loss import token_losses
 
@@ -93,6 +94,17 @@ def test_frozen_parts_need_no_backward_work(files: tiny.Files) -> None:
     assert seen == [False]  # no graph reaches into the encoder
     assert all(each.grad is None for each in model.encoder.parameters())
     assert all(each.grad is not None for each in model.decoder.parameters())
+
+
+def test_a_process_measures_it_once_for_a_number_of_threads(monkeypatch) -> None:
+    measured: list[float] = []
+    monkeypatch.setattr(flops, "matrix_product_peak", lambda *_: measured.append(1.0) or float(len(measured)))
+    process_peak.cache_clear()
+    of = [process_peak(torch.device("cpu"), dtype, threads) for dtype, threads in 2 * [
+        (torch.float32, 1), (torch.float32, 2), (torch.bfloat16, 1),
+    ]]  # fmt: skip
+    process_peak.cache_clear()
+    assert of == [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]
 
 
 def test_the_peak_is_measured_without_drawing_a_random_number() -> None:

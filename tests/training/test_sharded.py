@@ -98,7 +98,9 @@ def test_in_float64_two_ranks_end_with_the_weights_of_one(case, ranks, alone):
 def test_a_rank_may_hold_nothing_of_a_weight(files, tmp_path, alone):
     """Three ranks share out the two rows of the embeddings of segments."""
     case = STARTS["fsdp2_in_pieces"]
-    started, resumed = on_ranks(files, [case, Case("fsdp2", steps=5, resume=case.file, scores=False)], tmp_path, count=3)
+    started, resumed = on_ranks(
+        files, [case, Case("fsdp2", steps=5, resume=case.file, scores=False)], tmp_path, count=3
+    )
     for found, expected in ((started, alone(STARTS["auto"])), (resumed, alone(Case(steps=5, scores=False)))):
         for name, weight in expected["weights"].items():
             torch.testing.assert_close(found["weights"][name], weight, rtol=0, atol=1e-10, msg=name)

@@ -14,7 +14,7 @@ from torch import distributed
 
 from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.training.callbacks.progress import is_for_bar
-from encdec_lightning.training.flops import TrainingFlops, matrix_product_peak, training_flops
+from encdec_lightning.training.flops import TrainingFlops, process_peak, training_flops
 from encdec_lightning.training.precision import low_dtype
 
 
@@ -104,10 +104,11 @@ class Throughput(lightning.Callback):
         return Totals(**{name: getattr(self._before, name) + value for name, value in sums.items()})
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Measure the device."""
+        """Measure the device, where an earlier fit of the process has not."""
         self._total = module.total_steps()
         self._flops = training_flops(module.model)
-        self._peak = matrix_product_peak(module.device, low_dtype(trainer.precision) or torch.float32)
+        dtype = low_dtype(trainer.precision) or torch.float32
+        self._peak = process_peak(module.device, dtype, torch.get_num_threads())
         self._waited = getattr(trainer.train_dataloader, "seconds", 0.0)
 
     def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: Batch, index: int) -> None:
