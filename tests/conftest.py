@@ -27,6 +27,8 @@ from encdec_lightning.cache.folder import cache_folder
 settings.register_profile("suite", deadline=None)  # machines are shared: an example may take long
 settings.load_profile("suite")
 ROOT = Path(__file__).parents[1]
+MEMORY_OF_A_WORKER = 4 << 30
+"""Bytes that a process of pytest's and those that it starts may take."""
 OF_THE_USER = re.compile(r"MLFLOW_|SLURM_|WANDB_|(FORCE_COLOR|NO_COLOR|CLICOLOR_FORCE|HYDRA_FULL_ERROR)$")
 """Variables that the user has set for other runs."""
 
@@ -47,6 +49,15 @@ def pytest_configure(config: pytest.Config) -> None:
             (cache_folder() / name).mkdir(parents=True, exist_ok=True)
             (own / name).symlink_to((cache_folder() / name).resolve())
     os.environ["ENCDEC_LIGHTNING_CACHE"] = str(own)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than there are cores, where memory allows it: many tests wait for processes of their own."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
+        return cores
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(cores + 1, memory // MEMORY_OF_A_WORKER))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

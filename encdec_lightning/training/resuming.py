@@ -7,6 +7,7 @@ from typing import Any
 import lightning
 
 from encdec_lightning.data.batches.loader import PlanLoader
+from encdec_lightning.training.callbacks.random_state import STEP, RandomState
 from encdec_lightning.training.checkpoint import check_fit
 
 
@@ -18,6 +19,7 @@ def prepare_to_resume(module: lightning.LightningModule, checkpoint: dict[str, A
     check_fit(module.trainer.ckpt_path or "", module, checkpoint["state_dict"])
     module.trainer.precision_plugin.convert_module(module)
     _complete_epoch(checkpoint)
+    _to_whole_step(module.trainer, checkpoint)
     _count_anew(module.trainer, checkpoint)
 
 
@@ -44,6 +46,30 @@ def _complete_epoch(checkpoint: dict[str, Any]) -> None:
         count["completed"] = count["processed"]
     batches["current"] = dict.fromkeys(batches["current"], 0)
     batches["is_last_batch"] = False
+
+
+def _to_whole_step(trainer: lightning.Trainer, checkpoint: dict[str, Any]) -> None:
+    """Go back to the end of the last whole optimizer step, where a checkpoint was saved within one.
+
+    It has neither the gradients of the step's first batches nor a batch that was read and not yet trained; Lightning
+    would leave them out. So these batches are trained again, with the random numbers of then.
+    """
+    fit = checkpoint["loops"].get("fit_loop", {})
+    state, epochs = _position(fit), fit.get("epoch_progress", {}).get("total")
+    if state is None or epochs["ready"] == epochs["processed"]:
+        return
+    batches = fit["epoch_loop.batch_progress"]
+    current = batches["current"]
+    whole = current["processed"] - current["processed"] % trainer.accumulate_grad_batches
+    if current["ready"] == current["processed"] and (whole == current["ready"] or batches["is_last_batch"]):
+        return
+    for name, count in current.items():
+        batches["total"][name] -= count - whole
+        current[name] = whole
+    batches["is_last_batch"], state["yielded"] = False, whole
+    states = checkpoint["callbacks"].get(RandomState.__qualname__, {})
+    if states.get(STEP):
+        states["states"] = states[STEP]
 
 
 def _count_anew(trainer: lightning.Trainer, checkpoint: dict[str, Any]) -> None:

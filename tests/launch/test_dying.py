@@ -96,7 +96,11 @@ def test_a_data_worker_that_dies(options, capfd):
 
 
 @pytest.mark.parametrize(
-    ("accident", "why"), [("rank", "its rank 1 ended with signal SIGKILL"), ("bug", "RuntimeError: what happened")]
+    ("accident", "why"),
+    [
+        ("rank", "its rank 1 ended with signal SIGKILL"),
+        pytest.param("bug", "RuntimeError: what happened", marks=pytest.mark.slow),
+    ],
 )
 def test_a_rank_that_dies(accident, why, options, capfd):
     code, said = told(options, accident, "hardware=ddp_cpu") if accident == "rank" else bug(options)

@@ -161,7 +161,7 @@ SWEEP = ["--multirun", "seed=1,2"]
     ("more", "number", "told", "code", "place"),
     [
         (TWO, signal.SIGTERM, "all", 143, ""),
-        (TWO, signal.SIGTERM, "parent", 143, "sleep in test"),
+        pytest.param(TWO, signal.SIGTERM, "parent", 143, "sleep in test", marks=pytest.mark.slow),
         (TWO, signal.SIGKILL, "parent", -9, ""),
         (SWEEP, signal.SIGTERM, "parent", 143, ""),
     ],

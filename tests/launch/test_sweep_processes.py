@@ -98,6 +98,7 @@ def point(options: list[str], seed: int, where: Path) -> Run:
     return Run(where / "runs" / "run" / identity[:12])
 
 
+@pytest.mark.slow
 def test_results_failures_and_deaths_of_points_elsewhere(options, in_tmp, monkeypatch, capfd):
     good, bad, dead = (point(options, seed, in_tmp) for seed in (1, 2, 3))
     monkeypatch.setenv("FAILS", bad.folder.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import lightning
 import pytest
 import tiny
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from encdec_lightning import Loading, Seq2SeqDataModule, Seq2SeqModule, Task, Tokenizers, Training, compose
 from encdec_lightning.data.batches.batch import collate
@@ -35,9 +37,13 @@ class Trace(lightning.Callback):
         self.losses.append(outputs["loss"].item())
 
 
+class Killed(Exception):
+    """What ends a fit that has saved."""
+
+
 @dataclass
 class SaveAt(lightning.Callback):
-    """A checkpoint at the end of the batch that ends a step, as ModelCheckpoint writes it."""
+    """A checkpoint at the end of the batch that ends a step, as ModelCheckpoint writes it; then the fit is killed."""
 
     path: Path
     step: int
@@ -45,7 +51,7 @@ class SaveAt(lightning.Callback):
     def on_train_batch_end(self, trainer, module, outputs, batch, index) -> None:
         if trainer.global_step == self.step and not self.path.exists():
             trainer.save_checkpoint(self.path)
-            self.batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+            raise Killed
 
 
 def fit(
@@ -74,11 +80,10 @@ def fit(
         accumulate_grad_batches=loading.accumulate,
         callbacks=[RandomState(), trace, *callbacks],
         use_distributed_sampler=False,
-        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         logger=False,
-        **trainer,
+        **{"enable_checkpointing": False, **trainer},
     )
     runner.fit(module, Seq2SeqDataModule(task, tokenizers, loading), ckpt_path=ckpt, weights_only=True)
     if save is not None:
@@ -109,11 +114,11 @@ CASES = [  # (mode, step after which the state is saved, workers before and afte
 @pytest.mark.parametrize(("mode", "step", "workers"), CASES, ids=str)
 def test_resuming_changes_no_bit(mode, step, workers, whole, files, tmp_path) -> None:
     losses, weights = whole(mode)
-    save = SaveAt(tmp_path / "at.ckpt", step)
-    first, _ = fit(files, Loading(**MODES[mode], workers=workers[0]), [save])
-    assert first == losses  # saving, and workers, change nothing
-    rest, resumed = fit(files, Loading(**MODES[mode], workers=workers[1]), [], ckpt=save.path)
-    assert rest == losses[save.batches :]
+    path, before = tmp_path / "at.ckpt", Trace()
+    with pytest.raises(Killed):
+        fit(files, Loading(**MODES[mode], workers=workers[0]), [before, SaveAt(path, step)])
+    rest, resumed = fit(files, Loading(**MODES[mode], workers=workers[1]), [], ckpt=path)
+    assert before.losses + rest == losses  # saving, and workers, change nothing
     assert len(rest) > 0
     assert all(torch.equal(value, resumed[name]) for name, value in weights.items())
 
@@ -132,6 +137,41 @@ def test_a_fit_that_has_ended_goes_on(trainer, files, tmp_path) -> None:
         first, _ = fit(files, loading, [], steps=step, save=path, **options)
         rest, resumed = fit(files, loading, [], ckpt=path, **options)
         assert first + rest == losses
+        assert all(torch.equal(value, resumed[name]) for name, value in weights.items())
+
+
+@dataclass
+class EndIn(lightning.Callback):
+    """In a batch, counted from 0, the fit is asked to stop, or an exception ends it on the way back."""
+
+    batch: int
+    asks: bool
+
+    def on_before_backward(self, trainer, module, loss) -> None:
+        if trainer.fit_loop.epoch_loop.total_batch_idx == self.batch and not self.asks:
+            raise Killed
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, index) -> None:
+        if trainer.fit_loop.epoch_loop.total_batch_idx == self.batch:
+            trainer.should_stop = self.asks
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.parametrize("asks", [True, False], ids=["asked", "killed"])
+def test_what_was_saved_within_a_step_goes_on_with_that_step(asks, files, tmp_path) -> None:
+    """Three micro-batches a step, 21 an epoch; the second of a step, and an epoch's last one."""
+    loading = Loading(**MODES["updates of 10"])
+    options = {"schedule": "constant", "limit_val_batches": 0, "enable_checkpointing": True}
+    losses, weights = fit(files, loading, [], schedule="constant")
+    for batch, steps in ((10, 3), (20, 7 if asks else 6)):
+        folder = tmp_path / f"{batch}"
+        before = Trace()
+        with nullcontext() if asks else pytest.raises(Killed):
+            save = ModelCheckpoint(folder, save_on_exception=True)
+            fit(files, loading, [before, EndIn(batch, asks), save], **options)
+        (path,) = folder.iterdir()
+        rest, resumed = fit(files, loading, [ModelCheckpoint(folder)], ckpt=path, **options)
+        assert before.losses == losses[: batch + asks] and rest == losses[3 * steps :]
         assert all(torch.equal(value, resumed[name]) for name, value in weights.items())
 
 

@@ -95,6 +95,7 @@ def test_in_float64_two_ranks_end_with_the_weights_of_one(case, ranks, alone):
     assert found["tested"] == expected["tested"]
 
 
+@pytest.mark.slow
 def test_a_rank_may_hold_nothing_of_a_weight(files, tmp_path, alone):
     """Three ranks share out the two rows of the embeddings of segments."""
     case = STARTS["fsdp2_in_pieces"]

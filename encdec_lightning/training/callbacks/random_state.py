@@ -11,6 +11,8 @@ import torch
 from torch import distributed
 
 State = dict[str, Any]
+STEP = "step"
+"""What the states of a step's begin are called in a checkpoint."""
 
 
 class RandomState(lightning.Callback):
@@ -18,15 +20,20 @@ class RandomState(lightning.Callback):
 
     def __init__(self) -> None:
         self._loaded: list[State] = []
+        self._step: State | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """One state for each rank; Lightning writes rank 0's answer, so all are gathered."""
-        states = [_capture()]
+        """The states now, and those that the current optimizer step began with (`resuming.py` may go back there).
+
+        Of each rank one: Lightning writes rank 0's answer, so all are gathered.
+        """
+        states = [(_capture(), self._step)]
         if distributed.is_available() and distributed.is_initialized():
             gathered: list[Any] = [None] * distributed.get_world_size()
             distributed.all_gather_object(gathered, states[0])
             states = gathered
-        return {"states": states}
+        steps = [step for _, step in states if step is not None]
+        return {"states": [now for now, _ in states], STEP: steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep them until training starts: what happens in between may draw."""
@@ -37,6 +44,13 @@ class RandomState(lightning.Callback):
         if trainer.global_rank < len(self._loaded):
             _restore(self._loaded[trainer.global_rank])
         self._loaded = []
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, batch: Any, index: int
+    ) -> None:
+        """Remember what a step begins with."""
+        if index % trainer.accumulate_grad_batches == 0:
+            self._step = _capture()
 
 
 def _capture() -> State:
