@@ -33,6 +33,7 @@ def options(files: Files, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> list
     return files.overrides(*lasts, *more)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_two_ranks(options: list[str], in_tmp: Path, monkeypatch, capfd):
     assert main([*options, "folder=moved"]) == 143
     moved = Run.open("moved")

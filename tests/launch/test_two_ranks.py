@@ -88,6 +88,7 @@ def test_two_killed_ranks_continue_to_the_same_losses_and_weights(mode, workers,
     assert killed.metrics()["train/seconds"] > saved["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_every_example_once_on_whatever_rank_and_one_wandb_run(options, files, in_tmp, capfd):
     """64 training pairs in updates of 15, 12 test pairs in batches for two ranks, 1 pair to generate for."""
     more = ["data.update_examples=15", "task.validation_generate=1", "trainer.max_steps=5", "folder=run"]

@@ -134,6 +134,7 @@ def test_a_killed_run_goes_on_in_the_servers_run(server, options, expected, in_t
     assert KEY not in kept.text
 
 
+@pytest.mark.slow
 def test_sync_makes_one_run_of_what_killed_starts_left_offline(server, options, expected, in_tmp, monkeypatch):
     kept, url = server
     assert trained(*options, "logger.wandb.offline=true", "folder=begun", url=url, KILLED_AT="5") == -9

@@ -17,6 +17,7 @@ from encdec_lightning import Seq2SeqModule
 from encdec_lightning.errors import UserError
 from encdec_lightning.training.checkpoint import checkpoint_damage
 
+pytestmark = pytest.mark.early
 STRATEGIES = ("ddp", "fsdp2")
 EXACT = [Case(strategy, weights) for strategy in STRATEGIES for weights in WEIGHTS]
 EXACT += [Case(strategy, rank=4) for strategy in STRATEGIES]  # LoRA
