@@ -57,7 +57,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
         return cores
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(cores + 1, memory // MEMORY_OF_A_WORKER))
+    return cores + (memory >= (cores + 1) * MEMORY_OF_A_WORKER)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
