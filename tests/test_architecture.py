@@ -64,7 +64,7 @@ MAY_NAME_PRIVATE_THINGS = {
         "generation/cache.py",
     },
     "torch": {
-        f"kernels/{name}.py" for name in ("attention", "fp32_products", "int8_linear", "onednn_linear", "stand_in")
+        f"kernels/{name}.py" for name in ("attention", "int8_linear", "onednn_linear", "products", "stand_in")
     },
     "hydra": {"launch/sweep.py"},
 }

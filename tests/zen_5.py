@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from encdec_lightning.kernels import fp32_products, processor
-from encdec_lightning.kernels.fp32_products import onednn_is_faster
+from encdec_lightning.kernels import products, processor
+from encdec_lightning.kernels.products import onednn_is_faster
 
 TOLD = {"vendor_id": "AuthenticAMD", "cpu family": "26", "flags": "fpu avx2 avx512f"}
 
@@ -21,7 +21,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> None:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
     """The shapes of products that go through oneDNN from now on."""
     seen: list[torch.Size] = []
-    theirs = fp32_products.product
+    theirs = products.product
 
     def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
         made = theirs(left, right, bias)
@@ -29,5 +29,5 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
         return made
 
     assert onednn_is_faster()
-    monkeypatch.setattr(fp32_products, "product", product)
+    monkeypatch.setattr(products, "product", product)
     return seen

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from encdec_lightning.kernels.first_derivative import first_derivative_only
-from encdec_lightning.kernels.noise import draw_key, dropout_noise
+from encdec_lightning.kernels.noise import DropoutBits, dropout_noise
 from encdec_lightning.kernels.packing import Group, Packing, active
 from encdec_lightning.kernels.self_check import self_check
 from encdec_lightning.kernels.short_attention import lowest, short_attention, within_reach
@@ -109,7 +109,7 @@ def packed_attention(
     groups = packing.groups(tokens, key.shape[2], heads)
     scale = size**-0.5 if scaling is None else scaling
     rows = (each.transpose(1, 2).reshape(-1, each.shape[-1]) for each in (query, key, value))
-    output: Tensor = PackedScores.apply(*rows, groups, is_causal, scale, dropout)  # type: ignore[no-untyped-call]
+    output: Tensor = PackedScores.apply(*rows, groups, is_causal, scale, dropout, packing.bits)  # type: ignore[no-untyped-call]
     return output.view(1, tokens, heads, -1)
 
 
@@ -124,10 +124,10 @@ class KeptScores(torch.autograd.Function):
         batch, heads, length, size = query.shape
         query = (query * scale).reshape(batch * heads, length, size)
         key, value = (each.reshape(batch * heads, -1, each.shape[-1]) for each in (key, value))
-        seed = draw_key() if p else None
         probabilities = _probabilities(query, key, bias, heads)
-        output = torch.bmm(_dropped(probabilities, p, seed), value)
-        ctx.save_for_backward(query, key, value, probabilities, seed)
+        dropped, passing = _dropped(probabilities, p, DropoutBits())
+        output = torch.bmm(dropped, value)
+        ctx.save_for_backward(query, key, value, probabilities, passing)
         ctx.p, ctx.scale, ctx.bias_shape = p, scale, None if bias is None else bias.shape
         return output.view(batch, heads, length, -1).transpose(1, 2).contiguous()
 
@@ -161,16 +161,16 @@ class PackedScores(torch.autograd.Function):
         is_causal: bool,
         scale: float,
         p: float,
+        bits: DropoutBits,
     ) -> Tensor:
         """(N * H, D), (M * H, D) twice -> (N * H, D)."""
         output, saved = torch.empty_like(query), []
         query = query * scale
         for group, q, k, v, out in zip(groups, *_split(groups, query, key, value, output), strict=True):
             parts = group.queries.pad(q), group.keys.pad(k), group.keys.pad(v)
-            seed = draw_key() if p else None
-            probabilities = _within(group, parts[0], parts[1], is_causal)
-            group.queries.unpad(torch.bmm(_dropped(probabilities, p, seed), parts[2]), out)
-            saved += [*parts, seed]
+            dropped, passing = _dropped(_within(group, parts[0], parts[1], is_causal), p, bits)
+            group.queries.unpad(torch.bmm(dropped, parts[2]), out)
+            saved += [*parts, passing]
         ctx.save_for_backward(*saved)
         ctx.groups, ctx.is_causal, ctx.p, ctx.scale, ctx.tokens = groups, is_causal, p, scale, len(key)
         return output
@@ -184,13 +184,13 @@ class PackedScores(torch.autograd.Function):
         outs = _split(ctx.groups, of_query, of_key, of_value, gradient)
         saved = iter(ctx.saved_tensors)
         for group, to_q, to_k, to_v, given in zip(ctx.groups, *outs, strict=True):
-            q, k, v, seed = islice(saved, 4)
+            q, k, v, passing = islice(saved, 4)
             probabilities = _within(group, q, k, ctx.is_causal)
-            q, k, v, _ = _backward(group.queries.pad(given, clean=True), ctx.p, q, k, v, probabilities, seed)
+            q, k, v, _ = _backward(group.queries.pad(given, clean=True), ctx.p, q, k, v, probabilities, passing)
             group.queries.unpad(q, to_q)
             group.keys.unpad(k, to_k)
             group.keys.unpad(v, to_v)
-        return of_query.mul_(ctx.scale), of_key, of_value, None, None, None, None
+        return of_query.mul_(ctx.scale), of_key, of_value, *[None] * 5
 
 
 def _split(groups: tuple[Group, ...], query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Iterator[Any]:
@@ -219,14 +219,20 @@ def _within(group: Group, query: Tensor, key: Tensor, is_causal: bool) -> Tensor
 
 
 def _backward(
-    gradient: Tensor, p: float, query: Tensor, key: Tensor, value: Tensor, probabilities: Tensor, seed: Tensor | None
+    gradient: Tensor,
+    p: float,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    probabilities: Tensor,
+    passing: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of scaled queries, keys, values and scores."""
     of_probabilities = torch.bmm(gradient, value.transpose(1, 2))
-    if seed is None:
+    if passing is None:
         of_value = torch.bmm(probabilities.transpose(1, 2), gradient)
     else:
-        noise = dropout_noise(probabilities.shape, probabilities.dtype, p, seed)
+        noise = dropout_noise(passing, p, probabilities.shape, probabilities.dtype)
         of_probabilities.mul_(noise)
         of_value = torch.bmm(noise.mul_(probabilities).transpose(1, 2), gradient)
     of_scores = _of_scores(of_probabilities, probabilities)
@@ -250,10 +256,12 @@ def softmax_gradient_is_exact() -> bool:
     return torch.equal(found, expected)
 
 
-def _dropped(probabilities: Tensor, p: float, seed: Tensor | None) -> Tensor:
-    if seed is None:
-        return probabilities
-    return dropout_noise(probabilities.shape, probabilities.dtype, p, seed).mul_(probabilities)
+def _dropped(probabilities: Tensor, p: float, bits: DropoutBits) -> tuple[Tensor, Tensor | None]:
+    """Dropout of probabilities, and which of them passed."""
+    if not p:
+        return probabilities, None
+    passing = bits.take(probabilities.numel(), p)
+    return dropout_noise(passing, p, probabilities.shape, probabilities.dtype).mul_(probabilities), passing
 
 
 def _future(query: Tensor, key: Tensor) -> Tensor:

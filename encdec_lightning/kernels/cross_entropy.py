@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from encdec_lightning.kernels.first_derivative import first_derivative_only
-from encdec_lightning.kernels.fp32_products import linear
+from encdec_lightning.kernels.products import linear
 from encdec_lightning.kernels.gradients import GradientMemory
 
 PIECE = {"cpu": 1 << 23, "cuda": 1 << 27}  # logits held at a time; on CPU what its cache holds
 SIZES = 8  # of pieces between a power of two and the next: oneDNN compiles products for each size, 50 ms with AMX
 BLOCKS = 8  # of a piece, in which the gradient is held in fp32
 
-ROWS = 4096  # of a gradient that are cast in one call
+ROWS = 4096  # of a gradient that are computed and cast in one call
 
 
 def linear_cross_entropy(
@@ -148,14 +148,14 @@ def _with_gradient(logits: Tensor, targets: Tensor, label_smoothing: float) -> t
 def _put(left: Tensor, right: Tensor, total: Tensor, add: bool) -> None:
     """Write the product (V, N) x (N, H) to `total`, or add it.
 
-    In another dtype some rows at a time: torch casts what it adds, all of it, in fresh memory.
+    In another dtype some rows at a time: all of the product would be fresh memory, which costs more than the product.
     """
     if total.dtype == left.dtype:
         torch.addmm(total, left, right, beta=int(add), out=total)
         return
-    part = left @ right
-    if not add:
-        total.copy_(part)
-    else:
-        for rows, more in zip(total.split(ROWS), part.split(ROWS), strict=True):
-            rows.add_(more)
+    for out, rows in zip(total.split(ROWS), left.split(ROWS), strict=True):
+        part = rows @ right
+        if add:
+            out.add_(part)
+        else:
+            out.copy_(part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,40 +11,52 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from encdec_lightning.kernels.first_derivative import first_derivative_only
-from encdec_lightning.kernels.noise import draw_key, dropout_noise
+from encdec_lightning.kernels.noise import DropoutBits, dropout_noise
 
 
-def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: A002
-    """`torch.nn.functional.dropout` in distribution, with other random numbers."""
+def dropout(
+    input: Tensor,  # noqa: A002
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+    *,
+    bits: DropoutBits | None = None,
+) -> Tensor:
+    """`torch.nn.functional.dropout` in distribution, with other random numbers: of `bits`, or drawn now."""
     if not training or p == 0 or input.device.type != "cpu" or not 0 < p <= 1:
         return functional.dropout(input, p, training, inplace)
-    output: Tensor = Dropout.apply(input, p)  # type: ignore[no-untyped-call]
+    output: Tensor = Dropout.apply(input, p, bits or DropoutBits())  # type: ignore[no-untyped-call]
     return input.copy_(output) if inplace else output
 
 
 class Dropout(torch.autograd.Function):
-    """Keeps the key of its noise, not the noise."""
+    """Keeps a bit for each element: whether it passed."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, p: float) -> Tensor:
+    def forward(ctx: Any, values: Tensor, p: float, bits: DropoutBits) -> Tensor:
         """Of any shape."""
-        key = draw_key()
-        ctx.save_for_backward(key)
+        passing = bits.take(values.numel(), p)
+        ctx.save_for_backward(passing)
         ctx.p = p
-        return dropout_noise(values.shape, values.dtype, p, key).mul_(values)
+        return dropout_noise(passing, p, values.shape, values.dtype).mul_(values)
 
     @staticmethod
     @first_derivative_only
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The same elements pass."""
-        return dropout_noise(gradient.shape, gradient.dtype, ctx.p, *ctx.saved_tensors).mul_(gradient), None
+        (passing,) = ctx.saved_tensors
+        return dropout_noise(passing, ctx.p, gradient.shape, gradient.dtype).mul_(gradient), None, None
 
 
 class FastDropout(TorchFunctionMode):
     """A context in which `torch.nn.functional.dropout`, and so `torch.nn.Dropout`, is `dropout` above."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._bits = DropoutBits()
+
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Called in place of every function of torch."""
         if function is functional.dropout:
-            function = dropout
+            function = partial(dropout, bits=self._bits)
         return function(*args, **(kwargs or {}))

@@ -1,11 +1,10 @@
 """Linear layers on CPU whose weights are laid out once as oneDNN reads them, instead of at every call.
 
-In bf16; and in fp32 on the processors for which torch's own products are slow (`fp32_products`).
+In bf16; and in fp32 on the processors for which torch's own products are slow (`products`).
 """
 
 from __future__ import annotations
 
-import functools
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from encdec_lightning.kernels.fp32_products import onednn_is_faster
+from encdec_lightning.kernels.products import onednn_is_faster, processor_has_bf16
 from encdec_lightning.kernels.self_check import self_check
 
 TYPICAL = 64  # vectors of an input, for which a layout is chosen; it serves any number
@@ -26,19 +25,10 @@ def runs_in_onednn(weight: Tensor) -> bool:
         weight.device.type == "cpu"
         and type(weight) in (Tensor, nn.Parameter)
         and (
-            (weight.dtype == torch.bfloat16 and _processor_has_bf16() and products_are_exact())
+            (weight.dtype == torch.bfloat16 and processor_has_bf16() and products_are_exact())
             or (weight.dtype == torch.float32 and onednn_is_faster() and products_in_fp32_are_exact())
         )
     )
-
-
-@functools.cache
-def _processor_has_bf16() -> bool:
-    """Whether oneDNN computes in bf16 here."""
-    if not torch.backends.mkldnn.is_available():
-        return False
-    ask = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-    return ask is None or bool(ask())  # where nobody can be asked, the check below finds out and says so
 
 
 @self_check("the product of laid-out weights", "torch's own linear layers run")

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from encdec_lightning.kernels.noise import DropoutBits
+
 ANOTHER_GROUP = 16_000  # what a group costs beside its scores, in scores of one head
 AT_ONCE = 1 << 21  # scores of a group, of all heads, which stay in the processor's cache and in memory used before
 LANES = 32  # bf16 numbers of a vector register; torch's softmax of rows that do not fill them takes twice as long
@@ -68,6 +70,8 @@ class Packing:
     target: tuple[int, ...]
     on_device: tuple[Tensor, Tensor] | None = field(default=None, compare=False)
     """The same lengths on a device that is not the processor, (B,) each."""
+    bits: DropoutBits = field(default_factory=DropoutBits, compare=False)
+    """Of the dropout of this batch's attention."""
     _groups: dict[tuple[int, int, int], tuple[Group, ...]] = field(default_factory=dict, compare=False)
 
     @property

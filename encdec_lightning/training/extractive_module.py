@@ -20,7 +20,7 @@ from encdec_lightning.data.options import Extraction, Task
 from encdec_lightning.errors import UserError
 from encdec_lightning.evaluation.extraction import choose
 from encdec_lightning.kernels.dropout import FastDropout
-from encdec_lightning.kernels.fp32_products import fast_products
+from encdec_lightning.kernels.products import fast_products
 from encdec_lightning.kernels.stand_in import runs_as_shipped
 from encdec_lightning.records import Prediction
 from encdec_lightning.training.optimizers import OptimizerFactory, default_optimizer

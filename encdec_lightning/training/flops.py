@@ -20,7 +20,7 @@ from encdec_lightning.composition.architectures import depth
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.composition.sides.cross_attention import reads_source
 from encdec_lightning.data.batches.batch import Batch
-from encdec_lightning.kernels.fp32_products import linear
+from encdec_lightning.kernels.products import linear
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.kernels.attention_interface import packs_examples
 from encdec_lightning.kernels.cross_entropy import linear_cross_entropy
 from encdec_lightning.kernels.dropout import FastDropout
-from encdec_lightning.kernels.fp32_products import fast_products
+from encdec_lightning.kernels.products import fast_products
 from encdec_lightning.kernels.gradients import GradientMemory
 from encdec_lightning.kernels.packing import Packing, packed
 from encdec_lightning.kernels.stand_in import runs_as_shipped, stand_in
@@ -34,7 +34,7 @@ class TrainingLoss:
     """The sum of `token_losses`, for a backward pass, with less work.
 
     The LM head works on real target tokens and keeps no logits, dropout and attention run on this package's kernels,
-    and so do products in fp32 on the processors that need it (`fp32_products`).
+    and so do products in fp32 on the processors that need it (`products`).
     Examples lie side by side without padding where `packs_examples` says so, and on CPU autocast casts each weight
     once. What a model does not allow is left out for it. While somebody has hooks on a module of the model or has
     wrapped or replaced one's `forward`, `token_losses` computes the loss, so that they see and change what transformers

@@ -17,7 +17,7 @@ from typing import Literal
 
 import torch
 
-from encdec_lightning.kernels.fp32_products import linear, onednn_is_faster
+from encdec_lightning.kernels.products import linear, onednn_is_faster
 from encdec_lightning.kernels.processor import instruction_sets, told
 
 MixedOrFull = Literal["bf16-mixed", "32-true"]

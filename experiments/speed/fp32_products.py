@@ -1,7 +1,7 @@
 """Products of matrices in fp32 by oneDNN beside those that torch takes: `python experiments/speed/fp32_products.py`.
 
 torch's own go through MKL, which has slow code for processors of other makers. The package takes oneDNN's where
-`encdec_lightning/kernels/fp32_products.py` says so; `ours.py --without products` trains without them.
+`encdec_lightning/kernels/products.py` says so; `ours.py --without products` trains without them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from encdec_lightning.kernels.fp32_products import product
+from encdec_lightning.kernels.products import product
 from encdec_lightning.training.product_speeds import processor
 
 SHAPES = ((64, 384, 384), (256, 384, 1536), (2900, 384, 384), (2900, 384, 1536), (2900, 1536, 384), (2000, 384, 30522))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -11,15 +12,28 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from encdec_lightning.kernels.dropout import FastDropout, dropout
-from encdec_lightning.kernels.noise import LEVELS, PIECE, draw_key, dropout_noise, random_bits
+from encdec_lightning.kernels.noise import (
+    FIRST,
+    LEVELS,
+    MOST,
+    PIECE,
+    DropoutBits,
+    draw_key,
+    draw_passing,
+    dropout_noise,
+    uniform_numbers,
+)
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
 
 
+def noise_of(shape: tuple[int, ...], dtype: torch.dtype, p: float) -> torch.Tensor:
+    return dropout_noise(draw_passing(math.prod(shape), p, draw_key()), p, shape, dtype)
+
+
 def test_bits_are_uniform_and_independent() -> None:
     """Chi-squared over the high and the low byte, and over pairs of neighbours; each at about 5 standard deviations."""
-    torch.manual_seed(0)
-    bits = random_bits(1 << 22, draw_key()).to(torch.int64) + (1 << 15)
+    bits = torch.from_numpy(uniform_numbers(1 << 22, [1, 2, 0])).to(torch.int64) + (1 << 15)
     for values, cells in ((bits >> 8, 256), (bits & 255, 256), ((bits[:-1] >> 12) * 16 + (bits[1:] >> 12), 256)):
         counts = torch.bincount(values, minlength=cells).double()
         expected = len(values) / cells
@@ -32,7 +46,7 @@ def test_bits_are_uniform_and_independent() -> None:
 def test_noise_has_dropouts_share_and_scale(dtype: torch.dtype, p: float) -> None:
     torch.manual_seed(1)
     count = 1 << 20
-    noise = dropout_noise((1024, 1024), dtype, p, draw_key())
+    noise = noise_of((1024, 1024), dtype, p)
     assert noise.dtype == dtype
     assert set(noise.unique().tolist()) == {0.0, torch.tensor(1 / (1 - p), dtype=dtype).item()}
     dropped = float((noise == 0).double().mean())
@@ -43,14 +57,14 @@ def test_noise_has_dropouts_share_and_scale(dtype: torch.dtype, p: float) -> Non
 
 def test_elements_share_no_noise_with_their_neighbours_or_the_next_call() -> None:
     torch.manual_seed(2)
-    first, second = (dropout_noise((1 << 20,), torch.float64, 0.5, draw_key()) - 1 for _ in range(2))
+    first, second = (noise_of((1 << 20,), torch.float64, 0.5) - 1 for _ in range(2))
     for other in (first.roll(1), first.roll(4), first.roll(1024), second):
         assert abs(float((first * other).mean())) < 5 / 1024
 
 
 @given(shape=st.lists(st.integers(0, 7), max_size=4), p=st.floats(0, 1))
 def test_any_shape_and_share(shape: list[int], p: float) -> None:
-    noise = dropout_noise(tuple(shape), torch.float32, p, draw_key())
+    noise = noise_of(tuple(shape), torch.float32, p)
     assert list(noise.shape) == shape
     assert ((noise == 0) | (noise >= 1)).all()
 
@@ -58,10 +72,46 @@ def test_any_shape_and_share(shape: list[int], p: float) -> None:
 def test_the_global_generator_alone_decides() -> None:
     torch.manual_seed(3)
     state = torch.get_rng_state()
-    first = dropout_noise((1000,), torch.bfloat16, 0.1, draw_key())
-    assert not torch.equal(dropout_noise((1000,), torch.bfloat16, 0.1, draw_key()), first)
+    first = noise_of((1000,), torch.bfloat16, 0.1)
+    assert not torch.equal(noise_of((1000,), torch.bfloat16, 0.1), first)
     torch.set_rng_state(state)
-    assert torch.equal(dropout_noise((1000,), torch.bfloat16, 0.1, draw_key()), first)
+    assert torch.equal(noise_of((1000,), torch.bfloat16, 0.1), first)
+
+
+@given(counts=st.lists(st.integers(0, 3 * FIRST), min_size=1, max_size=8), p=st.floats(0, 1))
+def test_bits_that_are_handed_out_in_turn_are_those_of_blocks(counts: list[int], p: float) -> None:
+    """Nobody's are another's, and a block serves for as long as it has enough left."""
+    bits, last = DropoutBits(), FIRST // 2
+    torch.manual_seed(5)
+    taken = [bits.take(count, p) for count in counts]
+    torch.manual_seed(5)
+    block = torch.empty(0, dtype=torch.uint8)
+    for count, found in zip(counts, taken, strict=True):
+        size = -(-count // 8)
+        if len(block) < size or last == FIRST // 2:
+            last = min(2 * last, MOST)
+            block = draw_passing(max(last, count), p, draw_key())
+        assert torch.equal(found, block[:size])
+        block = block[size:]
+
+
+def test_two_probabilities_share_no_bits() -> None:
+    bits = DropoutBits()
+    first, second = bits.take(8000, 0.5), bits.take(8000, 0.1)
+    assert abs(float((dropout_noise(first, 0.5, (8000,), torch.float32) == 0).float().mean()) - 0.5) < 0.03
+    assert abs(float((dropout_noise(second, 0.1, (8000,), torch.float32) == 0).float().mean()) - 0.1) < 0.02
+
+
+def test_a_pass_through_many_modules_draws_few_keys() -> None:
+    module, x = torch.nn.Dropout(0.1), torch.ones(100, 64)
+    torch.manual_seed(6)
+    with FastDropout():
+        made = [module(x) for _ in range(30)]  # 192,000 numbers: two blocks
+    state = torch.get_rng_state()
+    torch.manual_seed(6)
+    draw_key(), draw_key()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert len({each.numpy().tobytes() for each in made}) == 30
 
 
 def test_modules_and_functions_of_torch_use_it_within_the_context() -> None:
@@ -101,8 +151,8 @@ def test_numbers_do_not_depend_on_the_number_of_threads() -> None:
     key, count = draw_key(), 3 * PIECE + 5
     program = (
         "import sys, torch; torch.set_num_threads(int(sys.argv[1]));"
-        "from encdec_lightning.kernels.noise import random_bits;"
-        f"print(hash(random_bits({count}, torch.tensor({key.tolist()})).numpy().tobytes()))"
+        "from encdec_lightning.kernels.noise import draw_passing;"
+        f"print(hash(draw_passing({count}, 0.1, torch.tensor({key.tolist()})).numpy().tobytes()))"
     )
     environment = os.environ | {"PYTHONHASHSEED": "0"}
     sums = {
@@ -112,17 +162,18 @@ def test_numbers_do_not_depend_on_the_number_of_threads() -> None:
         for threads in (1, 3)
     }
     assert len(sums) == 1
-    assert torch.equal(random_bits(count, key), random_bits(count, key))
-    assert torch.equal(random_bits(count, key)[: PIECE // 2], random_bits(PIECE // 2, key))
+    drawn = draw_passing(count, 0.1, key)
+    assert torch.equal(draw_passing(count, 0.1, key), drawn)
+    assert torch.equal(draw_passing(PIECE // 2, 0.1, key), drawn[: PIECE // 16])
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_child_draws_too() -> None:
     """The pool's threads are not the child's; it waited for them for ever."""
     program = (
-        "import os, sys, torch, warnings; from encdec_lightning.kernels.noise import PIECE, random_bits;"
-        "warnings.simplefilter('ignore'); key = torch.tensor([1, 2]); bits = random_bits(3 * PIECE, key);"
-        "child = os.fork(); same = torch.equal(random_bits(3 * PIECE, key), bits);"
+        "import os, sys, torch, warnings; from encdec_lightning.kernels.noise import PIECE, draw_passing;"
+        "warnings.simplefilter('ignore'); key = torch.tensor([1, 2]); bits = draw_passing(3 * PIECE, 0.1, key);"
+        "child = os.fork(); same = torch.equal(draw_passing(3 * PIECE, 0.1, key), bits);"
         "child or os._exit(int(not same)); sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
     )
     assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0

@@ -81,7 +81,7 @@ def test_the_gradient_of_the_softmax(change: str, monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_linear_layers_of_onednn(replaced: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
-    monkeypatch.setattr(onednn_linear, "_processor_has_bf16", lambda: True)
+    monkeypatch.setattr(onednn_linear, "processor_has_bf16", lambda: True)
     monkeypatch.setattr(torch.ops, "mkldnn", operators(**replaced))
     model = nn.Sequential(nn.Linear(48, 32), nn.Linear(32, 16)).bfloat16()
     given = torch.randn(4, 48).bfloat16()
@@ -93,7 +93,7 @@ def test_linear_layers_of_onednn(replaced: Any, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_processor_without_bf16_is_no_change_of_torch(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
-    monkeypatch.setattr(onednn_linear, "_processor_has_bf16", lambda: False)
+    monkeypatch.setattr(onednn_linear, "processor_has_bf16", lambda: False)
     assert not onednn_linear.runs_in_onednn(torch.zeros(2, 2).bfloat16()) and not caplog.records
 
 

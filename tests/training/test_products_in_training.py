@@ -13,7 +13,7 @@ from encdec_lightning import compose
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.kernels.attention_interface import use_attention
-from encdec_lightning.kernels.fp32_products import onednn_is_faster
+from encdec_lightning.kernels.products import onednn_is_faster
 from encdec_lightning.training.flops import matrix_product_peak
 from encdec_lightning.training.loss import TrainingLoss, token_losses
 from encdec_lightning.training.product_speeds import product_speeds

@@ -12,8 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
-from encdec_lightning.kernels import fp32_products, processor
-from encdec_lightning.kernels.fp32_products import FastProducts, OneDNNLinear, fast_products, linear, onednn_is_faster
+from encdec_lightning.kernels import products, processor
+from encdec_lightning.kernels.products import (
+    FastProducts,
+    OneDNNLinear,
+    adds_biases,
+    fast_products,
+    linear,
+    onednn_is_faster,
+)
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
 
@@ -35,7 +42,9 @@ def on_zen_5(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (zen_5.TOLD, True),
         (zen_5.TOLD | {"cpu family": "27"}, True),
-        (zen_5.TOLD | {"cpu family": "25"}, False),  # Zen 4, which computes with 256 bits at a time
+        (zen_5.TOLD | {"cpu family": "25"}, True),  # Zen 4
+        (zen_5.TOLD | {"cpu family": "25", "flags": "fpu avx2"}, False),  # Zen 3
+        (zen_5.TOLD | {"cpu family": "23"}, False),
         (zen_5.TOLD | {"flags": "fpu avx2"}, False),  # as a virtual machine may hide them
         (zen_5.TOLD | {"vendor_id": "GenuineIntel"}, False),
         ({"CPU part": "0xd4f", "Features": "asimd bf16"}, False),
@@ -46,7 +55,7 @@ def test_the_processor_alone_decides(told: Mapping[str, str], faster: bool, monk
     monkeypatch.setattr(processor, "told", lambda: told)
     assert onednn_is_faster() is faster
     with fast_products(torch.device("cpu")) as context:
-        assert isinstance(context, FastProducts) is faster
+        assert isinstance(context, FastProducts) is (faster or adds_biases())
     with fast_products(torch.device("meta")) as context:
         assert context is None
 
@@ -55,12 +64,12 @@ def test_the_processor_alone_decides(told: Mapping[str, str], faster: bool, monk
 def test_an_operator_that_changed_switches_it_off(
     gone: object, on_zen_5: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fp32_products.products_are_exact.cache_clear()
+    products.products_are_exact.cache_clear()
     monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", gone)
     assert not onednn_is_faster()
     (said,) = caplog.messages
     assert "the product of oneDNN in fp32 is off and torch's own linear layers run: " in said
-    fp32_products.products_are_exact.cache_clear()
+    products.products_are_exact.cache_clear()
 
 
 def gradients(layer: object, leaves: list[Tensor | None], weights: Tensor) -> list[Tensor]:
