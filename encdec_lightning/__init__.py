@@ -17,7 +17,8 @@ The map, from left to right; each room imports only from rooms to its left:
     kernels/                   what torch and transformers compute slowly: processor.py, attention.py,
                                attention_interface.py, packing.py, first_derivative.py, dropout.py, noise.py,
                                cross_entropy.py, working_copy.py, stand_in.py, gradients.py, products.py,
-                               onednn_linear.py, int8_linear.py, short_attention.py, spans.py, self_check.py, varlen.py
+                               fast_functions.py, onednn_linear.py, int8_linear.py, short_attention.py, spans.py,
+                               self_check.py, varlen.py
     composition/               two checkpoints in, one model out: compose.py, compatibility.py, signature.py,
                                assembly.py, composed_model.py, model.py, prefix.py, labels.py, lora.py,
                                sharing.py, layout.py, architecture.py, architectures.py, causality.py,

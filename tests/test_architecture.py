@@ -63,9 +63,7 @@ MAY_NAME_PRIVATE_THINGS = {
         "kernels/attention_interface.py",
         "generation/cache.py",
     },
-    "torch": {
-        f"kernels/{name}.py" for name in ("attention", "int8_linear", "onednn_linear", "products", "stand_in")
-    },
+    "torch": {f"kernels/{name}.py" for name in ("attention", "int8_linear", "onednn_linear", "products", "stand_in")},
     "hydra": {"launch/sweep.py"},
 }
 """The files that name private parts of a library; tests/upstream has a test of each such fact."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from encdec_lightning.kernels import products, processor
+from encdec_lightning.kernels import processor, products
 from encdec_lightning.kernels.products import onednn_is_faster
 
 TOLD = {"vendor_id": "AuthenticAMD", "cpu family": "26", "flags": "fpu avx2 avx512f"}

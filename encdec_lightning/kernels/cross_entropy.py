@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from encdec_lightning.kernels.first_derivative import first_derivative_only
-from encdec_lightning.kernels.products import linear
 from encdec_lightning.kernels.gradients import GradientMemory
+from encdec_lightning.kernels.products import linear
 
 PIECE = {"cpu": 1 << 23, "cuda": 1 << 27}  # logits held at a time; on CPU what its cache holds
 SIZES = 8  # of pieces between a power of two and the next: oneDNN compiles products for each size, 50 ms with AMX

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from encdec_lightning.kernels.first_derivative import first_derivative_only
 from encdec_lightning.kernels.noise import DropoutBits, dropout_noise
@@ -46,17 +44,3 @@ class Dropout(torch.autograd.Function):
         """The same elements pass."""
         (passing,) = ctx.saved_tensors
         return dropout_noise(passing, ctx.p, gradient.shape, gradient.dtype).mul_(gradient), None, None
-
-
-class FastDropout(TorchFunctionMode):
-    """A context in which `torch.nn.functional.dropout`, and so `torch.nn.Dropout`, is `dropout` above."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._bits = DropoutBits()
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Called in place of every function of torch."""
-        if function is functional.dropout:
-            function = partial(dropout, bits=self._bits)
-        return function(*args, **(kwargs or {}))

@@ -19,7 +19,8 @@ from torch import Tensor
 
 LEVELS = 1 << 16  # probabilities are rounded to a multiple of 1 / LEVELS
 PIECE = 1 << 20  # numbers of one stream; streams run in parallel
-FIRST, MOST = 1 << 16, 1 << 23  # numbers that are drawn at a time: so many at first, then twice as many, and so on
+FIRST, MOST = 1 << 16, 1 << 23  # numbers that are drawn at a time: so many at first, then more and more
+GROWTH = 4
 
 
 def draw_key() -> Tensor:
@@ -42,7 +43,7 @@ class DropoutBits:
         left, size = self._left.get(p), -(-count // 8)
         if left is None or len(left) < size:
             block = self._next.get(p, FIRST)
-            self._next[p] = min(2 * block, MOST)
+            self._next[p] = min(GROWTH * block, MOST)
             left = draw_passing(max(block, count), p, draw_key())
         self._left[p] = left[size:]
         return left[:size]

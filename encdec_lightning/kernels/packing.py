@@ -71,7 +71,7 @@ class Packing:
     on_device: tuple[Tensor, Tensor] | None = field(default=None, compare=False)
     """The same lengths on a device that is not the processor, (B,) each."""
     bits: DropoutBits = field(default_factory=DropoutBits, compare=False)
-    """Of the dropout of this batch's attention."""
+    """Of the dropout in its forward pass."""
     _groups: dict[tuple[int, int, int], tuple[Group, ...]] = field(default_factory=dict, compare=False)
 
     @property

@@ -9,13 +9,11 @@ oneDNN adds the bias as it writes the result.
 from __future__ import annotations
 
 import functools
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from encdec_lightning.kernels import processor
 from encdec_lightning.kernels.first_derivative import first_derivative_only
@@ -135,23 +133,12 @@ class OneDNNLinear(torch.autograd.Function):
         )
 
 
-class FastProducts(TorchFunctionMode):
-    """A context in which `torch.nn.functional.linear` is `linear` above, and the product of GPT-2's `Conv1D` too."""
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Called in place of every function of torch."""
-        if function is functional.linear:
-            function = linear
-        elif function is torch.addmm and len(args) == 3 and not kwargs and args[2].ndim == 2:
-            bias, rows, weight = args
-            if _suits(rows, weight.t(), bias):
-                return OneDNNLinear.apply(rows, weight.t(), bias)  # type: ignore[no-untyped-call]
-        return function(*args, **(kwargs or {}))
-
-
-def fast_products(device: torch.device) -> AbstractContextManager[Any]:
-    """`FastProducts` on a processor where they are faster, and nothing on others and on other devices."""
-    return FastProducts() if device.type == "cpu" and (onednn_is_faster() or adds_biases()) else nullcontext()
+def addmm(bias: Tensor, rows: Tensor, weight: Tensor, *more: Any, **options: Any) -> Tensor:
+    """`torch.addmm`, by oneDNN where it is a linear layer, as in GPT-2's `Conv1D`, and that is faster."""
+    if more or options or rows.ndim != 2 or weight.ndim != 2 or not _suits(rows, weight.t(), bias):
+        return torch.addmm(bias, rows, weight, *more, **options)
+    made: Tensor = OneDNNLinear.apply(rows, weight.t(), bias)  # type: ignore[no-untyped-call]
+    return made
 
 
 def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Self
 
@@ -19,8 +19,7 @@ from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.data.options import Extraction, Task
 from encdec_lightning.errors import UserError
 from encdec_lightning.evaluation.extraction import choose
-from encdec_lightning.kernels.dropout import FastDropout
-from encdec_lightning.kernels.products import fast_products
+from encdec_lightning.kernels.fast_functions import fast_functions
 from encdec_lightning.kernels.stand_in import runs_as_shipped
 from encdec_lightning.records import Prediction
 from encdec_lightning.training.optimizers import OptimizerFactory, default_optimizer
@@ -57,10 +56,7 @@ class ExtractiveModule(TaskModule):
 
         With label smoothing a yes is one with the probability 1 - s/2, and so is a no: two words share s.
         """
-        with ExitStack() as kernels:
-            if self._runs_as_shipped():
-                kernels.enter_context(FastDropout())
-                kernels.enter_context(fast_products(batch.source_ids.device))
+        with fast_functions(batch.source_ids.device) if self._runs_as_shipped() else nullcontext():
             logits = self._logits(batch)
         logits, labels = (each.flatten().index_select(0, batch.target_positions) for each in (logits, batch.target_ids))
         precise = logits.to(torch.promote_types(logits.dtype, torch.float32))

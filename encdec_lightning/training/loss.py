@@ -16,8 +16,7 @@ from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.kernels.attention_interface import packs_examples
 from encdec_lightning.kernels.cross_entropy import linear_cross_entropy
-from encdec_lightning.kernels.dropout import FastDropout
-from encdec_lightning.kernels.products import fast_products
+from encdec_lightning.kernels.fast_functions import fast_functions
 from encdec_lightning.kernels.gradients import GradientMemory
 from encdec_lightning.kernels.packing import Packing, packed
 from encdec_lightning.kernels.stand_in import runs_as_shipped, stand_in
@@ -33,8 +32,8 @@ def token_losses(model: PreTrainedModel, batch: Batch, label_smoothing: float = 
 class TrainingLoss:
     """The sum of `token_losses`, for a backward pass, with less work.
 
-    The LM head works on real target tokens and keeps no logits, dropout and attention run on this package's kernels,
-    and so do products in fp32 on the processors that need it (`products`).
+    The LM head works on real target tokens and keeps no logits, attention runs on this package's kernels, and on CPU
+    so do dropout and the linear layers that are faster there (`fast_functions`).
     Examples lie side by side without padding where `packs_examples` says so, and on CPU autocast casts each weight
     once. What a model does not allow is left out for it. While somebody has hooks on a module of the model or has
     wrapped or replaced one's `forward`, `token_losses` computes the loss, so that they see and change what transformers
@@ -68,7 +67,8 @@ class TrainingLoss:
         def chosen(hidden: Tensor) -> Tensor:  # (N, H)
             return hidden[0] if packing is not None else _real(hidden, batch)
 
-        with FastDropout(), fast_products(batch.source_ids.device), packed(packing):
+        bits = None if packing is None else packing.bits
+        with fast_functions(batch.source_ids.device, bits), packed(packing):
             if self._plain_head:
                 caught = _Caught(lambda hidden: hidden[:, :0].to(head.weight.dtype))
                 self._forward(inputs, head, caught, uncast=head)

@@ -17,8 +17,8 @@ from typing import Literal
 
 import torch
 
-from encdec_lightning.kernels.products import linear, onednn_is_faster
 from encdec_lightning.kernels.processor import instruction_sets, told
+from encdec_lightning.kernels.products import linear, onednn_is_faster
 
 MixedOrFull = Literal["bf16-mixed", "32-true"]
 GAIN = 1.1

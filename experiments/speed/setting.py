@@ -120,24 +120,24 @@ def peak_memory() -> int:
 
 def leave_out(part: str) -> None:
     """Train without one of the package's kernels, as torch and transformers do it."""
-    from contextlib import nullcontext
+    from torch.nn import functional
 
-    from encdec_lightning.kernels import processor
+    from encdec_lightning.kernels import fast_functions, products
     from encdec_lightning.kernels.gradients import GradientMemory
     from encdec_lightning.training import loss, module
 
     if part == "packing":
         loss.TrainingLoss._packing = lambda self, batch: None  # type: ignore[method-assign]
     elif part == "dropout":
-        loss.FastDropout = nullcontext  # type: ignore[misc,assignment]
+        fast_functions.dropout = lambda *given, bits, **more: functional.dropout(*given, **more)  # type: ignore[assignment]
     elif part == "attention":  # and so packing
         module.use_attention = lambda model: None
     elif part == "head":
         loss.has_plain_head = lambda model, head: False
     elif part == "gradients' memory":
         GradientMemory.take = lambda self, weight, dtype=None: torch.empty_like(weight, dtype=dtype)  # type: ignore[method-assign]
-    elif part == "products":  # in fp32 by oneDNN, which only some processors take
-        processor.told = dict
+    elif part == "products":  # by oneDNN: in fp32 on some processors, in bf16 those that add a bias
+        products._suits = lambda given, weight, bias: False
     elif part == "cast":
         made = loss.TrainingLoss.__init__
 

@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from encdec_lightning.kernels.dropout import FastDropout, dropout
+from encdec_lightning.kernels.dropout import dropout
+from encdec_lightning.kernels.fast_functions import FastFunctions
 from encdec_lightning.kernels.noise import (
     FIRST,
+    GROWTH,
     LEVELS,
     MOST,
     PIECE,
@@ -81,16 +83,16 @@ def test_the_global_generator_alone_decides() -> None:
 @given(counts=st.lists(st.integers(0, 3 * FIRST), min_size=1, max_size=8), p=st.floats(0, 1))
 def test_bits_that_are_handed_out_in_turn_are_those_of_blocks(counts: list[int], p: float) -> None:
     """Nobody's are another's, and a block serves for as long as it has enough left."""
-    bits, last = DropoutBits(), FIRST // 2
+    bits, following = DropoutBits(), FIRST
     torch.manual_seed(5)
     taken = [bits.take(count, p) for count in counts]
     torch.manual_seed(5)
-    block = torch.empty(0, dtype=torch.uint8)
+    block, drawn = torch.empty(0, dtype=torch.uint8), False
     for count, found in zip(counts, taken, strict=True):
         size = -(-count // 8)
-        if len(block) < size or last == FIRST // 2:
-            last = min(2 * last, MOST)
-            block = draw_passing(max(last, count), p, draw_key())
+        if len(block) < size or not drawn:
+            block = draw_passing(max(following, count), p, draw_key())
+            drawn, following = True, min(GROWTH * following, MOST)
         assert torch.equal(found, block[:size])
         block = block[size:]
 
@@ -105,7 +107,7 @@ def test_two_probabilities_share_no_bits() -> None:
 def test_a_pass_through_many_modules_draws_few_keys() -> None:
     module, x = torch.nn.Dropout(0.1), torch.ones(100, 64)
     torch.manual_seed(6)
-    with FastDropout():
+    with FastFunctions(DropoutBits()):
         made = [module(x) for _ in range(30)]  # 192,000 numbers: two blocks
     state = torch.get_rng_state()
     torch.manual_seed(6)
@@ -124,7 +126,7 @@ def test_modules_and_functions_of_torch_use_it_within_the_context() -> None:
         lambda: functional.dropout(x.clone(), 0.3, True, True),
     ):
         torch.manual_seed(4)
-        with FastDropout():
+        with FastFunctions(DropoutBits()):
             assert torch.equal(call(), expected)
     torch.manual_seed(4)
     assert not torch.equal(module(x), expected)  # torch's own outside
@@ -134,7 +136,7 @@ def test_modules_and_functions_of_torch_use_it_within_the_context() -> None:
 def test_what_drops_nothing_is_untouched_and_draws_nothing() -> None:
     x = torch.randn(10)
     state = torch.get_rng_state()
-    with FastDropout():
+    with FastFunctions(DropoutBits()):
         assert torch.equal(functional.dropout(x, 0.0), x)
         assert torch.equal(functional.dropout(x, 0.5, training=False), x)
     assert torch.equal(torch.get_rng_state(), state)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 
 import pytest
@@ -12,15 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
-from encdec_lightning.kernels import products, processor
-from encdec_lightning.kernels.products import (
-    FastProducts,
-    OneDNNLinear,
-    adds_biases,
-    fast_products,
-    linear,
-    onednn_is_faster,
-)
+from encdec_lightning.kernels import processor, products
+from encdec_lightning.kernels.fast_functions import FastFunctions, fast_functions
+from encdec_lightning.kernels.products import OneDNNLinear, adds_biases, linear, onednn_is_faster
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
 
@@ -54,9 +47,10 @@ def on_zen_5(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_processor_alone_decides(told: Mapping[str, str], faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processor, "told", lambda: told)
     assert onednn_is_faster() is faster
-    with fast_products(torch.device("cpu")) as context:
-        assert isinstance(context, FastProducts) is (faster or adds_biases())
-    with fast_products(torch.device("meta")) as context:
+    with fast_functions(torch.device("cpu")) as context:
+        assert isinstance(context, FastFunctions)
+        assert (context._instead.get(functional.linear) is linear) is (faster or adds_biases())
+    with fast_functions(torch.device("meta")) as context:
         assert context is None
 
 
@@ -105,6 +99,50 @@ def test_the_product_and_its_gradients_are_those_of_a_linear_layer(
         assert torch.allclose(one.double(), other, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.skipif(not adds_biases(), reason="oneDNN does not compute in bf16 here")
+@hypothesis_given(
+    rows=st.integers(1, 90), inputs=st.integers(1, 70), outputs=st.integers(1, 70), seed=st.integers(0, 1000)
+)
+def test_a_layer_in_bf16_and_its_gradients_are_torchs(rows: int, inputs: int, outputs: int, seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    leaves = [torch.randn(shape, generator=random).bfloat16() for shape in ((rows, inputs), (outputs, inputs))]
+    leaves.append(torch.randn(outputs, generator=random).bfloat16())
+    weights = torch.randn(rows, outputs, generator=random).bfloat16()
+    found, theirs = (gradients(layer, [*leaves], weights) for layer in (OneDNNLinear.apply, functional.linear))
+    for one, other in zip(found, theirs, strict=True):
+        assert one.dtype == torch.bfloat16
+        torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-2)  # a last bit, where sums are in another order
+
+
+@pytest.mark.skipif(not adds_biases(), reason="oneDNN does not compute in bf16 here")
+def test_layers_in_bf16_with_a_bias_are_computed_so_on_any_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "told", lambda: {})
+    seen: list[torch.Size] = []
+    theirs = products.product
+    monkeypatch.setattr(products, "product", lambda *given: (seen.append(given[0].shape), theirs(*given))[1])
+    values = torch.randn(2, 3, 8).bfloat16().requires_grad_()
+    with fast_functions(torch.device("cpu")):
+        made = Conv1D(5, 6).bfloat16()(nn.Linear(8, 6).bfloat16()(values))
+        assert seen == [(6, 8), (6, 6)]
+        nn.Linear(8, 6, bias=False).bfloat16()(values)
+    made.sum().backward()
+    assert seen[2:] == [(6, 5), (6, 6)]  # the gradients of what the layers were given
+
+
+@pytest.mark.parametrize(("family", "count"), [("25", 2), ("26", 3)])
+def test_zen_4_leaves_the_gradient_of_the_weight_to_mkl(
+    family: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "told", lambda: zen_5.TOLD | {"cpu family": family})
+    seen = zen_5.counted(monkeypatch)
+    values, weight = torch.randn(4, 8, requires_grad=True), torch.randn(6, 8, requires_grad=True)
+    linear(values, weight).square().sum().backward()
+    assert len(seen) == count
+    exact = values.detach().double().requires_grad_()
+    functional.linear(exact, weight.double()).square().sum().backward()
+    torch.testing.assert_close(values.grad.double(), exact.grad, rtol=1e-5, atol=1e-5)
+
+
 def test_gradients_of_any_layout_are_read_right() -> None:
     values, weight, bias = (torch.randn(shape, requires_grad=True) for shape in ((6, 5, 8), (7, 8), (7,)))
     layers = (functional.linear, OneDNNLinear.apply)
@@ -138,7 +176,7 @@ def test_modules_are_computed_so_inside_the_context_and_only_there(
     values = torch.randn(2, 3, 8)
     expected = turned(plain(values))
     assert not seen
-    with fast_products(torch.device("cpu")):
+    with fast_functions(torch.device("cpu")):
         found = turned(plain(values))
     assert seen == [(6, 6), (6, 5)]
     torch.testing.assert_close(found, expected)
@@ -149,9 +187,10 @@ def test_modules_are_computed_so_inside_the_context_and_only_there(
 def test_the_rest_is_left_to_torch(on_zen_5: None, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = zen_5.counted(monkeypatch)
     layer = nn.Linear(8, 6)
-    with fast_products(torch.device("cpu")), torch.no_grad():
-        for dtype in (torch.float64, torch.bfloat16):
-            assert copy.deepcopy(layer).to(dtype)(torch.ones(2, 8, dtype=dtype)).dtype == dtype
+    with fast_functions(torch.device("cpu")), torch.no_grad():
+        for bias, dtype in ((True, torch.float64), (False, torch.bfloat16), (True, torch.float16)):
+            other = nn.Linear(8, 6, bias, dtype=dtype)
+            assert other(torch.ones(2, 8, dtype=dtype)).dtype == dtype
         assert layer(torch.ones(8)).shape == (6,)
         assert layer(torch.ones(0, 8)).shape == (0, 6)
         with torch.autocast("cpu", torch.bfloat16):
@@ -199,7 +238,7 @@ def test_a_second_derivative_is_refused(on_zen_5: None) -> None:
 )
 def test_a_bias_that_is_no_whole_vector_is_torchs(on_zen_5: None, bias: Tensor) -> None:
     values, weight = torch.randn(2, 8), torch.randn(6, 8)
-    with fast_products(torch.device("cpu")):
+    with fast_functions(torch.device("cpu")):
         found = functional.linear(input=values, weight=weight, bias=bias)
         turned = torch.addmm(bias, values, weight.t())
     assert torch.equal(found, functional.linear(values, weight, bias))

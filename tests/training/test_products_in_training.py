@@ -8,12 +8,14 @@ import pytest
 import tiny
 import torch
 import zen_5
+from torch import Tensor
 
 from encdec_lightning import compose
 from encdec_lightning.composition.composed_model import ComposedModel
 from encdec_lightning.data.batches.batch import Batch
+from encdec_lightning.kernels import products
 from encdec_lightning.kernels.attention_interface import use_attention
-from encdec_lightning.kernels.products import onednn_is_faster
+from encdec_lightning.kernels.products import adds_biases, onednn_is_faster
 from encdec_lightning.training.flops import matrix_product_peak
 from encdec_lightning.training.loss import TrainingLoss, token_losses
 from encdec_lightning.training.product_speeds import product_speeds
@@ -62,11 +64,27 @@ def test_loss_and_gradients_are_those_of_the_plain_way(files: tiny.Files, decode
     assert forward >= layers and len(seen) > 2 * layers
 
 
-def test_in_bf16_nothing_goes_there(files: tiny.Files, seen: list[torch.Size]) -> None:
-    model = a_model(files, "bert")
-    with torch.autocast("cpu", torch.bfloat16):
-        TrainingLoss(model)(a_batch()).backward()
-    assert not seen
+@pytest.mark.skipif(not adds_biases(), reason="oneDNN does not compute in bf16 here")
+@pytest.mark.parametrize("decoder", ["bert", "gpt2"])
+def test_in_bf16_layers_with_a_bias_go_there_and_give_the_same(
+    files: tiny.Files, decoder: str, seen: list[torch.Size], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found() -> tuple[float, dict[str, Tensor]]:
+        model = a_model(files, decoder)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = TrainingLoss(model)(batch)
+            loss.backward()
+        return loss.item(), {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
+
+    batch = a_batch()
+    loss, gradients = found()
+    assert len(seen) > 2 * 8
+    seen.clear()
+    monkeypatch.setattr(products, "_suits", lambda *given: False)
+    theirs, expected = found()
+    assert not seen and loss == pytest.approx(theirs, rel=1e-5) and set(gradients) == set(expected)
+    for name, each in gradients.items():
+        torch.testing.assert_close(each, expected[name], rtol=2e-2, atol=2e-3, msg=lambda text, name=name: name + text)
 
 
 def test_what_is_measured_is_what_training_takes(seen: list[torch.Size]) -> None:
