@@ -107,7 +107,7 @@ def _suits(given: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 
 class OneDNNLinear(torch.autograd.Function):
-    """A linear layer by oneDNN; torch takes the gradient of the weight in bf16, and on Zen 4, where MKL is faster at it."""
+    """A linear layer by oneDNN, but for the weight's gradient, which torch takes in bf16, and MKL on Zen 4."""
 
     @staticmethod
     def forward(ctx: Any, given: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
