@@ -72,7 +72,7 @@ The map, from left to right; each room imports only from rooms to its left:
                                lines.py, partial.py, other_model.py
     cli/                       the commands: train.py, evaluate.py, predict.py, check.py, prepare.py, sweep.py,
                                report.py,
-                               arguments.py, help.py
+                               arguments.py, environment.py, help.py
 
 Each room's options are dataclasses in its options.py. The names below are stable, and loaded when first used.
 """

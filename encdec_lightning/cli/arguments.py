@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from encdec_lightning.cli.environment import set_environment
 from encdec_lightning.cli.help import options_help
 from encdec_lightning.config import unknown_option
 from encdec_lightning.errors import UserError, UserErrors, did_you_mean, exit_code, nearest
@@ -34,19 +35,6 @@ REQUIRED = {
 INSTEAD = {"run": ("predictions", "model")}
 """What may be given in place of a required argument."""
 
-BEFORE_TORCH = {
-    "GOMP_SPINCOUNT": "10000",
-    "LRU_CACHE_CAPACITY": "64",
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
-}
-"""What a process's environment says on CPU when torch is loaded, unless the user chooses otherwise.
-
-OpenMP's threads wait some microseconds at barriers, then sleep: spinning for long beside one busy process on two cores
-makes training ten times slower, sleeping at once a fifth slower. Of the code compiled for matrix products of each
-shape, a step's is kept: batches differ in length, and the 1,024 shapes that torch keeps are half a gigabyte, scattered
-between what a step allocates, and no faster.
-"""
-
 
 class Parser(argparse.ArgumentParser):
     """One whose refusals are `UserError`s."""
@@ -58,9 +46,7 @@ class Parser(argparse.ArgumentParser):
 
 def command(work: Callable[[], object]) -> int:
     """Do a command's work and give its exit code. Options may name modules that lie in the working folder."""
-    for name, value in BEFORE_TORCH.items():
-        if name != "GOMP_SPINCOUNT" or "OMP_WAIT_POLICY" not in os.environ:
-            os.environ.setdefault(name, value)
+    set_environment()
     collect_rarely()
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))

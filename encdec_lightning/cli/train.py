@@ -17,6 +17,7 @@ from encdec_lightning.cli.arguments import (
     run_argument,
     table_width,
 )
+from encdec_lightning.cli.environment import start_again
 from encdec_lightning.cluster.queue import check_one_task
 from encdec_lightning.errors import JobFailed, UserError
 from encdec_lightning.launch.command_line.overrides import compose_config, compose_draft
@@ -27,6 +28,8 @@ DESCRIPTION = "Warm-start, train, test and export a sequence-to-sequence model; 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
+    if argv is None:
+        start_again("encdec-train", "encdec_lightning.cli.train")
     return command(lambda: _train(argv))
 
 

@@ -148,12 +148,13 @@ def _with_gradient(logits: Tensor, targets: Tensor, label_smoothing: float) -> t
 def _put(left: Tensor, right: Tensor, total: Tensor, add: bool) -> None:
     """Write the product (V, N) x (N, H) to `total`, or add it.
 
-    In another dtype some rows at a time: all of the product would be fresh memory, which costs more than the product.
+    In another dtype some rows at a time on CPU: all of the product would be fresh memory, which costs more than it.
     """
     if total.dtype == left.dtype:
         torch.addmm(total, left, right, beta=int(add), out=total)
         return
-    for out, rows in zip(total.split(ROWS), left.split(ROWS), strict=True):
+    count = ROWS if total.device.type == "cpu" else len(total)
+    for out, rows in zip(total.split(count), left.split(count), strict=True):
         part = rows @ right
         if add:
             out.add_(part)

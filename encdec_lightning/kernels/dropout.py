@@ -36,7 +36,8 @@ class Dropout(torch.autograd.Function):
         passing = bits.take(values.numel(), p)
         ctx.save_for_backward(passing)
         ctx.p = p
-        return dropout_noise(passing, p, values.shape, values.dtype).mul_(values)
+        made = dropout_noise(passing, p, values.shape, values.dtype).mul_(values)
+        return made.data  # no view of another tensor, which could not be written to in place
 
     @staticmethod
     @first_derivative_only

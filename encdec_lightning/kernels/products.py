@@ -115,7 +115,8 @@ class OneDNNLinear(torch.autograd.Function):
         of_given, of_weight, _ = ctx.needs_input_grad
         ctx.save_for_backward(given if of_weight else None, weight if of_given else None)
         ctx.shape = given.shape
-        return product(given.flatten(0, -2), weight, bias).view(*given.shape[:-1], len(weight))
+        made = product(given.flatten(0, -2), weight, bias).view(*given.shape[:-1], len(weight))
+        return made.data  # no view of another tensor, which could not be written to in place
 
     @staticmethod
     @first_derivative_only
@@ -133,12 +134,14 @@ class OneDNNLinear(torch.autograd.Function):
         )
 
 
-def addmm(bias: Tensor, rows: Tensor, weight: Tensor, *more: Any, **options: Any) -> Tensor:
+def addmm(*given: Any, **options: Any) -> Tensor:
     """`torch.addmm`, by oneDNN where it is a linear layer, as in GPT-2's `Conv1D`, and that is faster."""
-    if more or options or rows.ndim != 2 or weight.ndim != 2 or not _suits(rows, weight.t(), bias):
-        return torch.addmm(bias, rows, weight, *more, **options)
-    made: Tensor = OneDNNLinear.apply(rows, weight.t(), bias)  # type: ignore[no-untyped-call]
-    return made
+    if len(given) == 3 and not options:
+        bias, rows, weight = given
+        if rows.ndim == weight.ndim == 2 and _suits(rows, weight.t(), bias):
+            made: Tensor = OneDNNLinear.apply(rows, weight.t(), bias)  # type: ignore[no-untyped-call]
+            return made
+    return torch.addmm(*given, **options)
 
 
 def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -26,7 +26,7 @@ from rich.progress import track
 from rich.table import Table
 
 from encdec_lightning import Tokenizers, compose
-from encdec_lightning.cli.arguments import BEFORE_TORCH
+from encdec_lightning.cli.environment import BEFORE_START, BEFORE_TORCH
 from encdec_lightning.training.flops import matrix_product_peak, training_flops
 from encdec_lightning.training.product_speeds import processor
 
@@ -35,7 +35,7 @@ UPDATES = {  # {size: {name: (to warm up, measured)}}; the default peer takes mi
     "minilm": {"ours": (2, 16), "peer, best": (2, 8), "peer, default": (2, 4)},
     "base": {"ours": (1, 4), "peer, best": (1, 2)},
 }
-OURS = BEFORE_TORCH  # the peer runs with what its users have
+OURS = BEFORE_TORCH | BEFORE_START  # the peer runs with what its users have
 STATES = 16  # bytes a parameter: fp32 weights, gradients, two moments
 
 

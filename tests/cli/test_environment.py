@@ -1,4 +1,4 @@
-"""What commands say to torch before it is loaded."""
+"""What commands say to the libraries that they load."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from encdec_lightning.cli import environment
+
 PROGRAM = """
 import json, os, sys
-from encdec_lightning.cli.arguments import BEFORE_TORCH, command
+from encdec_lightning.cli.arguments import command
+from encdec_lightning.cli.environment import BEFORE_TORCH
 assert "torch" not in sys.modules
 command(lambda: print(json.dumps({name: os.environ.get(name) for name in BEFORE_TORCH})))
 """
@@ -27,8 +31,77 @@ command(lambda: print(json.dumps({name: os.environ.get(name) for name in BEFORE_
 )
 def test_the_environment_is_set_where_the_user_has_not(chosen: dict[str, str], expected: list[str | None]) -> None:
     names = ("GOMP_SPINCOUNT", "LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "OMP_WAIT_POLICY")
-    environment = {name: value for name, value in os.environ.items() if name not in names} | chosen
-    output = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=environment, check=True, capture_output=True, text=True
-    )
+    values = {name: value for name, value in os.environ.items() if name not in names} | chosen
+    output = subprocess.run([sys.executable, "-c", PROGRAM], env=values, check=True, capture_output=True, text=True)
     assert list(json.loads(output.stdout).values()) == expected
+
+
+STARTED = """
+import os, sys
+from encdec_lightning.cli.environment import ALLOCATOR, start_again
+if "traced" in sys.argv:
+    sys.settrace(lambda *_: None)
+print("started", os.getpid(), os.environ.get(ALLOCATOR), sys.argv[1:], flush=True)
+start_again("encdec-train", "encdec_lightning.cli.train")
+print("goes on", flush=True)
+"""
+glibc = pytest.mark.skipif(not environment._has_glibc(), reason="the C library is not glibc")
+
+
+def started(tmp_path: Path, name: str, arguments: list[str], chosen: dict[str, str]) -> list[str]:
+    """What a program of that name prints, which is asked to start again."""
+    program = tmp_path / name
+    program.write_text(STARTED)
+    names = (environment.ALLOCATOR, "LD_PRELOAD")
+    values = {name: value for name, value in os.environ.items() if name not in names} | chosen
+    command = [sys.executable, str(program), *arguments]
+    return subprocess.run(command, env=values, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
+@glibc
+def test_a_training_starts_again_once_with_what_its_allocator_reads(tmp_path: Path) -> None:
+    arguments = ["task=jsonl", "name=a b", "x='$HOME'"]
+    first, second, last = started(tmp_path, "encdec-train", arguments, {})
+    assert first.split()[2] == "None" and last == "goes on"
+    assert first.replace("None", environment.BEFORE_START[environment.ALLOCATOR]) == second  # the process is the same
+    assert second.endswith(str(arguments))
+
+
+@glibc
+@pytest.mark.parametrize(
+    ("name", "arguments", "chosen"),
+    [
+        ("train.py", [], {}),  # a script of the user's own, which has done something before
+        ("encdec-train", ["--help"], {}),
+        ("encdec-train", ["task=jsonl", "--cfg"], {}),
+        ("encdec-train", ["traced"], {}),
+        ("encdec-train", [], {environment.ALLOCATOR: ""}),
+        ("encdec-train", [], {environment.ALLOCATOR: "glibc.malloc.arena_max=1"}),
+        ("encdec-train", [], {"LD_PRELOAD": "libc.so.6"}),
+    ],
+)
+def test_other_processes_go_on(tmp_path: Path, name: str, arguments: list[str], chosen: dict[str, str]) -> None:
+    first, last = started(tmp_path, name, arguments, chosen)
+    assert first.split()[2].startswith(chosen.get(environment.ALLOCATOR) or ("None" if not chosen else ""))
+    assert last == "goes on"
+
+
+@glibc
+def test_the_module_starts_again_too_and_its_refusals_are_said_once(tmp_path: Path) -> None:
+    values = {name: value for name, value in os.environ.items() if name != environment.ALLOCATOR}
+    command = [sys.executable, "-X", "importtime", "-m", "encdec_lightning.cli.train", "task=nothing"]
+    found = subprocess.run(command, env=values, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert found.returncode == 2 and found.stdout == ""
+    said = [line for line in found.stderr.splitlines() if not line.startswith("import time:")]
+    assert sum("nothing" in line for line in said) == 1
+    assert found.stderr.count(" encdec_lightning.cli.environment\n") == 2
+
+
+def test_elsewhere_nothing_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(name: str) -> str:
+        raise ValueError(name)
+
+    monkeypatch.setattr(os, "confstr", nowhere)
+    assert not environment._has_glibc()
+    monkeypatch.delattr(os, "confstr")
+    assert not environment._has_glibc()

@@ -87,6 +87,23 @@ def test_bf16_is_as_near_to_fp32_as_autocast(probe, role, family):
     assert distance(ours, expected) < allowed
 
 
+@every_family
+def test_a_step_with_dropout(probe, role, family):
+    """Some families write to what dropout gave in place."""
+    model = copy.deepcopy(probe(role, family)).train()
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.1)
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.1
+    use_attention(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = TrainingLoss(model)(a_batch(model), SMOOTHING)
+    found = gradients(model, loss)
+    assert loss.isfinite() and found and all(each.isfinite().all() for each in found.values())
+
+
 @pytest.mark.parametrize(("dtype", "lost"), [(torch.float64, True), (torch.float32, False)])
 def test_upstream_gemma2_in_float64_gives_no_numbers_beside_padding_before_the_text(dtype, lost):
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
+from encdec_lightning.kernels import fast_functions as functions
 from encdec_lightning.kernels import processor, products
 from encdec_lightning.kernels.fast_functions import FastFunctions, fast_functions
 from encdec_lightning.kernels.products import OneDNNLinear, adds_biases, linear, onednn_is_faster
@@ -47,9 +49,11 @@ def on_zen_5(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_processor_alone_decides(told: Mapping[str, str], faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processor, "told", lambda: told)
     assert onednn_is_faster() is faster
-    with fast_functions(torch.device("cpu")) as context:
-        assert isinstance(context, FastFunctions)
-        assert (context._instead.get(functional.linear) is linear) is (faster or adds_biases())
+    for adds in (False, True):
+        monkeypatch.setattr(functions, "adds_biases", lambda adds=adds: adds)
+        with fast_functions(torch.device("cpu")) as context:
+            assert isinstance(context, FastFunctions)
+            assert (context._instead.get(functional.linear) is linear) is (faster or adds)
     with fast_functions(torch.device("meta")) as context:
         assert context is None
 
@@ -135,12 +139,37 @@ def test_zen_4_leaves_the_gradient_of_the_weight_to_mkl(
 ) -> None:
     monkeypatch.setattr(processor, "told", lambda: zen_5.TOLD | {"cpu family": family})
     seen = zen_5.counted(monkeypatch)
-    values, weight = torch.randn(4, 8, requires_grad=True), torch.randn(6, 8, requires_grad=True)
-    linear(values, weight).square().sum().backward()
+    leaves: list[Tensor | None] = [torch.randn(4, 8), torch.randn(6, 8), None]
+    weights = torch.randn(4, 6)
+    found = gradients(linear, leaves, weights)
     assert len(seen) == count
-    exact = values.detach().double().requires_grad_()
-    functional.linear(exact, weight.double()).square().sum().backward()
-    torch.testing.assert_close(values.grad.double(), exact.grad, rtol=1e-5, atol=1e-5)
+    exact = gradients(functional.linear, [None if each is None else each.double() for each in leaves], weights.double())
+    for one, other in zip(found, exact, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 8), (2, 3, 8)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_output_may_be_written_to_in_place(shape: tuple[int, ...], dtype: torch.dtype, on_zen_5: None) -> None:
+    """As longformer's queries are, and views of deberta's."""
+    values = torch.randn(shape, dtype=dtype, requires_grad=True)
+    for layer in (nn.Linear(8, 6, dtype=dtype), Conv1D(6, 8).to(dtype)):
+        found = []
+        for context in (nullcontext(), fast_functions(torch.device("cpu"))):
+            with context:
+                made = layer(values)
+                made /= 2
+                made.transpose(0, -1).mul_(3)
+            found += torch.autograd.grad(made.sum(), values)
+        torch.testing.assert_close(*found)
+
+
+def test_an_addmm_with_names_is_torchs(on_zen_5: None) -> None:
+    bias, values, weight = torch.randn(6), torch.randn(2, 8), torch.randn(8, 6)
+    with fast_functions(torch.device("cpu")):
+        found = torch.addmm(input=bias, mat1=values, mat2=weight)
+        assert torch.equal(found, torch.addmm(bias, mat1=values, mat2=weight))
+    torch.testing.assert_close(found, bias + values @ weight)
 
 
 def test_gradients_of_any_layout_are_read_right() -> None:

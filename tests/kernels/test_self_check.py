@@ -12,10 +12,16 @@ import pytest
 import torch
 from torch import nn
 
-from encdec_lightning.kernels import attention, onednn_linear, stand_in
+from encdec_lightning.kernels import attention, onednn_linear, products, stand_in
 from encdec_lightning.kernels.self_check import self_check
 
-CHECKS = [attention.softmax_gradient_is_exact, onednn_linear.products_are_exact, stand_in.modules_can_be_replaced]
+CHECKS = [
+    attention.softmax_gradient_is_exact,
+    onednn_linear.products_are_exact,
+    products.products_in_bf16_are_exact,
+    products.adds_biases,
+    stand_in.modules_can_be_replaced,
+]
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +96,17 @@ def test_linear_layers_of_onednn(replaced: Any, monkeypatch: pytest.MonkeyPatch,
     assert torch.equal(model(given), expected) and "forward" not in vars(model[0])
     (said,) = caplog.messages
     assert "the product of laid-out weights is off and torch's own linear layers run: " in said
+
+
+@pytest.mark.parametrize("change", [None, lambda given, weight, bias, *more: given.new_zeros(len(given), len(weight))])
+def test_biases_in_bf16(change: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    monkeypatch.setattr(products, "processor_has_bf16", lambda: True)
+    monkeypatch.setattr(torch.ops, "mkldnn", operators(_linear_pointwise=change))
+    given, weight, bias = (torch.randn(shape).bfloat16() for shape in ((4, 48), (32, 48), (32,)))
+    for _ in range(2):
+        assert torch.equal(products.linear(given, weight, bias), nn.functional.linear(given, weight, bias))
+    (said,) = caplog.messages
+    assert "the product of oneDNN in bf16 is off and torch's own linear layers run: " in said
 
 
 def test_a_processor_without_bf16_is_no_change_of_torch(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:

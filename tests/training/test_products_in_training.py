@@ -1,4 +1,4 @@
-"""Products by oneDNN in training in fp32, as on the processors for which they are faster."""
+"""Products by oneDNN in training: in fp32, as on the processors for which they are faster, and in bf16."""
 
 from __future__ import annotations
 

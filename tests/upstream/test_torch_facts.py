@@ -37,7 +37,7 @@ def test_softmax_backward_data_is_the_gradient_of_the_softmax(dtype):
     ],
 )
 def test_the_arguments_of_onednns_operators(operator, schema):
-    """kernels/onednn_linear.py"""
+    """kernels/onednn_linear.py, kernels/products.py"""
     assert str(getattr(torch.ops.mkldnn, operator).default._schema) == f"mkldnn::{operator}{schema}"
 
 
