@@ -129,7 +129,7 @@ class KeptScores(torch.autograd.Function):
         output = torch.bmm(dropped, value)
         ctx.save_for_backward(query, key, value, probabilities, passing)
         ctx.p, ctx.scale, ctx.bias_shape = p, scale, None if bias is None else bias.shape
-        return output.view(batch, heads, length, -1).transpose(1, 2).contiguous()
+        return output.view(batch, heads, length, -1).transpose(1, 2).contiguous().data  # no view of another tensor
 
     @staticmethod
     @first_derivative_only
