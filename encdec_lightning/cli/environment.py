@@ -51,10 +51,16 @@ def start_again(program: str, module: str) -> None:
     specification = getattr(sys.modules["__main__"], "__spec__", None)
     is_the_program = Path(sys.argv[0]).name == program or getattr(specification, "name", None) == module
     chosen = ALLOCATOR in os.environ or "LD_PRELOAD" in os.environ
-    watched = sys.gettrace() is not None or sys.getprofile() is not None
-    if not is_the_program or chosen or watched or not sys.executable or QUICK & set(sys.argv) or not _has_glibc():
+    if not is_the_program or chosen or _is_watched() or not sys.executable or QUICK & set(sys.argv) or not _has_glibc():
         return
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | BEFORE_START)
+
+
+def _is_watched() -> bool:
+    """Whether a debugger or a profiler follows this process; it would lose it."""
+    monitoring = getattr(sys, "monitoring", None)  # since Python 3.12
+    tools = monitoring and any(monitoring.get_tool(number) is not None for number in range(6))
+    return bool(tools) or sys.gettrace() is not None or sys.getprofile() is not None
 
 
 def _has_glibc() -> bool:

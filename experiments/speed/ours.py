@@ -13,6 +13,7 @@ import setting
 
 from encdec_lightning import Loading, Seq2SeqDataModule, Seq2SeqModule, Task, Tokenizers, Training, compose
 from encdec_lightning.data.batches.batch import Batch
+from encdec_lightning.launch.garbage import collect_rarely
 from encdec_lightning.launch.job.quiet import quiet
 
 
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--freeze", choices=("encoder", "decoder"))
     options = parser.parse_args()
     quiet()
+    collect_rarely()  # as the commands do
     if options.without:
         setting.leave_out(options.without)
     started = setting.memory("VmRSS")

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -95,6 +96,15 @@ def test_the_module_starts_again_too_and_its_refusals_are_said_once(tmp_path: Pa
     said = [line for line in found.stderr.splitlines() if not line.startswith("import time:")]
     assert sum("nothing" in line for line in said) == 1
     assert found.stderr.count(" encdec_lightning.cli.environment\n") == 2
+
+
+def test_a_debugger_of_later_pythons_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    tools: dict[int, str] = {}
+    monkeypatch.setattr(sys, "gettrace", lambda: None)  # which measures what tests cover
+    monkeypatch.setattr(sys, "monitoring", SimpleNamespace(get_tool=tools.get), raising=False)
+    assert not environment._is_watched()
+    tools[0] = "debugpy"
+    assert environment._is_watched()
 
 
 def test_elsewhere_nothing_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
