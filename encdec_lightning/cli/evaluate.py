@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from encdec_lightning.cli.arguments import command, open_run, parse_named, parse_overrides, refuse
+from encdec_lightning.cli.environment import start_again
 from encdec_lightning.config import unknown_option
 from encdec_lightning.errors import UserError, UserErrors, nearest, one_of
 
@@ -49,6 +50,8 @@ NAMED = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
+    if argv is None:
+        start_again("evaluate")
     return command(lambda: _evaluate(argv))
 
 

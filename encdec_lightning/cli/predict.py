@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from encdec_lightning.cli.arguments import command, open_run, parse_named
+from encdec_lightning.cli.environment import start_again
 from encdec_lightning.errors import UserError
 from encdec_lightning.prediction.partial import check_output
 
@@ -34,6 +35,8 @@ NAMED = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
+    if argv is None:
+        start_again("predict")
     return command(lambda: _predict(argv))
 
 

@@ -29,7 +29,7 @@ DESCRIPTION = "Warm-start, train, test and export a sequence-to-sequence model; 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     if argv is None:
-        start_again("encdec-train", "encdec_lightning.cli.train")
+        start_again("train")
     return command(lambda: _train(argv))
 
 

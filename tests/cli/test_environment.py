@@ -43,7 +43,7 @@ from encdec_lightning.cli.environment import ALLOCATOR, start_again
 if "traced" in sys.argv:
     sys.settrace(lambda *_: None)
 print("started", os.getpid(), os.environ.get(ALLOCATOR), sys.argv[1:], flush=True)
-start_again("encdec-train", "encdec_lightning.cli.train")
+start_again(os.environ["COMMAND"])
 print("goes on", flush=True)
 """
 glibc = pytest.mark.skipif(not environment._has_glibc(), reason="the C library is not glibc")
@@ -54,15 +54,17 @@ def started(tmp_path: Path, name: str, arguments: list[str], chosen: dict[str, s
     program = tmp_path / name
     program.write_text(STARTED)
     names = (environment.ALLOCATOR, "LD_PRELOAD")
-    values = {name: value for name, value in os.environ.items() if name not in names} | chosen
+    values = {each: value for each, value in os.environ.items() if each not in names} | chosen
+    values["COMMAND"] = name.removeprefix("encdec-").removesuffix(".py")
     command = [sys.executable, str(program), *arguments]
     return subprocess.run(command, env=values, check=True, capture_output=True, text=True).stdout.splitlines()
 
 
 @glibc
-def test_a_training_starts_again_once_with_what_its_allocator_reads(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["encdec-train", "encdec-evaluate", "encdec-predict"])
+def test_a_command_starts_again_once_with_what_its_allocator_reads(tmp_path: Path, name: str) -> None:
     arguments = ["task=jsonl", "name=a b", "x='$HOME'"]
-    first, second, last = started(tmp_path, "encdec-train", arguments, {})
+    first, second, last = started(tmp_path, name, arguments, {})
     assert first.split()[2] == "None" and last == "goes on"
     assert first.replace("None", environment.BEFORE_START[environment.ALLOCATOR]) == second  # the process is the same
     assert second.endswith(str(arguments))
@@ -76,6 +78,7 @@ def test_a_training_starts_again_once_with_what_its_allocator_reads(tmp_path: Pa
         ("encdec-train", ["--help"], {}),
         ("encdec-train", ["task=jsonl", "--cfg"], {}),
         ("encdec-train", ["traced"], {}),
+        ("encdec-evaluate", ["metrics=[rouge]", "predictions=a.txt,b.txt"], {}),
         ("encdec-train", [], {environment.ALLOCATOR: ""}),
         ("encdec-train", [], {environment.ALLOCATOR: "glibc.malloc.arena_max=1"}),
         ("encdec-train", [], {"LD_PRELOAD": "libc.so.6"}),
@@ -88,9 +91,10 @@ def test_other_processes_go_on(tmp_path: Path, name: str, arguments: list[str], 
 
 
 @glibc
-def test_the_module_starts_again_too_and_its_refusals_are_said_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict"])
+def test_the_module_starts_again_too_and_its_refusals_are_said_once(tmp_path: Path, name: str) -> None:
     values = {name: value for name, value in os.environ.items() if name != environment.ALLOCATOR}
-    command = [sys.executable, "-X", "importtime", "-m", "encdec_lightning.cli.train", "task=nothing"]
+    command = [sys.executable, "-X", "importtime", "-m", f"encdec_lightning.cli.{name}", "run=nothing"]
     found = subprocess.run(command, env=values, check=False, capture_output=True, text=True, cwd=tmp_path)
     assert found.returncode == 2 and found.stdout == ""
     said = [line for line in found.stderr.splitlines() if not line.startswith("import time:")]
