@@ -143,7 +143,8 @@ def interrupted(files, in_tmp, monkeypatch) -> tuple[Run, Run]:
     (in_tmp / "accident_of_mine.py").write_text(ACCIDENT)
     monkeypatch.syspath_prepend(in_tmp)
     monkeypatch.delitem(sys.modules, "accident_of_mine", raising=False)
-    worse = ["training.learning_rate=0.5", "training.fresh_learning_rate=0.5", "validate_every=2"]
+    rates = ["training.learning_rate=2", "training.fresh_learning_rate=2", "training.warmup_steps=8"]  # more and more
+    worse = [*rates, "validate_every=2"]
     options = files.overrides(*worse, "trainer.max_steps=8", "callbacks.accident._target_=accident_of_mine.Accident")
     assert main([*options, "folder=whole"]) == 0
     (in_tmp / "accident").touch()
