@@ -90,9 +90,9 @@ def test_where_there_is_a_best_it_is_tested(case, files, in_tmp, capfd):
 
 
 def test_the_worse_of_three_is_never_called_the_best(files, in_tmp):
-    """So high a learning rate makes it worse with every step."""
-    worse = ["training.learning_rate=0.5", "training.fresh_learning_rate=0.5", "validate_every=1"]
-    run = train(files, *worse, "callbacks.best.save_top_k=3")
+    """So high a learning rate, and a higher one at each step, make it worse."""
+    rates = ["training.learning_rate=2", "training.fresh_learning_rate=2", "training.warmup_steps=4"]
+    run = train(files, *rates, "validate_every=1", "callbacks.best.save_top_k=3")
     losses = validated(run)
     kept = sorted(range(1, 5), key=lambda step: losses[step - 1])[:3]
     assert kept[0] != 4
