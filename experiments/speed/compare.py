@@ -1,9 +1,9 @@
 """Training speed beside the Hugging Face Trainer, alternating; `python experiments/speed/compare.py --size minilm`.
 
 Every figure comes from a process of its own. Rounds are appended to the results' file as they end, and a further call
-adds more; the table at the end is of the rounds in it that this kind of processor ran. Each program works in bf16 or in
-fp32, whichever a short trial on this machine finds faster for it, unless `--precision` says so. The peer needs
-`pip install accelerate`.
+adds more; the table at the end is of the rounds in it that this kind of processor ran with this commit. Each program
+works in bf16 or in fp32, whichever a short trial on this machine finds faster for it, unless `--precision` says so. The
+peer needs `pip install accelerate`.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def main() -> None:
         for _ in track(range(options.rounds), description="rounds"):
             peaks = {each: matrix_product_peak(torch.device("cpu"), of, 1.0) for each, of in setting.DTYPES.items()}
             figures = {name: run(name, folder, chosen[name], counts) for name, counts in updates.items()}
-            line = {"processor": processor(), "peaks": peaks, "precision": chosen, **figures}
+            line = {"processor": processor(), "version": version(), "peaks": peaks, "precision": chosen, **figures}
             with results.open("a") as file:
                 file.write(json.dumps(line) + "\n")
         if options.operators:
@@ -91,9 +91,16 @@ def main() -> None:
                 file = setting.HERE / f"operators-{options.size}-{name.replace(', ', '-')}.json"
                 run(name, folder, chosen[name], counts, ["--operators", str(file)])
     rounds = [json.loads(line) for line in results.read_text().splitlines()]
-    same = [each for each in rounds if (each["processor"], each["precision"]) == (processor(), chosen)]
+    here = (processor(), version(), chosen)
+    same = [each for each in rounds if (each["processor"], each.get("version"), each["precision"]) == here]
     print(f"{processor()}; peaks: {', '.join(f'{each / 1e9:.0f} GFLOP/s in {name}' for name, each in peaks.items())}")
     Console(width=120).print(table(same, flops.source_token, flops.target_token))
+
+
+def version() -> str:
+    """The package's, by its commit."""
+    command = ["git", "-C", str(setting.HERE), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def build(folder: Path) -> Any:
