@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from encdec_lightning.kernels.first_derivative import first_derivative_only
-from encdec_lightning.kernels.noise import DropoutBits, dropout_noise
+from encdec_lightning.kernels.noise import DropoutBits, dropout_noise, passing_bits
 from encdec_lightning.kernels.packing import Group, Packing, active
 from encdec_lightning.kernels.self_check import self_check
 from encdec_lightning.kernels.short_attention import lowest, short_attention, within_reach
@@ -125,7 +125,7 @@ class KeptScores(torch.autograd.Function):
         query = (query * scale).reshape(batch * heads, length, size)
         key, value = (each.reshape(batch * heads, -1, each.shape[-1]) for each in (key, value))
         probabilities = _probabilities(query, key, bias, heads)
-        dropped, passing = _dropped(probabilities, p, DropoutBits())
+        dropped, passing = _dropped(probabilities, p, None)
         output = torch.bmm(dropped, value)
         ctx.save_for_backward(query, key, value, probabilities, passing)
         ctx.p, ctx.scale, ctx.bias_shape = p, scale, None if bias is None else bias.shape
@@ -256,11 +256,11 @@ def softmax_gradient_is_exact() -> bool:
     return torch.equal(found, expected)
 
 
-def _dropped(probabilities: Tensor, p: float, bits: DropoutBits) -> tuple[Tensor, Tensor | None]:
+def _dropped(probabilities: Tensor, p: float, bits: DropoutBits | None) -> tuple[Tensor, Tensor | None]:
     """Dropout of probabilities, and which of them passed."""
     if not p:
         return probabilities, None
-    passing = bits.take(probabilities.numel(), p)
+    passing = passing_bits(probabilities.numel(), p, bits)
     return dropout_noise(passing, p, probabilities.shape, probabilities.dtype).mul_(probabilities), passing
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from encdec_lightning.kernels.first_derivative import first_derivative_only
-from encdec_lightning.kernels.noise import DropoutBits, dropout_noise
+from encdec_lightning.kernels.noise import DropoutBits, dropout_noise, passing_bits
 
 
 def dropout(
@@ -23,7 +23,7 @@ def dropout(
     """`torch.nn.functional.dropout` in distribution, with other random numbers: of `bits`, or drawn now."""
     if not training or p == 0 or input.device.type != "cpu" or not 0 < p <= 1:
         return functional.dropout(input, p, training, inplace)
-    output: Tensor = Dropout.apply(input, p, bits or DropoutBits())  # type: ignore[no-untyped-call]
+    output: Tensor = Dropout.apply(input, p, bits)  # type: ignore[no-untyped-call]
     return input.copy_(output) if inplace else output
 
 
@@ -31,9 +31,9 @@ class Dropout(torch.autograd.Function):
     """Keeps a bit for each element: whether it passed."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, p: float, bits: DropoutBits) -> Tensor:
+    def forward(ctx: Any, values: Tensor, p: float, bits: DropoutBits | None) -> Tensor:
         """Of any shape."""
-        passing = bits.take(values.numel(), p)
+        passing = passing_bits(values.numel(), p, bits)
         ctx.save_for_backward(passing)
         ctx.p = p
         made = dropout_noise(passing, p, values.shape, values.dtype).mul_(values)

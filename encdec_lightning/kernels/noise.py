@@ -49,6 +49,11 @@ class DropoutBits:
         return left[:size]
 
 
+def passing_bits(count: int, p: float, bits: DropoutBits | None) -> Tensor:
+    """As `draw_passing`, of `bits`, or of a key of their own."""
+    return draw_passing(count, p, draw_key()) if bits is None else bits.take(count, p)
+
+
 def draw_passing(count: int, p: float, key: Tensor) -> Tensor:
     """Which of `count` elements dropout lets pass, each with probability 1 - `p`: a bit each, (ceil(count / 8),) uint8.
 

@@ -23,7 +23,7 @@ SHAPES = {name: value for name, value in OURS.items() if name != "GOMP_SPINCOUNT
 ENVIRONMENTS = {
     "threads that spin": SHAPES,
     "threads that sleep": SHAPES | {"OMP_WAIT_POLICY": "PASSIVE"},
-    "products of 1,024 shapes kept": {"GOMP_SPINCOUNT": OURS["GOMP_SPINCOUNT"]},
+    "products of 1,024 shapes kept": {name: value for name, value in OURS.items() if "CAPACITY" not in name},
 }
 VARIANTS |= {name: [] for name in ENVIRONMENTS} | {"encoder frozen": ["--freeze", "encoder"]}
 
