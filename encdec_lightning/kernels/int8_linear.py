@@ -1,11 +1,12 @@
 """Linear layers in int8 on CPU: a weight quantized once per output, an input at each call per vector.
 
-Both are symmetric with 255 levels. Sums are exact in 32 bits, and scaled in fp32. Each vector is quantized by itself,
-so that a text does not depend on those that are written beside it.
+Both are symmetric, inputs with 255 levels, weights with 255 or 127 (`weight_levels`). Sums are exact in 32 bits, and
+scaled in fp32. Each vector is quantized by itself, so that a text does not depend on those that are written beside it.
 """
 
 from __future__ import annotations
 
+import functools
 import weakref
 from functools import partial
 
@@ -16,6 +17,7 @@ from encdec_lightning.kernels.onednn_linear import weight_and_bias
 from encdec_lightning.kernels.self_check import self_check
 
 LEVELS, ZERO = 127, 128  # as many above zero as below; what is zero in a byte
+FEWER_LEVELS = 63  # of a weight: then two products of bytes, of 255 and 63 at most, stay below 2 ** 15
 ROUNDS = 1.5 * 2**23 + ZERO  # added to a small number in fp32: the sum's last byte is the number rounded, and ZERO
 AT_ONCE = 1024  # vectors of an input, so that what is between its quantization and the result stays in the cache
 
@@ -27,13 +29,27 @@ def runs_in_int8(weight: Tensor) -> bool:
 
 @self_check("the product of int8 weights", "generation.quantize=int8 is refused")
 def products_are_exact() -> bool:
-    """Whether oneDNN's private operators are here, and their sums exact: processors before VNNI saturate them."""
+    """Whether oneDNN's private operators are here, and give exact sums for some number of levels of the weights."""
+    return weight_levels() > 0
+
+
+@functools.cache
+def weight_levels() -> int:
+    """The most levels above zero of a weight with which sums are exact here; 0: they are with none.
+
+    Processors before VNNI, which have AVX2 or AVX-512 without it, add the products of two bytes in 16 bits, and cut
+    what is larger: with 127 levels a result may be wrong by a sixth of the largest one, without an error.
+    """
+    return next((levels for levels in (LEVELS, FEWER_LEVELS) if _are_exact_with(levels)), 0)
+
+
+def _are_exact_with(levels: int) -> bool:
     given = torch.tensor([[127.0, 127.0, 127.0, 127.0], [-127.0, 5.0, -3.0, 0.0], [0.0] * 4])
-    weight = torch.tensor([[127.0, 127.0, 127.0, 127.0], [127.0, -2.0, -9.0, 1.0]])
-    bias = torch.tensor([1.0, -2.0])
+    weight = torch.tensor([[1.0, 1.0, 1.0, 1.0], [-1.0, -1.0, -1.0, -1.0], [1.0, -1.0, -1.0, 1.0]]) * levels
+    bias = torch.tensor([1.0, -2.0, 3.0])
     expected = (given[:, None] * weight).sum(-1)
     quantizer = Quantizer()
-    found, plain = (Int8Linear(weight, added, quantizer)(given) for added in (bias, None))
+    found, plain = (Int8Linear(weight, added, quantizer, levels)(given) for added in (bias, None))
     return torch.equal(found, expected + bias) and torch.equal(plain, expected)
 
 
@@ -66,9 +82,11 @@ def quantized(vectors: Tensor) -> tuple[Tensor, Tensor]:
 class Int8Linear:
     """`functional.linear` with a weight (O, I), quantized as it was when this was made, without gradients."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, quantizer: Quantizer) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, quantizer: Quantizer, most_levels: int | None = None
+    ) -> None:
         values = weight.detach().float()
-        self._scale = values.abs().amax(1).div_(LEVELS).clamp_(min=torch.finfo(torch.float32).tiny)
+        self._scale = values.abs().amax(1).div_(most_levels or weight_levels()).clamp_(min=torch.finfo(torch.float32).tiny)
         levels = (values / self._scale[:, None]).round_().to(torch.int8).contiguous()
         self._packed = torch.ops.onednn.qlinear_prepack(levels, [AT_ONCE, weight.shape[1]])
         self._zeros = torch.zeros(len(weight), dtype=torch.int32)

@@ -28,7 +28,8 @@ def self_check(kernel: str, instead: str) -> Callable[[Callable[[], bool]], Call
                         return True
             except Exception as error:  # whatever a torch of another version raises
                 why = f"{type(error).__name__}: {error}".splitlines()[0]
-            log.warning("torch %s has changed, %s is off and %s: %s", torch.__version__, kernel, instead, why)
+            said = "torch %s on this machine does not do what was expected, so %s is off and %s: %s"
+            log.warning(said, torch.__version__, kernel, instead, why)
             return False
 
         return holds

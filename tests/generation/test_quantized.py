@@ -19,13 +19,14 @@ from encdec_lightning.generation.engine import Engine
 from encdec_lightning.generation.memory import copied_weights
 from encdec_lightning.generation.model_runner import ModelRunner
 from encdec_lightning.generation.support import why_not_quantized
+from encdec_lightning.kernels.int8_linear import weight_levels
 
 pytestmark = pytest.mark.skipif(why_not_quantized("cpu") is not None, reason="no exact int8 products here")
 
 
-def levels(values: Tensor) -> tuple[Tensor, Tensor]:
+def levels(values: Tensor, most: int = 127) -> tuple[Tensor, Tensor]:
     """Whole numbers from -127 to 127, and what they are multiplied by, row by row."""
-    scale = values.abs().amax(-1, keepdim=True).clamp(min=1e-30) / 127
+    scale = values.abs().amax(-1, keepdim=True).clamp(min=1e-30) / most
     return (values / scale).round().double(), scale
 
 
@@ -35,7 +36,7 @@ def slowly_quantized(model: ComposedModel) -> Any:
 
     def replace(module: Any) -> None:
         weight = module.weight.detach()
-        rows, of_rows = levels(weight.t() if type(module) is Conv1D else weight)
+        rows, of_rows = levels(weight.t() if type(module) is Conv1D else weight, weight_levels())
 
         def forward(given: Tensor) -> Tensor:
             vectors, of_vectors = levels(given)

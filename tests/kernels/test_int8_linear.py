@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,21 +12,30 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from encdec_lightning.kernels import int8_linear
-from encdec_lightning.kernels.int8_linear import AT_ONCE, Int8Linear, Quantizer, products_are_exact, use_int8
+from encdec_lightning.kernels.int8_linear import (
+    AT_ONCE,
+    FEWER_LEVELS,
+    LEVELS,
+    Int8Linear,
+    Quantizer,
+    products_are_exact,
+    use_int8,
+    weight_levels,
+)
 
 needs_int8 = pytest.mark.skipif(not products_are_exact(), reason="oneDNN computes no exact int8 products here")
 
 
-def levels(values: Tensor) -> tuple[Tensor, Tensor]:
+def levels(values: Tensor, most: int = 127) -> tuple[Tensor, Tensor]:
     """Whole numbers from -127 to 127 and what they are multiplied by, row by row, in the plainest way."""
-    scale = values.float().abs().amax(-1, keepdim=True) / 127
+    scale = values.float().abs().amax(-1, keepdim=True) / most
     whole = (values.float() / scale).round().nan_to_num(0)  # a row of zeros
     return whole.double(), scale.double()
 
 
 def slowly(given: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The same product in float64."""
-    (vectors, of_vectors), (rows, of_rows) = levels(given), levels(weight)
+    (vectors, of_vectors), (rows, of_rows) = levels(given), levels(weight, weight_levels())
     product = (vectors @ rows.T) * of_vectors * of_rows.T
     return product if bias is None else product + bias.double()
 
@@ -115,22 +125,69 @@ def test_linear_layers_of_both_kinds_run_so_for_good() -> None:
     assert shared[0] is shared[1]  # one weight, one copy
 
 
+@needs_int8
+@settings(deadline=None, max_examples=30)
+@drawn(st.integers(1, 70), st.integers(1, 40), st.integers(1, 1600), st.integers(0, 2**16))
+def test_sums_of_the_largest_levels_are_exact(vectors: int, outputs: int, inputs: int, seed: int) -> None:
+    """Which a processor without VNNI cuts, unless weights have fewer levels."""
+    generator = torch.Generator().manual_seed(seed)
+    most = weight_levels()
+    signs = [torch.randint(0, 2, (count, inputs), generator=generator) * 2 - 1 for count in (vectors, outputs)]
+    signs[0][0], signs[1][0] = 1, 1
+    signs[1][-1] = -1
+    given, weight = signs[0].float() * LEVELS, signs[1].float() * most
+    assert torch.equal(Int8Linear(weight, None, Quantizer())(given).double(), given.double() @ weight.double().T)
+
+
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """What was found out about this processor, before and after a test."""
+
+    def forget() -> None:
+        products_are_exact.cache_clear()  # type: ignore[attr-defined]
+        weight_levels.cache_clear()
+
+    forget()
+    yield
+    forget()
+
+
 @pytest.mark.parametrize(
-    "product", [None, lambda *given: torch.zeros(3, 2), lambda *given: torch.full((3, 2), 32767.0)]
+    "product", [None, lambda *given: torch.zeros(3, 3), lambda *given: torch.full((3, 3), 32767.0)]
 )
-def test_a_processor_that_saturates_and_another_torch_are_noticed(
-    product: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
+def test_another_torch_is_noticed(
+    product: Any, forgotten: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Operators:
         qlinear_prepack = staticmethod(lambda weight, shape: weight)
 
     if product is not None:
         Operators.qlinear_pointwise = staticmethod(product)  # type: ignore[attr-defined]
-    products_are_exact.cache_clear()  # type: ignore[attr-defined]
     monkeypatch.setattr(torch.ops, "onednn", Operators)
-    try:
-        assert not products_are_exact()
-    finally:
-        products_are_exact.cache_clear()  # type: ignore[attr-defined]
+    assert not products_are_exact()
     (said,) = caplog.messages
     assert "the product of int8 weights is off and generation.quantize=int8 is refused: " in said
+
+
+def test_a_processor_that_adds_in_16_bits_gets_weights_of_fewer_levels(
+    forgotten: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As AVX2 does without VNNI: `vpmaddubsw` adds two products and cuts the sum to 16 bits."""
+
+    def cut(
+        vectors: Tensor, scale: float, zero: int, levels: Tensor, of_rows: Tensor, *others: Any
+    ) -> Tensor:
+        products = (vectors.int()[:, None] * levels.int()).unflatten(-1, (-1, 2)).sum(-1)
+        sums = products.clamp(-(2**15), 2**15 - 1).sum(-1) - zero * levels.int().sum(1)
+        return sums * of_rows
+
+    class Operators:
+        qlinear_prepack = staticmethod(lambda weight, shape: weight)
+        qlinear_pointwise = staticmethod(cut)
+
+    monkeypatch.setattr(torch.ops, "onednn", Operators)
+    assert products_are_exact() and weight_levels() == FEWER_LEVELS and not caplog.messages
+    given, weight = 40 + torch.randn(9, 48), 2 + torch.randn(5, 48).abs()
+    exact = slowly(given, weight, None)
+    assert torch.allclose(Int8Linear(weight, None, Quantizer())(given).double(), exact, rtol=1e-5)
+    assert not torch.allclose(Int8Linear(weight, None, Quantizer(), LEVELS)(given).double(), exact, rtol=0.01)
