@@ -86,7 +86,9 @@ class Int8Linear:
         self, weight: Tensor, bias: Tensor | None, quantizer: Quantizer, most_levels: int | None = None
     ) -> None:
         values = weight.detach().float()
-        self._scale = values.abs().amax(1).div_(most_levels or weight_levels()).clamp_(min=torch.finfo(torch.float32).tiny)
+        self._scale = (
+            values.abs().amax(1).div_(most_levels or weight_levels()).clamp_(min=torch.finfo(torch.float32).tiny)
+        )
         levels = (values / self._scale[:, None]).round_().to(torch.int8).contiguous()
         self._packed = torch.ops.onednn.qlinear_prepack(levels, [AT_ONCE, weight.shape[1]])
         self._zeros = torch.zeros(len(weight), dtype=torch.int32)

@@ -1,6 +1,6 @@
 """Linear layers on CPU whose weights are laid out once as oneDNN reads them, instead of at every call.
 
-In bf16; and in fp32 on the processors for which torch's own products are slow (`products`).
+In bf16; and in fp32 on the processors where that is faster than torch's own products (`products`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from encdec_lightning.kernels.products import onednn_is_faster, processor_has_bf16
+from encdec_lightning.kernels.products import laid_out_is_faster, processor_has_bf16
 from encdec_lightning.kernels.self_check import self_check
 
 TYPICAL = 64  # vectors of an input, for which a layout is chosen; it serves any number
@@ -26,7 +26,7 @@ def runs_in_onednn(weight: Tensor) -> bool:
         and type(weight) in (Tensor, nn.Parameter)
         and (
             (weight.dtype == torch.bfloat16 and processor_has_bf16() and products_are_exact())
-            or (weight.dtype == torch.float32 and onednn_is_faster() and products_in_fp32_are_exact())
+            or (weight.dtype == torch.float32 and laid_out_is_faster() and products_in_fp32_are_exact())
         )
     )
 

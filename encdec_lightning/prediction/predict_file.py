@@ -7,7 +7,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 from encdec_lightning.training.extractive_module import ExtractiveModule
 from encdec_lightning.training.module import Seq2SeqModule
-from encdec_lightning.training.precision import autocast
+from encdec_lightning.training.precision import autocast, precision_of_texts
 
 CHUNK = 1024  # sources read, sorted by length and written together
 
@@ -52,6 +52,8 @@ def predict_file(
     check_output(output)
     total = _count(source, config, given_format)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    precision = precision_of_texts(config.trainer.get("precision"), device)
+    config = replace(config, trainer={**config.trainer, "precision": precision})
     with opened_output(output, _job(run, config, scores)) as sink:
         predictor = _predictor(load(run, config, device), config, scores, sink.done.rows)
         reader = InputReader(config.task, config.data.on_bad_row == "skip")

@@ -203,7 +203,7 @@ def _training(config: dict[str, Any], task: Task, metrics: dict[str, Any]) -> st
 
 
 def _precision(metrics: dict[str, Any]) -> str:
-    precision = str(metrics.get("train/precision", "32-true"))
+    precision = str(metrics.get("test/precision", metrics.get("train/precision", "32-true")))
     if precision == "32-true":
         return ""
     return f"The scores were made in {precision}; in another precision a few texts end otherwise."

@@ -22,6 +22,9 @@ from encdec_lightning.composition.sides.cross_attention import reads_source
 from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.kernels.products import linear
 
+FEW = 16  # rows of a small product
+TOO_LONG = 10.0  # seconds of a large one
+
 
 @dataclass(frozen=True)
 class TrainingFlops:
@@ -85,16 +88,25 @@ def _scoring_flops(model: ComposedModel) -> TrainingFlops:
 
 
 def matrix_product_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:
-    """FLOP/s of large matrix products on a device: the best of those done in so many seconds."""
+    """FLOP/s of large matrix products on a device: the best of those done in so many seconds.
+
+    Where one of them would take too long, as in bf16 on a processor without instructions for it, small ones are done.
+    """
     rows, inner, outer = (2048, 1024, 4096) if device.type == "cpu" else (8192, 8192, 8192)
     left, right = (torch.ones(shape, device=device, dtype=dtype) for shape in ((rows, inner), (inner, outer)))
-    best, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end or best == float("inf"):
+
+    def took(count: int) -> float:
         started = time.perf_counter()
-        linear(left, right.t())
+        linear(left[:count], right.t())
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - started)
+        return time.perf_counter() - started
+
+    if min(took(FEW), took(FEW)) * rows / FEW > TOO_LONG:  # the first one may compile the product
+        rows = FEW
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end or best == float("inf"):
+        best = min(best, took(rows))
     return 2 * rows * inner * outer / best
 
 

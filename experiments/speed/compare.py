@@ -1,9 +1,9 @@
 """Training speed beside the Hugging Face Trainer, alternating; `python experiments/speed/compare.py --size minilm`.
 
 Every figure comes from a process of its own. Rounds are appended to the results' file as they end, and a further call
-adds more; the table at the end is of the rounds in it that this kind of processor ran with this commit. Each program
-works in bf16 or in fp32, whichever a short trial on this machine finds faster for it, unless `--precision` says so. The
-peer needs `pip install accelerate`.
+adds more; the table at the end is of the rounds in it that this kind of processor ran with this commit and allocator.
+Each program works in bf16 or in fp32, whichever a short trial on this machine finds faster for it, unless `--precision`
+says so. The peer needs `pip install accelerate`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from rich.progress import track
 from rich.table import Table
 
 from encdec_lightning import Tokenizers, compose
-from encdec_lightning.cli.environment import BEFORE_START, BEFORE_TORCH
+from encdec_lightning.cli.environment import BEFORE_TORCH, PRELOADED, before_start
+from encdec_lightning.kernels.products import processor_has_bf16
 from encdec_lightning.training.flops import matrix_product_peak, training_flops
 from encdec_lightning.training.product_speeds import processor
 
@@ -35,7 +36,7 @@ UPDATES = {  # {size: {name: (to warm up, measured)}}; the default peer takes mi
     "minilm": {"ours": (2, 16), "peer, best": (2, 8), "peer, default": (2, 4)},
     "base": {"ours": (1, 4), "peer, best": (1, 2)},
 }
-OURS = BEFORE_TORCH | BEFORE_START  # the peer runs with what its users have
+OURS = BEFORE_TORCH | before_start()  # the peer runs with what its users have, unless --same-allocator is given
 STATES = 16  # bytes a parameter: fp32 weights, gradients, two moments
 
 
@@ -43,14 +44,14 @@ TRIAL = (1, 2)  # updates to warm up, and measured, of the trial that chooses th
 
 
 def run(
-    name: str, folder: Path, precision: str, updates_of: tuple[int, int], more: Sequence[str] = ()
+    name: str, folder: Path, precision: str, updates_of: tuple[int, int], more: Sequence[str] = (), same: bool = False
 ) -> dict[str, Any]:
     """Figures of one process."""
     program, *arguments = PROGRAMS[name]
     warm_up, updates = updates_of
     command = [sys.executable, str(setting.HERE / program), str(folder), *arguments, *more]
     command += ["--updates", str(updates), "--warm-up", str(warm_up), "--precision", precision]
-    environment = os.environ | (OURS if name == "ours" else {})
+    environment = os.environ | (OURS if name == "ours" else before_start() if same else {})
     output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
     figures: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
     return figures
@@ -58,6 +59,8 @@ def run(
 
 def faster(name: str, folder: Path) -> str:
     """The precision in which a program does more tokens a second here; the two take turns, twice."""
+    if not processor_has_bf16():
+        return "fp32"
     speeds = dict.fromkeys(setting.PRECISIONS, 0.0)
     for precision in setting.PRECISIONS * 2:
         figures = run(name, folder, precision, TRIAL)
@@ -72,8 +75,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--results", type=Path, help="default: results-<size>.jsonl beside this file")
     parser.add_argument("--precision", choices=setting.PRECISIONS, help="of all programs; default: each one's faster")
+    parser.add_argument("--same-allocator", action="store_true", help="give the peers the allocator that ours has")
     parser.add_argument("--operators", action="store_true", help="one more run of each, with the time by operator")
     options = parser.parse_args()
+    allocator = ("tcmalloc" if PRELOADED in before_start() else "glibc") + ", all" * options.same_allocator
     results = options.results or setting.HERE / f"results-{options.size}.jsonl"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "texts"
@@ -82,8 +87,12 @@ def main() -> None:
         chosen = {name: options.precision or faster(name, folder) for name in updates}
         for _ in track(range(options.rounds), description="rounds"):
             peaks = {each: matrix_product_peak(torch.device("cpu"), of, 1.0) for each, of in setting.DTYPES.items()}
-            figures = {name: run(name, folder, chosen[name], counts) for name, counts in updates.items()}
-            line = {"processor": processor(), "version": version(), "peaks": peaks, "precision": chosen, **figures}
+            figures = {
+                name: run(name, folder, chosen[name], counts, same=options.same_allocator)
+                for name, counts in updates.items()
+            }
+            setting_of = {"processor": processor(), "version": version(), "allocator": allocator, "precision": chosen}
+            line = {**setting_of, "peaks": peaks, **figures}
             with results.open("a") as file:
                 file.write(json.dumps(line) + "\n")
         if options.operators:
@@ -91,8 +100,7 @@ def main() -> None:
                 file = setting.HERE / f"operators-{options.size}-{name.replace(', ', '-')}.json"
                 run(name, folder, chosen[name], counts, ["--operators", str(file)])
     rounds = [json.loads(line) for line in results.read_text().splitlines()]
-    here = (processor(), version(), chosen)
-    same = [each for each in rounds if (each["processor"], each.get("version"), each["precision"]) == here]
+    same = [each for each in rounds if {**each, **setting_of} == each]
     print(f"{processor()}; peaks: {', '.join(f'{each / 1e9:.0f} GFLOP/s in {name}' for name, each in peaks.items())}")
     Console(width=120).print(table(same, flops.source_token, flops.target_token))
 

@@ -39,10 +39,10 @@ def test_the_environment_is_set_where_the_user_has_not(chosen: dict[str, str], e
 
 STARTED = """
 import os, sys
-from encdec_lightning.cli.environment import ALLOCATOR, start_again
+from encdec_lightning.cli.environment import GLIBC, PRELOADED, start_again
 if "traced" in sys.argv:
     sys.settrace(lambda *_: None)
-print("started", os.getpid(), os.environ.get(ALLOCATOR), sys.argv[1:], flush=True)
+print("started", os.getpid(), os.environ.get(GLIBC), os.environ.get(PRELOADED), sys.argv[1:], flush=True)
 start_again(os.environ["COMMAND"])
 print("goes on", flush=True)
 """
@@ -53,7 +53,7 @@ def started(tmp_path: Path, name: str, arguments: list[str], chosen: dict[str, s
     """What a program of that name prints, which is asked to start again."""
     program = tmp_path / name
     program.write_text(STARTED)
-    names = (environment.ALLOCATOR, "LD_PRELOAD")
+    names = (environment.GLIBC, environment.PRELOADED)
     values = {each: value for each, value in os.environ.items() if each not in names} | chosen
     values["COMMAND"] = name.removeprefix("encdec-").removesuffix(".py")
     command = [sys.executable, str(program), *arguments]
@@ -65,9 +65,11 @@ def started(tmp_path: Path, name: str, arguments: list[str], chosen: dict[str, s
 def test_a_command_starts_again_once_with_what_its_allocator_reads(tmp_path: Path, name: str) -> None:
     arguments = ["task=jsonl", "name=a b", "x='$HOME'"]
     first, second, last = started(tmp_path, name, arguments, {})
-    assert first.split()[2] == "None" and last == "goes on"
-    assert first.replace("None", environment.BEFORE_START[environment.ALLOCATOR]) == second  # the process is the same
-    assert second.endswith(str(arguments))
+    said = environment.before_start()
+    assert said and last == "goes on"
+    assert first.split()[2:4] == ["None", "None"] and first.endswith(str(arguments))
+    told = [said.get(environment.GLIBC, "None"), said.get(environment.PRELOADED, "None")]
+    assert second == first.replace("None None", " ".join(told))  # the process is the same
 
 
 @glibc
@@ -79,27 +81,58 @@ def test_a_command_starts_again_once_with_what_its_allocator_reads(tmp_path: Pat
         ("encdec-train", ["task=jsonl", "--cfg"], {}),
         ("encdec-train", ["traced"], {}),
         ("encdec-evaluate", ["metrics=[rouge]", "predictions=a.txt,b.txt"], {}),
-        ("encdec-train", [], {environment.ALLOCATOR: ""}),
-        ("encdec-train", [], {environment.ALLOCATOR: "glibc.malloc.arena_max=1"}),
+        ("encdec-train", [], {environment.GLIBC: ""}),
+        ("encdec-train", [], {environment.GLIBC: "glibc.malloc.arena_max=1"}),
         ("encdec-train", [], {"LD_PRELOAD": "libc.so.6"}),
     ],
 )
 def test_other_processes_go_on(tmp_path: Path, name: str, arguments: list[str], chosen: dict[str, str]) -> None:
     first, last = started(tmp_path, name, arguments, chosen)
-    assert first.split()[2].startswith(chosen.get(environment.ALLOCATOR) or ("None" if not chosen else ""))
+    assert first.split()[2].startswith(chosen.get(environment.GLIBC) or ("None" if not chosen else ""))
     assert last == "goes on"
 
 
 @glibc
 @pytest.mark.parametrize("name", ["train", "evaluate", "predict"])
 def test_the_module_starts_again_too_and_its_refusals_are_said_once(tmp_path: Path, name: str) -> None:
-    values = {name: value for name, value in os.environ.items() if name != environment.ALLOCATOR}
+    values = {
+        name: value for name, value in os.environ.items() if name not in (environment.GLIBC, environment.PRELOADED)
+    }
     command = [sys.executable, "-X", "importtime", "-m", f"encdec_lightning.cli.{name}", "run=nothing"]
     found = subprocess.run(command, env=values, check=False, capture_output=True, text=True, cwd=tmp_path)
     assert found.returncode == 2 and found.stdout == ""
     said = [line for line in found.stderr.splitlines() if not line.startswith("import time:")]
     assert sum("nothing" in line for line in said) == 1
     assert found.stderr.count(" encdec_lightning.cli.environment\n") == 2
+
+
+@glibc
+def test_another_allocator_is_found_where_it_is_for_this_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "TCMALLOC", ("liballocator.so.4", "libother.so.4"))
+    folders = [tmp_path / name for name in ("no library", "other", "spaces in it", "right", "later")]
+    monkeypatch.setenv("LD_LIBRARY_PATH", ":".join(["", *map(str, folders)]))
+    header = bytearray(Path(sys.executable).read_bytes()[: environment.ELF_HEADER])
+    assert environment.before_start() == environment.GLIBC_SETTINGS
+    for folder in folders:
+        folder.mkdir()
+    (folders[0] / "liballocator.so.4").write_text("a text")
+    (folders[2] / "liballocator.so.4").write_bytes(header)  # whose path the variable cannot hold
+    (folders[3] / "libother.so.4").write_bytes(header)
+    (folders[4] / "liballocator.so.4").write_bytes(header)
+    header[18] ^= 1
+    (folders[1] / "liballocator.so.4").write_bytes(header)
+    preloaded = {environment.PRELOADED: str(folders[3] / "libother.so.4")}
+    assert environment.before_start() == preloaded | environment.TCMALLOC_SETTINGS
+
+
+@pytest.mark.skipif(environment.PRELOADED not in environment.before_start(), reason="tcmalloc is not installed")
+def test_tcmalloc_allocates_and_says_nothing() -> None:
+    program = "x = bytearray(1 << 31); print([line for line in open('/proc/self/maps') if 'libtcmalloc' in line] != [])"
+    values = os.environ | environment.before_start()
+    found = subprocess.run([sys.executable, "-c", program], env=values, check=True, capture_output=True, text=True)
+    assert (found.stdout, found.stderr) == ("True\n", "")
 
 
 def test_a_debugger_of_later_pythons_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

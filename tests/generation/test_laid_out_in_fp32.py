@@ -29,7 +29,7 @@ def test_generated_texts_are_the_same(
         laid_out.append(weight)
         return real(weight, bias)
 
-    monkeypatch.setattr(onednn_linear, "onednn_is_faster", lambda: True)
+    monkeypatch.setattr(onednn_linear, "laid_out_is_faster", lambda: True)
     monkeypatch.setattr(onednn_linear, "onednn_linear", counted)
     found = searches.ours(model, texts, Generation(num_beams=beams), 9)
     assert [[each.tokens for each in one] for one in found] == [[each.tokens for each in one] for one in theirs]

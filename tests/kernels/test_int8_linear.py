@@ -174,9 +174,7 @@ def test_a_processor_that_adds_in_16_bits_gets_weights_of_fewer_levels(
 ) -> None:
     """As AVX2 does without VNNI: `vpmaddubsw` adds two products and cuts the sum to 16 bits."""
 
-    def cut(
-        vectors: Tensor, scale: float, zero: int, levels: Tensor, of_rows: Tensor, *others: Any
-    ) -> Tensor:
+    def cut(vectors: Tensor, scale: float, zero: int, levels: Tensor, of_rows: Tensor, *others: Any) -> Tensor:
         products = (vectors.int()[:, None] * levels.int()).unflatten(-1, (-1, 2)).sum(-1)
         sums = products.clamp(-(2**15), 2**15 - 1).sum(-1) - zero * levels.int().sum(1)
         return sums * of_rows

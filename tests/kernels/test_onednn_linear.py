@@ -13,7 +13,7 @@ from encdec_lightning.kernels.onednn_linear import onednn_linear, runs_in_onednn
 def dtype(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.dtype:
     """A format of weights that are laid out here; in fp32 as on a processor where that is faster."""
     chosen: torch.dtype = request.param
-    monkeypatch.setattr(kernel, "onednn_is_faster", torch.backends.mkldnn.is_available)
+    monkeypatch.setattr(kernel, "laid_out_is_faster", torch.backends.mkldnn.is_available)
     if not runs_in_onednn(torch.zeros(2, 2, dtype=chosen)):
         pytest.skip("oneDNN does not compute in this format here")
     return chosen
@@ -82,9 +82,9 @@ def test_inputs_in_another_format_are_torchs(dtype: torch.dtype) -> None:
 
 
 def test_what_does_not_run_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "onednn_is_faster", lambda: False)
+    monkeypatch.setattr(kernel, "laid_out_is_faster", lambda: False)
     assert not runs_in_onednn(torch.zeros(2, 2))
-    monkeypatch.setattr(kernel, "onednn_is_faster", lambda: True)
+    monkeypatch.setattr(kernel, "laid_out_is_faster", lambda: True)
     assert not runs_in_onednn(torch.zeros(2, 2).double())
     for dtype in (torch.float32, torch.bfloat16):
         assert not runs_in_onednn(torch.zeros(2, 2, dtype=dtype, device="meta"))

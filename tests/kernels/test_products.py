@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from encdec_lightning.kernels import fast_functions as functions
 from encdec_lightning.kernels import processor, products
 from encdec_lightning.kernels.fast_functions import FastFunctions, fast_functions
-from encdec_lightning.kernels.products import OneDNNLinear, adds_biases, linear, onednn_is_faster
+from encdec_lightning.kernels.products import OneDNNLinear, adds_biases, laid_out_is_faster, linear, onednn_is_faster
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
 
@@ -33,22 +33,25 @@ def on_zen_5(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "faster"),
+    ("told", "faster", "laid_out"),
     [
-        (zen_5.TOLD, True),
-        (zen_5.TOLD | {"cpu family": "27"}, True),
-        (zen_5.TOLD | {"cpu family": "25"}, True),  # Zen 4
-        (zen_5.TOLD | {"cpu family": "25", "flags": "fpu avx2"}, False),  # Zen 3
-        (zen_5.TOLD | {"cpu family": "23"}, False),
-        (zen_5.TOLD | {"flags": "fpu avx2"}, False),  # as a virtual machine may hide them
-        (zen_5.TOLD | {"vendor_id": "GenuineIntel"}, False),
-        ({"CPU part": "0xd4f", "Features": "asimd bf16"}, False),
-        ({}, False),
+        (zen_5.TOLD, True, True),
+        (zen_5.TOLD | {"cpu family": "27"}, True, True),
+        (zen_5.TOLD | {"cpu family": "25"}, True, True),  # Zen 4
+        (zen_5.TOLD | {"cpu family": "25", "flags": "fpu avx2"}, False, True),  # Zen 3
+        (zen_5.TOLD | {"cpu family": "23"}, False, False),
+        (zen_5.TOLD | {"flags": "fpu avx2"}, False, True),  # as a virtual machine may hide them
+        (zen_5.TOLD | {"flags": "fpu"}, False, False),
+        (zen_5.TOLD | {"vendor_id": "GenuineIntel"}, False, False),
+        ({"CPU part": "0xd4f", "Features": "asimd bf16"}, False, False),
+        ({}, False, False),
     ],
 )
-def test_the_processor_alone_decides(told: Mapping[str, str], faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_processor_alone_decides(
+    told: Mapping[str, str], faster: bool, laid_out: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(processor, "told", lambda: told)
-    assert onednn_is_faster() is faster
+    assert onednn_is_faster() is faster and laid_out_is_faster() is laid_out
     for adds in (False, True):
         monkeypatch.setattr(functions, "adds_biases", lambda adds=adds: adds)
         with fast_functions(torch.device("cpu")) as context:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,23 @@ def test_a_process_measures_it_once_for_a_number_of_threads(monkeypatch) -> None
     ]]  # fmt: skip
     process_peak.cache_clear()
     assert of == [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize(("slow", "rows"), [(0.0, 2048), (0.06, 16)])
+def test_large_products_are_left_out_where_one_would_take_too_long(
+    slow: float, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A processor that emulates bf16 takes 40 s for one."""
+    counts: list[int] = []
+
+    def linear(left: torch.Tensor, right: torch.Tensor) -> None:
+        time.sleep(slow * len(left) / 16)
+        counts.append(len(left))
+
+    monkeypatch.setattr(flops, "linear", linear)
+    monkeypatch.setattr(flops, "TOO_LONG", 5.0)
+    assert matrix_product_peak(torch.device("cpu"), torch.float32, 0.01) > 0
+    assert counts[:2] == [16, 16] and set(counts[2:]) == {rows}
 
 
 def test_the_peak_is_measured_without_drawing_a_random_number() -> None:

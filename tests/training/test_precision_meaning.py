@@ -6,7 +6,8 @@ import lightning
 import pytest
 import torch
 
-from encdec_lightning.training.precision import autocast, low_dtype
+from encdec_lightning.training import precision as meaning
+from encdec_lightning.training.precision import autocast, low_dtype, precision_of_texts
 
 KINDS = [
     ("bf16-mixed", torch.bfloat16),
@@ -34,3 +35,19 @@ def test_autocast_computes_as_a_trainer_does(precision: str | None) -> None:
         expected = (values @ values).dtype
     with autocast(precision, torch.device("cpu")):
         assert (values @ values).dtype == expected
+
+
+@pytest.mark.parametrize("has_bf16", [False, True])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize(("precision", "dtype"), KINDS)
+def test_texts_are_written_in_fp32_where_a_processor_would_emulate_the_precision(
+    precision: str | int | None, dtype: torch.dtype | None, device: str, has_bf16: bool,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(meaning, "processor_has_bf16", lambda: has_bf16)
+    found = precision_of_texts(precision, torch.device(device))
+    said = capsys.readouterr().err
+    if dtype is not None and device == "cpu" and not has_bf16:
+        assert found == "32-true" and f"trainer.precision is {precision}: " in said
+    else:
+        assert found == precision and said == ""

@@ -47,3 +47,16 @@ def test_a_folder_that_cannot_be_written_is_no_obstacle(monkeypatch: pytest.Monk
 def test_both_formats_are_measured_on_this_processor() -> None:
     speeds = product_speeds(64, 64, seconds=0.01)
     assert 1e6 < speeds.fp32 < 1e15 and 1e6 < speeds.bf16 < 1e15
+
+
+def test_a_processor_that_emulates_bf16_is_not_measured_at_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int, float]] = []
+
+    def measured(hidden: int, rows: int, seconds: float) -> ProductSpeeds:
+        seen.append((hidden, rows, seconds))
+        return ProductSpeeds(1e11, bf16)
+
+    monkeypatch.setattr(speeds, "_measured", measured)
+    for bf16, looks in ((1e9, [(512, 8, 0)]), (5e10, [(512, 8, 0), (4096, 1024, 0.6)])):
+        seen.clear()
+        assert product_speeds(4096, 1024).bf16 == bf16 and seen == looks

@@ -34,7 +34,7 @@ def test(run: Run, config: Config, trainer: lightning.Trainer, data: Seq2SeqData
         write_results(run, module.predictions, module.scores, metrics, baselines, module.failed_scores)
         meta = data.examples("test").meta
         told = {f"data/test_{name}": meta[name] for name in ("fingerprint", *DATA_COUNTS)}
-        run.write_metrics({**run.metrics(), **told})
+        run.write_metrics({**run.metrics(), **told, "test/precision": str(trainer.precision)})
         if config.export:
             with run.replacing_model() as folder:
                 module.export(folder, as_a_t5gemma=config.export == "t5gemma")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, fields
@@ -15,7 +16,7 @@ from torch import distributed
 from encdec_lightning.data.batches.batch import Batch
 from encdec_lightning.training.callbacks.progress import is_for_bar
 from encdec_lightning.training.flops import TrainingFlops, process_peak, training_flops
-from encdec_lightning.training.precision import low_dtype
+from encdec_lightning.training.precision import is_emulated, low_dtype
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,12 @@ class Throughput(lightning.Callback):
         dtype = low_dtype(trainer.precision) or torch.float32
         self._peak = process_peak(module.device, dtype, torch.get_num_threads())
         self._waited = getattr(trainer.train_dataloader, "seconds", 0.0)
+        if is_emulated(trainer.precision, module.device) and trainer.is_global_zero:
+            print(
+                f"Trainer.precision is {trainer.precision}: this processor has no instructions for it, and products "
+                f"run at {self._peak / 1e9:.1f} GFLOP/s; 32-true (precision=fp32) may be a hundred times as fast.",
+                file=sys.stderr,
+            )
 
     def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: Batch, index: int) -> None:
         """Start the clock."""
