@@ -112,10 +112,10 @@ class Int8Linear:
         product: Tensor = torch.ops.onednn.qlinear_pointwise(
             vectors, 1.0, ZERO, self._packed, self._scale, self._zeros, None, 1.0, 0, torch.float32, "none", [], "",
         )  # fmt: skip
+        out = product if into is None else into
         if self._bias is None:
-            return product.mul_(of_vectors) if into is None else torch.mul(product, of_vectors, out=into)
-        product.mul_(of_vectors)
-        return product.add_(self._bias) if into is None else torch.add(product, self._bias, out=into)
+            return torch.mul(product, of_vectors, out=out)
+        return torch.addcmul(self._bias, product, of_vectors, out=out)
 
 
 def use_int8(model: nn.Module, leave: nn.Module | None = None) -> Quantizer:
