@@ -36,7 +36,7 @@ TCMALLOC = ("libtcmalloc_minimal.so.4", "libtcmalloc.so.4")
 """Google's allocator, which keeps pieces of each size together. Where it is installed it is taken instead: training
 takes a quarter less memory again, and is faster (experiments/speed). So does `torch.backends.xeon.run_cpu`."""
 TCMALLOC_SETTINGS = {"TCMALLOC_LARGE_ALLOC_REPORT_THRESHOLD": str(1 << 62)}
-"""It would say on stderr that a piece has a gigabyte, which an embedding's gradient may well have."""
+"""Else it reports on stderr every allocation of a gigabyte or more, such as a large embedding's gradient."""
 ELF_HEADER = 20
 """Bytes at the beginning of a library or a program, of which those in `ELF_KIND` say for which processors it is."""
 ELF_KIND = (slice(0, 6), slice(18, 20))
@@ -64,7 +64,7 @@ def start_again(command: str) -> None:
     is_quick = any(argument.startswith(QUICK) for argument in sys.argv[1:])
     if not is_it or chosen or is_quick or _is_watched() or not sys.executable or not _has_glibc():
         return
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | before_start())
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], before_start() | os.environ)
 
 
 def before_start() -> dict[str, str]:
@@ -75,7 +75,19 @@ def before_start() -> dict[str, str]:
     if not _has_glibc():
         return {}
     library = _tcmalloc()
-    return GLIBC_SETTINGS if library is None else {PRELOADED: library} | TCMALLOC_SETTINGS
+    preloaded = {} if library is None else {PRELOADED: library} | TCMALLOC_SETTINGS
+    return preloaded if preloaded and _is_sound(preloaded) else GLIBC_SETTINGS
+
+
+def _is_sound(environment: dict[str, str]) -> bool:
+    """Whether a process begins with it: one fails if what a preloaded library needs is missing."""
+    import subprocess
+
+    command = [sys.executable, "-I", "-S", "-c", ""]
+    with suppress(OSError):
+        tried = subprocess.run(command, env=os.environ | environment, capture_output=True, check=False)
+        return tried.returncode == 0 and not tried.stderr
+    return False
 
 
 def _tcmalloc() -> str | None:

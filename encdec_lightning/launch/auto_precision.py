@@ -45,5 +45,7 @@ def _on_processor(config: Config) -> tuple[str, str]:
 
     width = side_config(config.model.sides[-1]).hidden_size
     chosen, speeds = faster_precision(width, config.data.batch_tokens, cache_folder(config.data.cache))
+    if speeds is None:
+        return chosen, "this processor has no instructions for bf16"
     bf16, fp32 = (f"{speed / 1e9:,.0f}" for speed in (speeds.bf16, speeds.fp32))
     return chosen, f"products of this model's width run at {bf16} GFLOP/s in bf16 and {fp32} in fp32"

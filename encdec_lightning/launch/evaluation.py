@@ -24,6 +24,7 @@ from encdec_lightning.rules import convert
 from encdec_lightning.run import EVALUATIONS, Run
 from encdec_lightning.training.extractive_module import ExtractiveModule
 from encdec_lightning.training.module import Seq2SeqModule
+from encdec_lightning.training.precision import low_dtype, precision_of_texts
 
 
 def evaluate(run: Run, checkpoint: str | None, options: dict[str, str]) -> Run:
@@ -36,7 +37,8 @@ def evaluate(run: Run, checkpoint: str | None, options: dict[str, str]) -> Run:
     quiet()
     frozen = convert(run.config())
     config = with_options(frozen, options, checkpoint)
-    module = load(run, config)
+    here = with_precision_of_texts(config, "cuda" if torch.cuda.is_available() else _other_device())
+    module = load(run, here)
     data = new_data(config, module.tokenizers)
     began, now = None, data.fingerprint("test")
     with suppress(UserError):  # metrics that cannot be read are put aside below
@@ -53,18 +55,31 @@ def evaluate(run: Run, checkpoint: str | None, options: dict[str, str]) -> Run:
     with refusals_of_the_disk(target), target.lock():
         if target is run:
             recover(run)
-            test(target, replace(config, export=False), build_evaluator(config), data, module)
+            test(target, replace(config, export=False), build_evaluator(here), data, module)
         else:
             target.set_state("running")
             with recorded(target):
-                test(target, replace(config, export=False), build_evaluator(config), data, module)
+                test(target, replace(config, export=False), build_evaluator(here), data, module)
             target.set_state("finished")
     return target
+
+
+def with_precision_of_texts(config: Config, device: str) -> Config:
+    """The config with the precision in which texts are written on this kind of device."""
+    precision = precision_of_texts(config.trainer.get("precision"), torch.device(device))
+    return replace(config, trainer={**config.trainer, "precision": precision})
+
+
+def _other_device() -> str:
+    """What Lightning takes where there is no CUDA."""
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def load(run: Run, config: Config, device: torch.device | str = "cpu") -> Seq2SeqModule | ExtractiveModule:
     """The module of the config's checkpoint, ready to predict; raises `UserError` if it cannot write texts so long."""
     module = loaded_module(run.checkpoint(config.checkpoint), config, device)
+    if module.dtype in (torch.bfloat16, torch.float16) and low_dtype(config.trainer.get("precision")) is None:
+        module.float()  # weights in bf16, on a processor that would emulate it
     longest = config.generation.max_length
     if longest is not None and not config.model.scores_sentences:
         model = module.model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -32,6 +33,7 @@ from encdec_lightning.progress import Progress
 from encdec_lightning.records import Pair, Prediction, plain
 from encdec_lightning.reporting.results import write_results
 from encdec_lightning.run import Run
+from encdec_lightning.training.precision import is_emulated
 
 WINDOW = 512
 """Sources that are sorted by length, and whose texts are then written together: so much is lost by an interruption."""
@@ -148,6 +150,12 @@ def _write_texts(job: Job, pairs: Sequence[Pair], told: dict[str, Any], run: Run
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     made = {"model": job.frozen(), "test": told["data/test_fingerprint"]}
     with opened_output(str(run.folder / "predictions" / "test.jsonl"), made) as output:
+        if job.dtype == "bfloat16" and is_emulated("bf16-true", device):
+            print(
+                f"dtype is {job.dtype}: this processor has no instructions for it, and would be many times faster with "
+                "dtype=float32.",
+                file=sys.stderr,
+            )
         model = OtherModel.open(job.checkpoint, job.reading, device, job.dtype)
         run.write_metrics({"parameters": model.parameters, "version/transformers": transformers.__version__, **told})
         arguments = model.arguments(

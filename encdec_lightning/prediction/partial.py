@@ -21,6 +21,9 @@ from encdec_lightning.files import kind_of
 NO_OUTPUT = {*COMPRESSIONS, *FORMATS} - {".jsonl"}
 """Endings of formats that are read and not written."""
 
+OF_THE_PROCESSOR = ("precision", "weight_levels")
+"""Parts of a job that follow from the processor, not from an option."""
+
 
 @dataclass(frozen=True)
 class Done:
@@ -123,7 +126,11 @@ class Partial(Output):
             return Done()
         others = [name for name in {**self._job, **job} if self._job.get(name) != job.get(name)]
         if others:
-            expected = f"{partial} was begun with another {others[0]}: use the same, choose another name {again}"
+            same = "use the same"
+            if others[0] in OF_THE_PROCESSOR:
+                before, here = (each.get(others[0]) for each in (job, self._job))
+                same = f"it was {before}, on this processor it is {here}; go on where it was begun"
+            expected = f"{partial} was begun with another {others[0]}: {same}, choose another name {again}"
             raise UserError("output", self._output, expected)
         if size < done.size:
             raise UserError("output", self._output, f"{partial} has lost lines, choose another name {again}")

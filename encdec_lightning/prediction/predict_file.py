@@ -7,7 +7,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from encdec_lightning.config import Config
 from encdec_lightning.errors import UserError
 from encdec_lightning.generation.memory import ElasticStreamer
 from encdec_lightning.generation.search import Hypothesis
+from encdec_lightning.kernels.int8_linear import weight_levels
 from encdec_lightning.launch.command_line.overrides import with_options
-from encdec_lightning.launch.evaluation import load
+from encdec_lightning.launch.evaluation import load, with_precision_of_texts
 from encdec_lightning.launch.job.quiet import quiet
 from encdec_lightning.prediction.extracts import ExtractPredictor
 from encdec_lightning.prediction.inputs import InputReader, find_input, input_rows, is_pipe
@@ -33,7 +34,7 @@ from encdec_lightning.rules import convert
 from encdec_lightning.run import Run
 from encdec_lightning.training.extractive_module import ExtractiveModule
 from encdec_lightning.training.module import Seq2SeqModule
-from encdec_lightning.training.precision import autocast, precision_of_texts
+from encdec_lightning.training.precision import autocast
 
 CHUNK = 1024  # sources read, sorted by length and written together
 
@@ -52,8 +53,7 @@ def predict_file(
     check_output(output)
     total = _count(source, config, given_format)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision = precision_of_texts(config.trainer.get("precision"), device)
-    config = replace(config, trainer={**config.trainer, "precision": precision})
+    config = with_precision_of_texts(config, device.type)
     with opened_output(output, _job(run, config, scores)) as sink:
         predictor = _predictor(load(run, config, device), config, scores, sink.done.rows)
         reader = InputReader(config.task, config.data.on_bad_row == "skip")
@@ -215,6 +215,7 @@ def _job(run: Run, config: Config, scores: bool) -> dict[str, Any]:
         "task.max_target_length": config.task.max_target_length,
         "seed": config.seed,
         "precision": str(config.trainer.get("precision")),
+        **({"weight_levels": weight_levels()} if config.generation.quantize else {}),
         "scores": scores,
         "window": CHUNK,
     }

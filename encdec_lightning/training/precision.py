@@ -23,20 +23,27 @@ def autocast(precision: str | int | None, device: torch.device) -> torch.autocas
 
 
 def is_emulated(precision: str | int | None, device: torch.device) -> bool:
-    """Whether a processor has no instructions for bf16, and a precision of 16 bits takes a hundred times as long."""
-    return device.type == "cpu" and low_dtype(precision) is not None and not processor_has_bf16()
+    """Whether a precision is bf16, and this processor, which has no instructions for it, takes many times as long."""
+    return device.type == "cpu" and low_dtype(precision) is torch.bfloat16 and not processor_has_bf16()
 
 
 def precision_of_texts(precision: str | int | None, device: torch.device) -> str | int | None:
-    """The precision in which a run's texts are written on a device: the run's own, unless it would be emulated.
+    """The precision in which a run's texts are written on a device: the run's own, unless a processor is slow in it.
 
-    Then it is fp32, which a line on stderr says.
+    A processor that would emulate bf16 works in fp32. fp16 is for GPUs: processors work in bf16, or in fp32 as well. A
+    line on stderr says so.
     """
-    if not is_emulated(precision, device):
+    if device.type != "cpu" or low_dtype(precision) is None:
         return precision
+    if processor_has_bf16():
+        if low_dtype(precision) is torch.bfloat16:
+            return precision
+        chosen = "bf16-mixed"
+    else:
+        chosen = "32-true"
     print(
-        f"trainer.precision is {precision}: this processor has no instructions for it and would take a hundred times "
-        "as long, so the model works in fp32 here; a few texts may end otherwise.",
+        f"trainer.precision is {precision}, in which this processor would be many times slower: the model works in "
+        f"{chosen} here, and a few texts may end otherwise.",
         file=sys.stderr,
     )
-    return "32-true"
+    return chosen

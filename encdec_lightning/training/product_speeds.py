@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 
 from encdec_lightning.kernels.processor import instruction_sets, told
-from encdec_lightning.kernels.products import linear, onednn_is_faster
+from encdec_lightning.kernels.products import linear, onednn_is_faster, processor_has_bf16
 
 MixedOrFull = Literal["bf16-mixed", "32-true"]
 GAIN = 1.1
@@ -27,9 +27,6 @@ SECONDS, LEAST = 0.6, 3
 """Of the measurement, and the rounds it takes at least."""
 TOKENS = 1024
 """Rows of the products that are measured, at most: more are no faster."""
-FEW_TOKENS, NARROW, HOPELESS = 8, 512, 4.0
-"""Rows and width of a first look, and how many times slower bf16 must be in it for no other look: on processors that
-have AVX2 and no more torch's products in bf16 take a hundred times as long, and a whole measurement takes minutes."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +42,16 @@ class ProductSpeeds:
         return "bf16-mixed" if self.bf16 > GAIN * self.fp32 else "32-true"
 
 
-def faster_precision(hidden: int, tokens: int, folder: Path) -> tuple[MixedOrFull, ProductSpeeds]:
+def faster_precision(hidden: int, tokens: int, folder: Path) -> tuple[MixedOrFull, ProductSpeeds | None]:
     """What this processor is faster in, for a model so many numbers wide and batches of so many tokens.
+
+    Without instructions for bf16 it is fp32, and nothing is measured, which would take minutes.
 
     Measured once for each shape: `folder` keeps the figures, so that the same command always gets the same answer on
     the same kind of processor, however busy it is.
     """
+    if not processor_has_bf16():
+        return "32-true", None
     rows = min(tokens, TOKENS)
     file = folder / "precision" / f"{_machine()}-{hidden}-{rows}.json"
     with suppress(OSError, ValueError, TypeError):
@@ -70,11 +71,6 @@ def product_speeds(hidden: int, rows: int, seconds: float = SECONDS) -> ProductS
 
     The formats take turns, so that a busy neighbour disturbs both; the best of all rounds counts.
     """
-    first = _measured(min(hidden, NARROW), min(rows, FEW_TOKENS), 0)
-    return first if first.fp32 > HOPELESS * first.bf16 else _measured(hidden, rows, seconds)
-
-
-def _measured(hidden: int, rows: int, seconds: float) -> ProductSpeeds:
     formats = (torch.float32, torch.bfloat16)
     blocks = {each: _block(hidden, rows, each) for each in formats}
     best = dict.fromkeys(formats, float("inf"))

@@ -111,13 +111,14 @@ def test_another_allocator_is_found_where_it_is_for_this_processor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(environment, "TCMALLOC", ("liballocator.so.4", "libother.so.4"))
-    folders = [tmp_path / name for name in ("no library", "other", "spaces in it", "right", "later")]
+    monkeypatch.setattr(environment, "_is_sound", lambda environment: True)
+    folders = [tmp_path / name for name in ("text", "other", "spaces in it", "right", "later")]
     monkeypatch.setenv("LD_LIBRARY_PATH", ":".join(["", *map(str, folders)]))
     header = bytearray(Path(sys.executable).read_bytes()[: environment.ELF_HEADER])
     assert environment.before_start() == environment.GLIBC_SETTINGS
     for folder in folders:
         folder.mkdir()
-    (folders[0] / "liballocator.so.4").write_text("a text")
+    (folders[0] / "liballocator.so.4").write_text("a text that is long enough")
     (folders[2] / "liballocator.so.4").write_bytes(header)  # whose path the variable cannot hold
     (folders[3] / "libother.so.4").write_bytes(header)
     (folders[4] / "liballocator.so.4").write_bytes(header)
@@ -127,12 +128,37 @@ def test_another_allocator_is_found_where_it_is_for_this_processor(
     assert environment.before_start() == preloaded | environment.TCMALLOC_SETTINGS
 
 
+@glibc
+def test_an_allocator_that_cannot_be_loaded_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "TCMALLOC", ("liballocator.so.4",))
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    header = Path(sys.executable).read_bytes()[: environment.ELF_HEADER]
+    (tmp_path / "liballocator.so.4").write_bytes(header)  # of a library that is cut off
+    assert environment._tcmalloc() is not None
+    assert environment.before_start() == environment.GLIBC_SETTINGS
+
+
+def test_the_users_settings_stay(tmp_path: Path) -> None:
+    setting = {"TCMALLOC_LARGE_ALLOC_REPORT_THRESHOLD": "5"}
+    program = tmp_path / "encdec-train"
+    program.write_text(STARTED + "print(os.environ['TCMALLOC_LARGE_ALLOC_REPORT_THRESHOLD'])\n")
+    names = (environment.GLIBC, environment.PRELOADED)
+    values = {name: value for name, value in os.environ.items() if name not in names} | setting | {"COMMAND": "train"}
+    found = subprocess.run([sys.executable, str(program)], env=values, check=True, capture_output=True, text=True)
+    assert found.stdout.splitlines()[-1] == "5"
+
+
 @pytest.mark.skipif(environment.PRELOADED not in environment.before_start(), reason="tcmalloc is not installed")
 def test_tcmalloc_allocates_and_says_nothing() -> None:
-    program = "x = bytearray(1 << 31); print([line for line in open('/proc/self/maps') if 'libtcmalloc' in line] != [])"
+    program = """
+import ctypes
+malloc = ctypes.CDLL(None).malloc
+malloc.argtypes, malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+print(malloc(1 << 31) is not None, any("libtcmalloc" in line for line in open("/proc/self/maps")))
+"""
     values = os.environ | environment.before_start()
     found = subprocess.run([sys.executable, "-c", program], env=values, check=True, capture_output=True, text=True)
-    assert (found.stdout, found.stderr) == ("True\n", "")
+    assert (found.stdout, found.stderr) == ("True True\n", "")
 
 
 def test_a_debugger_of_later_pythons_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,6 +144,12 @@ def test_a_partial_file_of_another_job_is_refused(jsonl, trained, capsys, monkey
     assert refused(capsys, jsonl, "output=out.txt", "scores=true").startswith(f"{begun}scores: use the same, choose")
     torch.save({**torch.load(trained.checkpoint("last"), weights_only=True), "more": 1}, "other.ckpt")
     assert refused(capsys, jsonl, "output=out.txt", "checkpoint=other.ckpt").startswith(f"{begun}checkpoint: ")
+    (record,) = Path().glob("*out.txt*.json")
+    content = record.read_text()
+    record.write_text(content.replace('"32-true"', '"bf16-mixed"'))
+    there = "precision: it was bf16-mixed, on this processor it is 32-true; go on where it was begun, choose"
+    assert refused(capsys, jsonl, "output=out.txt").startswith(begun + there)
+    record.write_text(content)
     monkeypatch.setattr(prediction, "load", loads)
     write_rows(Path("others.jsonl"), pairs(9, seed=7))
     said = refused(capsys, "input=others.jsonl", "output=out.txt")
@@ -231,7 +237,11 @@ def test_the_batch_is_halved_when_memory_runs_out(jsonl, capsys, monkeypatch):
     assert said == "generation.num_beams is 2: the memory of cpu does not hold the 2 targets of one source."
 
 
-def test_the_precision_is_that_of_the_test(jsonl, trained, monkeypatch):
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_the_precision_is_that_of_the_test_unless_the_processor_would_emulate_it(
+    has_bf16, jsonl, trained, monkeypatch, capsys
+):
+    monkeypatch.setattr("encdec_lightning.training.precision.processor_has_bf16", lambda: has_bf16)
     found, config = [], trained.folder / "config.yaml"
     config.write_text(config.read_text().replace("precision: 32-true", "precision: bf16-mixed"))
 
@@ -241,7 +251,8 @@ def test_the_precision_is_that_of_the_test(jsonl, trained, monkeypatch):
 
     monkeypatch.setattr(memory, "streamer", watched)
     assert main(["run=run", jsonl]) == 0
-    assert found == [torch.bfloat16]
+    assert found == [torch.bfloat16 if has_bf16 else None]
+    assert ("the model works in 32-true here" in capsys.readouterr().err) is not has_bf16
 
 
 def test_targets_that_fit(probe, monkeypatch):

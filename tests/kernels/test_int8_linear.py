@@ -127,9 +127,9 @@ def test_linear_layers_of_both_kinds_run_so_for_good() -> None:
 
 @needs_int8
 @settings(deadline=None, max_examples=30)
-@drawn(st.integers(1, 70), st.integers(1, 40), st.integers(1, 1600), st.integers(0, 2**16))
+@drawn(st.integers(1, 70), st.integers(1, 40), st.integers(1, 1040), st.integers(0, 2**16))
 def test_sums_of_the_largest_levels_are_exact(vectors: int, outputs: int, inputs: int, seed: int) -> None:
-    """Which a processor without VNNI cuts, unless weights have fewer levels."""
+    """Which a processor without VNNI cuts, unless weights have fewer levels; fp32 holds them up to 1,040 inputs."""
     generator = torch.Generator().manual_seed(seed)
     most = weight_levels()
     signs = [torch.randint(0, 2, (count, inputs), generator=generator) * 2 - 1 for count in (vectors, outputs)]

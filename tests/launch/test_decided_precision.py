@@ -17,6 +17,12 @@ def config(files, in_tmp):
     return compose_config(files.overrides("precision=auto"))
 
 
+@pytest.fixture(autouse=True)
+def with_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This processor has instructions for bf16."""
+    monkeypatch.setattr("encdec_lightning.training.product_speeds.processor_has_bf16", lambda: True)
+
+
 @pytest.mark.parametrize(("bf16", "expected"), [(166e9, "32-true"), (800e9, "bf16-mixed")])
 def test_the_decision_is_said_and_frozen(config, monkeypatch, capsys, bf16: float, expected: str) -> None:
     monkeypatch.setattr(
@@ -33,6 +39,13 @@ def test_the_decision_is_said_and_frozen(config, monkeypatch, capsys, bf16: floa
     chosen = replace(config, trainer={**config.trainer, "precision": expected})
     assert run.identity() == make_run(replace(chosen, folder="other")).identity()
     assert capsys.readouterr().err == ""
+
+
+def test_without_instructions_for_bf16_it_is_fp32(config, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("encdec_lightning.training.product_speeds.processor_has_bf16", lambda: False)
+    assert make_run(config).config()["trainer"]["precision"] == "32-true"
+    said = capsys.readouterr().err
+    assert said == "precision=auto is 32-true here: this processor has no instructions for bf16.\n"
 
 
 def test_a_gpu_is_asked_what_it_multiplies(config, monkeypatch) -> None:

@@ -12,6 +12,7 @@ from transformers import AutoModelForSeq2SeqLM
 from encdec_lightning.cli.evaluate import main as evaluate
 from encdec_lightning.cli.predict import main as predict
 from encdec_lightning.cli.train import main
+from encdec_lightning.kernels.working_copy import copy_in
 from encdec_lightning.run import Run
 
 WORKS = {
@@ -42,7 +43,8 @@ def test_what_works(case, files, in_tmp):
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
-def test_weights_of_another_precision_come_back_as_they_were(precision, files, in_tmp):
+def test_weights_of_another_precision_come_back_as_they_were(precision, files, in_tmp, monkeypatch):
+    monkeypatch.setattr("encdec_lightning.training.precision.processor_has_bf16", lambda: True)
     assert main(files.overrides("folder=run", f"trainer.precision={precision}", "export=false")) == 0
     run = Run.open("run")
     tested, metrics = run.predictions(), run.metrics()
@@ -53,6 +55,27 @@ def test_weights_of_another_precision_come_back_as_they_were(precision, files, i
     by_source = {each.source: each.prediction for each in tested}
     sources = [json.loads(line)["document"] for line in Path(files.test).read_text().splitlines()]
     assert written == [by_source[source] for source in sources]
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_a_processor_that_would_emulate_bf16_writes_texts_in_fp32(precision, files, in_tmp, monkeypatch, capfd):
+    monkeypatch.setattr("encdec_lightning.training.precision.processor_has_bf16", lambda: False)
+    assert main(files.overrides("folder=run", f"trainer.precision={precision}")) == 0
+    run = Run.open("run")
+    assert "32-true (precision=fp32) the fit would be many times faster" in " ".join(capfd.readouterr().err.split())
+    assert run.metrics()["test/precision"] == precision
+    assert f"The scores were made in {precision}; " in (run.model / "README.md").read_text()
+    computed = []
+    monkeypatch.setattr(
+        "encdec_lightning.generation.model_runner.copy_in",
+        lambda dtype, model: computed.append((dtype, model.dtype)) or copy_in(dtype, model),
+    )
+    assert evaluate(["run=run"]) == 0
+    assert "the model works in 32-true here" in capfd.readouterr().err
+    assert run.metrics()["test/precision"] == "32-true"
+    assert "The scores were made in" not in (run.model / "README.md").read_text()
+    assert predict(["run=run", f"input={files.test}", "output=texts.jsonl"]) == 0
+    assert {dtype or own for dtype, own in computed} == {torch.float32}
 
 
 REFUSED = {

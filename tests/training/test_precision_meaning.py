@@ -40,14 +40,15 @@ def test_autocast_computes_as_a_trainer_does(precision: str | None) -> None:
 @pytest.mark.parametrize("has_bf16", [False, True])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize(("precision", "dtype"), KINDS)
-def test_texts_are_written_in_fp32_where_a_processor_would_emulate_the_precision(
+def test_texts_are_written_in_what_a_processor_is_fast_in(
     precision: str | int | None, dtype: torch.dtype | None, device: str, has_bf16: bool,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(meaning, "processor_has_bf16", lambda: has_bf16)
     found = precision_of_texts(precision, torch.device(device))
     said = capsys.readouterr().err
-    if dtype is not None and device == "cpu" and not has_bf16:
-        assert found == "32-true" and f"trainer.precision is {precision}: " in said
+    if device == "cpu" and ((dtype == torch.bfloat16 and not has_bf16) or dtype == torch.float16):
+        assert found == ("bf16-mixed" if has_bf16 else "32-true")
+        assert said.startswith(f"trainer.precision is {precision}, ") and f"works in {found} here" in said
     else:
         assert found == precision and said == ""

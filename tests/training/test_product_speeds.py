@@ -11,6 +11,12 @@ from encdec_lightning.training import product_speeds as speeds
 from encdec_lightning.training.product_speeds import ProductSpeeds, faster_precision, product_speeds
 
 
+@pytest.fixture(autouse=True)
+def with_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This processor has instructions for bf16."""
+    monkeypatch.setattr("encdec_lightning.training.product_speeds.processor_has_bf16", lambda: True)
+
+
 @pytest.mark.parametrize(
     ("fp32", "bf16", "expected"),
     [
@@ -49,14 +55,7 @@ def test_both_formats_are_measured_on_this_processor() -> None:
     assert 1e6 < speeds.fp32 < 1e15 and 1e6 < speeds.bf16 < 1e15
 
 
-def test_a_processor_that_emulates_bf16_is_not_measured_at_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[int, int, float]] = []
-
-    def measured(hidden: int, rows: int, seconds: float) -> ProductSpeeds:
-        seen.append((hidden, rows, seconds))
-        return ProductSpeeds(1e11, bf16)
-
-    monkeypatch.setattr(speeds, "_measured", measured)
-    for bf16, looks in ((1e9, [(512, 8, 0)]), (5e10, [(512, 8, 0), (4096, 1024, 0.6)])):
-        seen.clear()
-        assert product_speeds(4096, 1024).bf16 == bf16 and seen == looks
+def test_a_processor_that_emulates_bf16_is_not_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(speeds, "processor_has_bf16", lambda: False)
+    monkeypatch.setattr(speeds, "product_speeds", None)
+    assert faster_precision(4096, 1024, tmp_path) == ("32-true", None) and not [*tmp_path.iterdir()]

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import lightning
-import torch
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import WandbLogger
 
@@ -28,7 +26,6 @@ from encdec_lightning.training.callbacks.progress import FitProgress
 from encdec_lightning.training.callbacks.timed_checkpoint import TimedCheckpoint
 from encdec_lightning.training.callbacks.validate_every import ValidateEvery
 from encdec_lightning.training.checkpoint_io import DurableCheckpointIO
-from encdec_lightning.training.precision import precision_of_texts
 
 PROFILERS = {"simple": "SimpleProfiler", "advanced": "AdvancedProfiler", "pytorch": "PyTorchProfiler"}
 
@@ -75,12 +72,10 @@ def build_trainer(config: Config, run: Run) -> lightning.Trainer:
 
 def build_evaluator(config: Config) -> lightning.Trainer:
     """A Trainer on one device that only tests: nothing of a run's open slots is built, for a config can call code."""
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    precision: Any = precision_of_texts(config.trainer.get("precision"), device)
     return lightning.Trainer(
         accelerator="auto",
         devices=1,
-        precision=precision,
+        precision=config.trainer.get("precision"),
         callbacks=[FitProgress()],
         plugins=[rank_starter()],
         logger=False,

@@ -113,8 +113,8 @@ class Throughput(lightning.Callback):
         self._waited = getattr(trainer.train_dataloader, "seconds", 0.0)
         if is_emulated(trainer.precision, module.device) and trainer.is_global_zero:
             print(
-                f"Trainer.precision is {trainer.precision}: this processor has no instructions for it, and products "
-                f"run at {self._peak / 1e9:.1f} GFLOP/s; 32-true (precision=fp32) may be a hundred times as fast.",
+                f"Trainer.precision is {trainer.precision}: this processor has no instructions for it; with 32-true "
+                "(precision=fp32) the fit would be many times faster.",
                 file=sys.stderr,
             )
 
