@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,9 +38,6 @@ TCMALLOC = ("libtcmalloc_minimal.so.4", "libtcmalloc.so.4")
 takes a quarter less memory again, and is faster (experiments/speed). So does `torch.backends.xeon.run_cpu`."""
 TCMALLOC_SETTINGS = {"TCMALLOC_LARGE_ALLOC_REPORT_THRESHOLD": str(1 << 62)}
 """Else it reports on stderr every allocation of a gigabyte or more, such as a large embedding's gradient."""
-ELF_HEADER = 20
-"""Bytes at the beginning of a library or a program, of which those in `ELF_KIND` say for which processors it is."""
-ELF_KIND = (slice(0, 6), slice(18, 20))
 QUICK = ("-h", "--help", "--cfg", "predictions=")
 """Arguments, or their beginnings, with which a command computes little."""
 
@@ -74,13 +72,27 @@ def before_start() -> dict[str, str]:
     """
     if not _has_glibc():
         return {}
-    library = _tcmalloc()
-    preloaded = {} if library is None else {PRELOADED: library} | TCMALLOC_SETTINGS
-    return preloaded if preloaded and _is_sound(preloaded) else GLIBC_SETTINGS
+    return next((each for each in map(_preloading, _tcmallocs()) if _is_sound(each)), GLIBC_SETTINGS)
+
+
+def _tcmallocs() -> Iterator[str]:
+    """The paths of the library, wherever it is installed, that `LD_PRELOAD` can hold."""
+    told = [folder for folder in os.environ.get("LD_LIBRARY_PATH", "").split(":") if folder]
+    own = [f"{prefix}/lib" for prefix in dict.fromkeys((sys.prefix, sys.base_prefix))]  # conda's environment
+    system = ["/usr/local/lib", *sorted(map(str, Path("/usr/lib").glob("*-linux-gnu*"))), "/usr/lib64", "/usr/lib"]
+    for folder in (*told, *own, *system):
+        for name in TCMALLOC:
+            path = f"{folder}/{name}"
+            if not set(path) & set(" :\t\n") and Path(path).is_file():  # which part the paths of the variable
+                yield path
+
+
+def _preloading(library: str) -> dict[str, str]:
+    return {PRELOADED: library} | TCMALLOC_SETTINGS
 
 
 def _is_sound(environment: dict[str, str]) -> bool:
-    """Whether a process begins with it: one fails if what a preloaded library needs is missing."""
+    """Whether a process begins with it: not with a library for other processors, or one that lacks what it needs."""
     import subprocess
 
     command = [sys.executable, "-I", "-S", "-c", ""]
@@ -88,32 +100,6 @@ def _is_sound(environment: dict[str, str]) -> bool:
         tried = subprocess.run(command, env=os.environ | environment, capture_output=True, check=False)
         return tried.returncode == 0 and not tried.stderr
     return False
-
-
-def _tcmalloc() -> str | None:
-    """The path of the library, which can be preloaded."""
-    told = [folder for folder in os.environ.get("LD_LIBRARY_PATH", "").split(":") if folder]
-    own = [f"{prefix}/lib" for prefix in dict.fromkeys((sys.prefix, sys.base_prefix))]  # conda's environment
-    system = ["/usr/local/lib", *sorted(map(str, Path("/usr/lib").glob("*-linux-gnu*"))), "/usr/lib64", "/usr/lib"]
-    for folder in (*told, *own, *system):
-        for name in TCMALLOC:
-            path = f"{folder}/{name}"
-            if not set(path) & set(" :\t\n") and _is_for_this_processor(path):  # which part the paths of the variable
-                return path
-    return None
-
-
-def _is_for_this_processor(library: str) -> bool:
-    try:
-        headers = [_header(each) for each in (library, sys.executable)]
-    except OSError:
-        return False
-    return all(headers[0][part] == headers[1][part] for part in ELF_KIND)
-
-
-def _header(path: str) -> bytes:
-    with Path(path).open("rb") as file:
-        return file.read(ELF_HEADER)
 
 
 def _is_watched() -> bool:

@@ -37,7 +37,7 @@ def evaluate(run: Run, checkpoint: str | None, options: dict[str, str]) -> Run:
     quiet()
     frozen = convert(run.config())
     config = with_options(frozen, options, checkpoint)
-    here = with_precision_of_texts(config, "cuda" if torch.cuda.is_available() else _other_device())
+    here = with_precision_of_texts(config, _device())
     module = load(run, here)
     data = new_data(config, module.tokenizers)
     began, now = None, data.fingerprint("test")
@@ -70,9 +70,9 @@ def with_precision_of_texts(config: Config, device: str) -> Config:
     return replace(config, trainer={**config.trainer, "precision": precision})
 
 
-def _other_device() -> str:
-    """What Lightning takes where there is no CUDA."""
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+def _device() -> str:
+    """The kind that Lightning takes by itself."""
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def load(run: Run, config: Config, device: torch.device | str = "cpu") -> Seq2SeqModule | ExtractiveModule:

@@ -85,14 +85,14 @@ def main() -> None:
         setting.prepare(folder, options.size)
         flops, updates = training_flops(build(folder)), UPDATES[options.size]
         chosen = {name: options.precision or faster(name, folder) for name in updates}
+        here = {"processor": processor(), "version": version(), "allocator": allocator, "precision": chosen}
         for _ in track(range(options.rounds), description="rounds"):
             peaks = {each: matrix_product_peak(torch.device("cpu"), of, 1.0) for each, of in setting.DTYPES.items()}
             figures = {
                 name: run(name, folder, chosen[name], counts, same=options.same_allocator)
                 for name, counts in updates.items()
             }
-            setting_of = {"processor": processor(), "version": version(), "allocator": allocator, "precision": chosen}
-            line = {**setting_of, "peaks": peaks, **figures}
+            line = {**here, "peaks": peaks, **figures}
             with results.open("a") as file:
                 file.write(json.dumps(line) + "\n")
         if options.operators:
@@ -100,7 +100,7 @@ def main() -> None:
                 file = setting.HERE / f"operators-{options.size}-{name.replace(', ', '-')}.json"
                 run(name, folder, chosen[name], counts, ["--operators", str(file)])
     rounds = [json.loads(line) for line in results.read_text().splitlines()]
-    same = [each for each in rounds if {**each, **setting_of} == each]
+    same = [each for each in rounds if {**each, **here} == each]
     print(f"{processor()}; peaks: {', '.join(f'{each / 1e9:.0f} GFLOP/s in {name}' for name, each in peaks.items())}")
     Console(width=120).print(table(same, flops.source_token, flops.target_token))
 
