@@ -110,6 +110,29 @@ def test_a_rank_that_dies(accident, why, options, capfd):
     assert main(["run=run"]) == 0, capfd.readouterr().err
 
 
+KILLED_BY_LIGHTNING = """
+import os, subprocess, sys, time
+from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
+from encdec_lightning.launch.job.ranks import ranks_watched
+from encdec_lightning.run import Run
+
+run = Run.create("run", {}, "")
+run.set_state("running")
+dies = "import os, signal, time; time.sleep(1); os.kill(os.getpid(), signal.SIGKILL)"
+ranks = [subprocess.Popen([sys.executable, "-c", code]) for code in ("import time; time.sleep(60)", dies)]
+with ranks_watched(run, lambda: ranks):
+    _ChildProcessObserver(os.getpid(), ranks, sleep_period=0.001).start()
+    time.sleep(60)
+"""
+
+
+def test_a_rank_that_dies_just_before_lightning_looks(in_tmp):
+    """It kills rank 0 before that has looked again: every five seconds there is a moment for it."""
+    done = subprocess.run([sys.executable, "-c", KILLED_BY_LIGHTNING], check=False)
+    status = Run.open("run").status()
+    assert (done.returncode, status["state"], status["error"]) == (-9, "failed", "its rank 2 ended with signal SIGKILL")
+
+
 def bug(options: list[str]) -> tuple[int, str]:
     """Its own traceback stays, in the other rank's output and in the logs; none follows it."""
     command = [str(Path(sys.executable).with_name("encdec-train")), *options, "hardware=ddp_cpu", "folder=run"]

@@ -28,20 +28,29 @@ def further_ranks(trainer: Any) -> Ranks:
 def ranks_watched(run: Run, ranks: Ranks) -> Iterator[None]:
     """While rank 0 works in the block, further ranks that die fail the run, and their end is the reason it gives.
 
-    Without them rank 0 fails in a communication or waits in one for ever; after some seconds Lightning kills it. Raises
+    Without them rank 0 fails in a communication or waits in one for ever; within five seconds Lightning, which looks
+    at them too, kills them all and then rank 0. So the reason is written at the latest when that begins. Raises
     `JobFailed` instead of what follows from another rank's end. `ranks` gives their processes, none before their start.
     """
-    ended, over = threading.Event(), threading.Event()
+    ended, over, looking = threading.Event(), threading.Event(), threading.RLock()
 
-    def watch() -> None:
-        while not ended.wait(0.1):
+    def look() -> None:
+        with looking:
             codes = [(rank, each.poll()) for rank, each in enumerate(ranks(), start=1)]
             died = [(rank, code) for rank, code in codes if code not in (None, 0, INTERRUPTED, TERMINATED)]
-            if died:
+            if died and not over.is_set():
                 if run.status().get("state") == "running":  # it could not say so itself
                     run.set_state("failed", f"its rank {died[0][0]} ended with {described(died[0][1] or 0)}")
                 over.set()
-                return
+
+    def watch() -> None:
+        signalled: list[subprocess.Popen[bytes]] = []
+        while not ended.wait(0.1) and not over.is_set():
+            for rank in ranks():
+                if rank not in signalled:
+                    _before_signals(rank, look)
+                    signalled.append(rank)
+            look()
 
     watcher = threading.Thread(target=watch, name="ranks", daemon=True)
     watcher.start()
@@ -54,6 +63,17 @@ def ranks_watched(run: Run, ranks: Ranks) -> Iterator[None]:
     finally:
         ended.set()
         watcher.join()
+
+
+def _before_signals(process: subprocess.Popen[bytes], call: Callable[[], None]) -> None:
+    """Let `call` return before any signal is sent to the process."""
+    send_signal = process.send_signal
+
+    def called_first(sig: int) -> None:
+        call()
+        send_signal(sig)
+
+    process.send_signal = called_first  # type: ignore[method-assign]
 
 
 class Process(Protocol):
