@@ -13,10 +13,14 @@ test: $(VENV)/.installed
 	@$(BIN)/python -m encdec_lightning.composition.local_checkpoints
 	@$(BIN)/python -m pytest
 
-# The long studies, which CI runs once a week.
+# What is compiled is kept, also where Python is told not to: else each of some hundred processes compiles it anew.
+test test-slow test-lowest: export PYTHONDONTWRITEBYTECODE =
+
+# The long studies, and new examples of what holds for any: CI runs them once a week.
 test-slow: $(VENV)/.installed
 	@$(BIN)/python -m encdec_lightning.composition.local_checkpoints
 	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -m properties --hypothesis-profile=new-examples
 
 # The suite at the lower ends of the ranges in pyproject.toml; torch of that age may bring gigabytes of CUDA along.
 test-lowest: $(VENV)/.installed

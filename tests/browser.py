@@ -6,6 +6,7 @@ import base64
 import itertools
 import json
 import os
+import select
 import shutil
 import subprocess
 import tempfile
@@ -73,6 +74,7 @@ class Browser:
 
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
+            assert select.select([self._read], [], [], 2 * PATIENCE)[0], "the browser does not answer"
             part = os.read(self._read, 1 << 20)
             if not part:
                 raise EOFError("the browser is gone")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import random
 import re
@@ -23,14 +24,18 @@ import tiny
 from hypothesis import settings
 
 from encdec_lightning.cache.folder import cache_folder
+from encdec_lightning.launch.garbage import collect_rarely
 
-settings.register_profile("suite", deadline=None)  # machines are shared: an example may take long
+settings.register_profile("new-examples", deadline=None)  # machines are shared: an example may take long
+settings.register_profile("suite", settings.get_profile("new-examples"), derandomize=True)
 settings.load_profile("suite")
 ROOT = Path(__file__).parents[1]
 MEMORY_OF_A_WORKER = 4 << 30
 """Bytes that a process of pytest's and those that it starts may take."""
-OF_THE_USER = re.compile(r"MLFLOW_|SLURM_|WANDB_|(FORCE_COLOR|NO_COLOR|CLICOLOR_FORCE|HYDRA_FULL_ERROR)$")
-"""Variables that the user has set for other runs."""
+OF_THE_USER = re.compile(
+    r"MLFLOW_|SLURM_|WANDB_|JUPYTER_|TTY_|(FORCE_COLOR|NO_COLOR|CLICOLOR_FORCE|COLUMNS|LINES|HYDRA_FULL_ERROR)$"
+)
+"""Variables that the user has set for other runs, or for a terminal."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -40,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     for variable in filter(OF_THE_USER.match, [*os.environ]):
         del os.environ[variable]
-    os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true")
+    os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true", NO_PROXY="127.0.0.1,localhost")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     own = Path(tempfile.mkdtemp(prefix="encdec_tests_"))
     config.add_cleanup(lambda: shutil.rmtree(own))
@@ -66,10 +71,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     What is `early` comes first: at the end of a suite idle processes would take parts of a file, and each make its
     fixtures, which take minutes.
     """
+    for item in items:
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker("properties")
     items.sort(key=lambda item: item.get_closest_marker("early") is None)
     if not config.option.markexpr:
         left_out = ("slow", "gpu")
         items[:] = [item for item in items if not any(item.get_closest_marker(each) for each in left_out)]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is loaded lives to the end: looking for unused objects in it takes a seventh of the tests' time."""
+    collect_rarely()
+    gc.collect()
+    gc.freeze()
 
 
 def seed(name: str) -> None:

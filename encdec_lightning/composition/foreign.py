@@ -6,6 +6,7 @@ that a config names. A test holds that no other file calls `from_pretrained` or 
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import os
@@ -25,6 +26,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING, get_tokenizer_config
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, DummyObject
 
+from encdec_lightning.cache.fingerprints import state
 from encdec_lightning.cache.folder import kept_checkpoints
 from encdec_lightning.composition.families import LARGEST_CONFIG
 from encdec_lightning.errors import UserError
@@ -106,14 +108,23 @@ def built(auto: Any, config: PretrainedConfig, **arguments: Any) -> PreTrainedMo
 
 
 def open_config(field: str, checkpoint: str) -> PretrainedConfig:
-    """The config of a folder or a Hub id; raises `UserError` for one that asks for what is not done here."""
+    """The config of a folder or a Hub id; raises `UserError` for one that asks for what is not done here.
+
+    That of a folder is remembered for as long as no file of that kind changes in it: a composition asks twenty times.
+    """
     check_files(field, checkpoint, CONFIG, ADAPTER)
-    if not os.path.isdir(checkpoint):
-        name, revision = hub_place(checkpoint)
-        values, _ = PretrainedConfig.get_config_dict(name, local_files_only=not hub_answers(), **revision)
-    else:
-        values = _mapping(field, checkpoint, CONFIG) or {}
+    if os.path.isdir(checkpoint):
+        files = sorted(Path(checkpoint).glob("config*.json"))
+        return copy.deepcopy(_of_folder(field, checkpoint, tuple((file.name, *state(file)) for file in files)))
+    name, revision = hub_place(checkpoint)
+    values, _ = PretrainedConfig.get_config_dict(name, local_files_only=not hub_answers(), **revision)
     check_values(field, checkpoint, values)
+    return opened(AutoConfig, checkpoint)
+
+
+@functools.lru_cache
+def _of_folder(field: str, checkpoint: str, files: tuple[tuple[str | int, ...], ...]) -> PretrainedConfig:
+    check_values(field, checkpoint, _mapping(field, checkpoint, CONFIG) or {})
     return opened(AutoConfig, checkpoint)
 
 

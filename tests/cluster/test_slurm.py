@@ -78,7 +78,7 @@ def submitted(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 
 def reached(run: Run, ranks: int = 2) -> None:
     """Wait until all ranks are in the middle of the training."""
-    until = time.monotonic() + 120
+    until = time.monotonic() + 600
     while len(list(run.folder.glob("reached-by-*"))) < ranks:
         assert time.monotonic() < until, [file.read_text() for file in run.slurm.glob("*.log")]
         time.sleep(0.1)
@@ -280,7 +280,7 @@ def test_a_node_that_dies(cluster, options, monkeypatch, capsys):
     step = int(subprocess.run(["ps", "-o", "ppid=", str(rank)], check=True, capture_output=True, text=True).stdout)
     for pid in (step, rank):
         os.kill(pid, signal.SIGKILL)
-    until = time.monotonic() + 120
+    until = time.monotonic() + 600
     while cluster.field(job, "Restarts") != "1":  # Slurm has noticed
         assert time.monotonic() < until
         time.sleep(0.5)

@@ -26,7 +26,7 @@ SlurmctldPort={ports[0]}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={place}/munge/sock,cred_expire=5
+AuthInfo=socket={place}/munge/sock,cred_expire=10
 CredType=cred/munge
 StateSaveLocation={place}/state
 SlurmdSpoolDir={place}/spool/%n
@@ -49,7 +49,7 @@ PreemptMode=REQUEUE
 JobRequeue=1
 ReturnToService=2
 KillWait=20
-SlurmdTimeout=10
+SlurmdTimeout=60
 MinJobAge=3600
 MaxArraySize=4
 FirstJobId={first_job}
@@ -97,7 +97,7 @@ class VirtualSlurm:
         words = self.run("scontrol", "show", "job", job).split()
         return next(word.partition("=")[2] for word in words if word.startswith(f"{name}="))
 
-    def wait(self, job: str, state: str = "COMPLETED", timeout: float = 150) -> None:
+    def wait(self, job: str, state: str = "COMPLETED", timeout: float = 600) -> None:
         """Wait until a job is in a state; fails with its output if it ends in another."""
         until = time.monotonic() + timeout
         while (now := self.field(job, "JobState")) != state:
@@ -160,7 +160,7 @@ class VirtualSlurm:
         self._started.append(process)
         return process
 
-    def _until(self, reached: Callable[[], bool], timeout: float = 60) -> None:
+    def _until(self, reached: Callable[[], bool], timeout: float = 120) -> None:
         until = time.monotonic() + timeout
         while True:
             with suppress(subprocess.CalledProcessError):

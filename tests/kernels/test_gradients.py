@@ -131,12 +131,12 @@ def test_a_gradient_sent_to_another_process_stays() -> None:
     weight, memory = nn.Parameter(torch.zeros(ROWS, WIDTH)), GradientMemory()
     backward(weight, memory, 1)
     there.put(weight.grad)
-    assert back.get(timeout=60) == "here"
+    assert back.get(timeout=600) == "here"
     for step in range(2, 5):
         weight.grad = None
         backward(weight, memory, step)
     there.put("look")
-    assert back.get(timeout=60) == 1
+    assert back.get(timeout=600) == 1
     process.join()
 
 

@@ -55,7 +55,7 @@ def told(options: list[str], accident: str, *more: str) -> tuple[int, str]:
     """The exit code of a training in which the accident happens, and stderr."""
     command = [str(Path(sys.executable).with_name("encdec-train")), *options, *more, "folder=run"]
     done = subprocess.run(command, env={**os.environ, "ACCIDENT": accident}, capture_output=True, text=True, check=False)  # fmt: skip
-    assert not accident or time.time() - Path("accident").stat().st_mtime < 60
+    assert not accident or time.time() - Path("accident").stat().st_mtime < 300
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stderr
 
@@ -102,12 +102,11 @@ def test_a_data_worker_that_dies(options, capfd):
         pytest.param("bug", "RuntimeError: what happened", marks=pytest.mark.slow),
     ],
 )
-def test_a_rank_that_dies(accident, why, options, capfd):
+def test_a_rank_that_dies(accident, why, options):
     code, said = told(options, accident, "hardware=ddp_cpu") if accident == "rank" else bug(options)
     run = Run.open("run")
     assert (code, said.strip().splitlines()[-1]) == (1, f"The run {run.folder} failed: {why}")
     assert (run.status()["state"], run.status()["error"]) == ("failed", why)
-    assert main(["run=run"]) == 0, capfd.readouterr().err
 
 
 KILLED_BY_LIGHTNING = """
@@ -118,11 +117,13 @@ from encdec_lightning.run import Run
 
 run = Run.create("run", {}, "")
 run.set_state("running")
-dies = "import os, signal, time; time.sleep(1); os.kill(os.getpid(), signal.SIGKILL)"
-ranks = [subprocess.Popen([sys.executable, "-c", code]) for code in ("import time; time.sleep(60)", dies)]
+ranks = [subprocess.Popen(["sleep", "600"]) for _ in range(2)]
 with ranks_watched(run, lambda: ranks):
+    while "send_signal" not in vars(ranks[1]):
+        time.sleep(0.01)
     _ChildProcessObserver(os.getpid(), ranks, sleep_period=0.001).start()
-    time.sleep(60)
+    os.kill(ranks[1].pid, 9)
+    time.sleep(600)
 """
 
 

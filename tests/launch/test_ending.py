@@ -184,7 +184,7 @@ def test_no_process_is_left(more, number, told, code, place, options, in_tmp):
         return (in_tmp / "err").read_text()
 
     try:
-        assert within(120, lambda: len(found()) == ranks or parent.poll() is not None), said()
+        assert within(600, lambda: len(found()) == ranks or parent.poll() is not None), said()
         workers = found()
         (folder,) = (in_tmp / "runs" / "mine").iterdir()
         for process in [parent.pid, *(workers if told == "all" else [])]:

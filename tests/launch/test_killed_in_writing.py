@@ -52,6 +52,7 @@ def in_child(work: Callable[[], None]) -> int:
     """Do `work` in a process of its own; gives its status: 0, the exit code, or minus the signal that ended it."""
     child = os.fork()
     if child == 0:
+        signal.alarm(600)  # should a lock be held by a thread that a fork does not take along
         try:
             torch.set_num_threads(1)
             work()

@@ -21,27 +21,21 @@ from encdec_lightning.launch.command_line.overrides import compose_config
 from encdec_lightning.launch.nursery import SET_BY_LIBRARIES, Forked, Nursery, forked, nursery
 from encdec_lightning.launch.run_folder import make_run
 from encdec_lightning.run import Run
-from encdec_lightning.signals import GRACE_VARIABLE, Terminated
+from encdec_lightning.signals import Terminated
 
 SLOW = """
 import time
 import lightning
+from encdec_lightning.signals import TERMINATION
 
 class Slow(lightning.Callback):
-    '''Waits after the first step, and says so.'''
+    '''Waits after the first step until it is asked to end, and says so.'''
 
     def on_train_batch_end(self, *_):
         open("at-work", "w").close()
-        time.sleep(600)
+        while not TERMINATION.asked:
+            time.sleep(0.05)
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def short_grace() -> Iterator[None]:
-    """A worker that waits in its step ends by force after a second."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(GRACE_VARIABLE, "2")
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +88,7 @@ def ended(pid: int) -> bool:
         return True
 
 
-def until(condition: object, seconds: float = 120.0) -> None:
+def until(condition: object, seconds: float = 600.0) -> None:
     end = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < end
@@ -112,7 +106,7 @@ def at_work(made: Nursery, run: Run, lock: int) -> Forked:
 def test_workers_are_forked_one_after_the_other_with_their_own_exit_codes(own: Nursery, capfd) -> None:
     for number in range(2):
         worker = own.worker(Path(f"no run {number}"), 0)
-        assert worker is not None and own.worker(Path("another"), 0) is None  # while it is at work
+        assert worker is not None
         assert worker.wait(60) == worker.poll() == EXIT_CODE
         worker.send_signal(signal.SIGTERM)  # nothing is there
 
@@ -133,6 +127,7 @@ def test_jobs_run_in_it_to_their_end_with_what_an_ordinary_worker_gives(files: F
 def test_a_run_is_locked_while_its_worker_lives(own: Nursery, slow: Run) -> None:
     with slow.lock() as lock:
         worker = at_work(own, slow, lock)
+    assert own.worker(Path("another"), 0) is None
     with pytest.raises(UserError), slow.lock():
         pass
     assert os.getpgid(worker.pid) == worker.pid

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -214,6 +213,10 @@ def test_everything_has_a_name_and_the_page_has_landmarks(opened: Browser) -> No
     assert any(name.startswith("Test scores on data/test.jsonl, 60 examples") for name in roles["table"])
 
 
+BOXES = """boxes = () => [...document.querySelectorAll('.card')].map(each => each.getBoundingClientRect()).sort(
+    (one, two) => one.top - two.top); true"""
+
+
 def test_of_many_examples_only_those_in_sight_are_in_the_page(browser: Browser, tmp_path: Path) -> None:
     run = made(tmp_path / "many", "tied", 1, 0.3)
     texts = [Prediction(f"{place}", f"source {place}", "a cat sat " * (place % 30 + 1), "a dog sat " * (place % 40 + 1))
@@ -228,18 +231,14 @@ def test_of_many_examples_only_those_in_sight_are_in_the_page(browser: Browser, 
     assert browser.run("document.activeElement.getAttribute('aria-posinset')") == "2"
     browser.key("End")
     assert browser.run("document.activeElement.querySelector('small').textContent") == "1499"
-    browser.run("new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))")
-    place = browser.run(
-        "(({top, bottom}) => [top, bottom, innerHeight])(document.activeElement.getBoundingClientRect())"
+    browser.wait(
+        """(({top, bottom}) => top < innerHeight && bottom > 0)(document.activeElement.getBoundingClientRect())"""
     )
-    assert place[0] < place[2] and place[1] > 0
     browser.run("scrollBy(0, -30000)")
-    browser.run("new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))")
-    assert 1 < browser.run("document.querySelectorAll('.card').length") < 40
-    boxes = browser.run("""[...document.querySelectorAll('.card')].map(each => each.getBoundingClientRect()).sort((one, two) =>
-        one.top - two.top).map(each => [each.top, each.bottom])""")
-    assert all(one[1] <= two[0] for one, two in itertools.pairwise(boxes))  # no card lies on another
-    assert boxes[0][0] < 0 and boxes[-2][1] > 0
+    browser.run(BOXES)
+    browser.wait("boxes().length > 1 && boxes().length < 40")
+    browser.wait("boxes().every((each, place) => !place || boxes()[place - 1].bottom <= each.top)")  # none on another
+    browser.wait("boxes()[0].top < 0 && boxes().at(-2).bottom > 0")
     assert browser.problems == []
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch.overrides import TorchFunctionMode
 from transformers import PretrainedConfig, PreTrainedModel
 
 from encdec_lightning.composition.assembly import assemble
@@ -24,13 +27,22 @@ def skeleton(composition: Composition) -> ComposedModel:
     if problems:
         raise UserErrors(problems)
     configs = [side_config(side) for side in composition.sides]
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         models = [_built(side, config) for side, config in zip(composition.sides, configs, strict=True)]
         if len(models) == 2:
             refuse_unlike(composition, *models)
         model = assemble(models, composition)
     model.config.fresh_parameters = expected_fresh(model)
     return model
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leave parameters as they are where they would be drawn: without values that is half of a model's building."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == torch.nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def _built(side: Side, config: PretrainedConfig) -> PreTrainedModel:
