@@ -23,7 +23,9 @@ def register_defaults() -> None:
 
     OmegaConf.register_new_resolver("local_or_hub", local_or_hub, replace=True)
     OmegaConf.register_new_resolver("kept", kept, replace=True)
-    ConfigStore.instance().store(name="defaults", node=defaults())
+    store = ConfigStore.instance()
+    if "defaults.yaml" not in store.repo:
+        store.store(name="defaults", node=defaults())
 
 
 def search_path(config_dirs: Sequence[Path]) -> list[str]:

@@ -10,6 +10,7 @@ import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType
@@ -234,6 +235,7 @@ def _choices(override: Any) -> tuple[Any, ...]:
     return tuple(getattr(each, "text", each) for each in values)
 
 
+@lru_cache(maxsize=1000)
 def _parsed(line: str) -> Any:
     """Hydra's override, or None where its grammar has no such line, or Python cannot hold its value."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
