@@ -94,12 +94,17 @@ def test_a_variant_that_cannot_be_built_is_told_beside_the_others(files, capsys)
 @pytest.mark.parametrize(
     "options",
     [
-        ["variant=bertshare", "checkpoints.bert=bert-base-multilingual-cased"],
         ["variant=bert2bert", "checkpoints.bert=bert-base-uncased"],
-        ["variant=roberta2gpt", "checkpoints.roberta=roberta-large"],
         ["variant=bertshare", "model.encoder_vocabulary=gpt2", "model.decoder_vocabulary=gpt2"],
-        ["variant=bertshare", "model.cross_attention_init=self_attention"],
         ["variant=bertshare", "ablation=first_10_of_large"],
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in (
+                ["variant=bertshare", "checkpoints.bert=bert-base-multilingual-cased"],
+                ["variant=roberta2gpt", "checkpoints.roberta=roberta-large"],
+                ["variant=bertshare", "model.cross_attention_init=self_attention"],
+            )
+        ),
     ],
 )
 def test_the_papers_figures_do_not_stand_beside_other_models(capsys, options):

@@ -58,7 +58,7 @@ def faults(kind: str, count: int, files: Files, world: Path, folder: Path) -> di
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_few_of_each_kind(kind, files, world, tmp_path):
-    assert faults(kind, 10, files, world, tmp_path) == {}
+    assert faults(kind, 6, files, world, tmp_path) == {}
 
 
 @pytest.mark.slow

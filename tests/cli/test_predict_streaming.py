@@ -103,7 +103,8 @@ def test_newlines_and_tabs_of_a_text_become_spaces(jsonl, monkeypatch):
     assert Path("out.txt").read_text() == "a b c d\n" * 9
 
 
-@pytest.mark.parametrize("after", [4, 5])  # with lines of a second window but no record of them; with half a record
+# with half a record; with lines of a second window but no record of them
+@pytest.mark.parametrize("after", [5, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_killed_run_continues(after, jsonl, capsys, monkeypatch):
     monkeypatch.setattr(prediction, "CHUNK", 2)
     options = (jsonl, *BEAMS, "scores=true")

@@ -86,9 +86,12 @@ def test_every_command_says_it_once_and_before_weights(options, sentences, files
     (in_tmp / "broken.py").write_text("boom\n")
     (in_tmp / "leaving.py").write_text("raise SystemExit(3)\n")
     before = sorted(path for path in in_tmp.rglob("*") if "__pycache__" not in path.parts)
-    found = [said(capsys, command, *files.overrides(*options)) for command in COMMANDS]
+    row = [each for each, _ in TABLE].index(options)  # each takes 0.3 s to read: two of the three, in turns
+    found = [
+        said(capsys, command, *files.overrides(*options)) for command in (COMMANDS[row % 3], COMMANDS[(row + 1) % 3])
+    ]
     assert len(found[0]) == len(sentences) and all(map(str.startswith, found[0], sentences)), found[0]
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1]
     assert sorted(path for path in in_tmp.rglob("*") if "__pycache__" not in path.parts) == before
 
 

@@ -52,9 +52,11 @@ def run(command: str, arguments: list[str], place: Path) -> subprocess.Completed
 @pytest.mark.parametrize(
     ("command", "arguments"),
     [
-        ("train", ["run=run"]), ("evaluate", ["run=run", "generation.num_beams=2"]), ("check", []), ("check", ["--data"]),
-        pytest.param("check", ["--variants"], marks=pytest.mark.slow), ("prepare", []), ("train", ["--help"]),
-        pytest.param("check", ["--json"], marks=pytest.mark.slow), pytest.param("train", ["--cfg"], marks=pytest.mark.slow),
+        ("train", ["run=run"]), ("check", ["--data"]), ("train", ["--help"]),
+        *(pytest.param(command, arguments, marks=pytest.mark.slow) for command, arguments in (
+            ("evaluate", ["run=run", "generation.num_beams=2"]), ("check", []), ("check", ["--variants"]),
+            ("check", ["--json"]), ("prepare", []), ("train", ["--cfg"]),
+        )),
     ],
     ids=str,
 )  # fmt: skip

@@ -85,7 +85,7 @@ def test_stock_transformers_opens_a_folder_in_half_precision_alike(files, tmp_pa
 
 
 @every_family
-@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)], ids=str)
 def test_every_family_opens_and_runs_in_half_precision(probe, tmp_path, role, family, dtype):
     model = probe(role, family)
     model.save_pretrained(tmp_path)

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 from families import LENGTHS, batch
-from test_families import every_family
+from test_families import every_family, once_a_family
 from torch.nn import functional
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
@@ -68,7 +68,7 @@ def test_loss_and_gradients_equal_the_plain_forward(probe, role, family, dtype):
     assert distance(gradients(model, loss), expected_gradients) < tolerance
 
 
-@every_family
+@once_a_family
 def test_bf16_is_as_near_to_fp32_as_autocast(probe, role, family):
     model = copy.deepcopy(probe(role, family))
     data = a_batch(model)

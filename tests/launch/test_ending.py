@@ -109,8 +109,17 @@ def test_after_each_request_it_continues_to_the_same_bits(options, monkeypatch, 
     same(Run.open("whole"), run)
 
 
-@pytest.mark.parametrize("place", ["reading", "test", "scoring"])
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("place", "number", "code"),
+    [
+        ("reading", signal.SIGTERM, 143),
+        ("test", signal.SIGTERM, 143),
+        ("scoring", signal.SIGINT, 130),
+        pytest.param("reading", signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param("test", signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param("scoring", signal.SIGTERM, 143, marks=pytest.mark.slow),
+    ],
+)
 def test_before_and_after_the_fit(place, number, code, options, monkeypatch):
     handler = signal.getsignal(signal.SIGINT)
     options += ["folder=run", "debug=step", "task.metrics=[places.Scoring]", f"data.cache=cache-{place}"]
@@ -160,7 +169,7 @@ SWEEP = ["--multirun", "seed=1,2"]
 @pytest.mark.parametrize(
     ("more", "number", "told", "code", "place"),
     [
-        (TWO, signal.SIGTERM, "all", 143, ""),
+        pytest.param(TWO, signal.SIGTERM, "all", 143, "", marks=pytest.mark.slow),
         pytest.param(TWO, signal.SIGTERM, "parent", 143, "sleep in test", marks=pytest.mark.slow),
         (TWO, signal.SIGKILL, "parent", -9, ""),
         (SWEEP, signal.SIGTERM, "parent", 143, ""),

@@ -18,7 +18,7 @@ from encdec_lightning.signals import Terminated
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ([], "data.accumulate is 1: with 3 devices an update has 3 batches, and there are 2 examples in all."),
+        pytest.param([], "data.accumulate is 1: with 3 devices an update has 3 batches, and there are 2 examples in all.", marks=pytest.mark.slow),
         (["data.update_examples=2"], "data.update_examples is 2: each of 3 devices needs at least one of the 2 examples for an update."),
     ],
     ids=str,

@@ -31,6 +31,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "end of an epoch": ({"every_n_train_steps": 5}, {}),
     "end of an epoch, by default": ({}, {}),
 }
+MORE = ("steps", "epochs", "end of an epoch, by default")
 
 
 class Ask(lightning.Callback):
@@ -76,7 +77,7 @@ def fit(files: tiny.Files, folder: Path, step: int, last: dict[str, Any], option
     return module.state_dict(), {**ask.state_dict(), "scores": scores, "steps": trainer.global_step}
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(each, marks=[pytest.mark.slow] * (each in MORE)) for each in CASES])
 def test_asked_to_end_it_saves_and_goes_on_exactly(case, files, tmp_path) -> None:
     last, options = CASES[case]
     weights, counts = fit(files, tmp_path / "whole", -1, last, options)

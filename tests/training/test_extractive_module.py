@@ -186,7 +186,7 @@ def test_data_of_the_other_kind_are_refused_by_either_module(files, tmp_path: Pa
         trainer(tmp_path, max_steps=1).fit(writer, data)
 
 
-@pytest.mark.parametrize("option", ["gradient_checkpointing", "compile"])
+@pytest.mark.parametrize("option", ["gradient_checkpointing", pytest.param("compile", marks=pytest.mark.slow)])
 def test_layers_that_are_computed_again_or_compiled(
     files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
 ):

@@ -108,10 +108,19 @@ def whole(files: tiny.Files):
 
 
 CASES = [  # (mode, step after which the state is saved, workers before and after)
-    *((mode, step, (0, 0)) for mode in MODES for step in (1, 4, 9)),
+    *((mode, 4, (0, 0)) for mode in MODES),
+    ("updates of 10", 1, (0, 0)),
     ("updates of 10", 7, (0, 0)),  # the end of an epoch
+    ("accumulated", 9, (0, 0)),
+    ("accumulated", 4, (2, 2)),
+    ("updates of 10", 4, (2, 0)),
+    ("accumulated", 4, (0, 1)),
+]
+MORE = [
+    *((mode, step, (0, 0)) for mode in MODES for step in (1, 9)),
     *((mode, 4, workers) for mode in ("accumulated", "updates of 10") for workers in ((2, 2), (2, 0), (0, 1))),
 ]
+CASES += [pytest.param(*each, marks=pytest.mark.slow) for each in MORE if each not in CASES]
 
 
 @pytest.mark.parametrize(("mode", "step", "workers"), CASES, ids=str)
@@ -128,7 +137,12 @@ def test_resuming_changes_no_bit(mode, step, workers, whole, files, tmp_path) ->
 
 @pytest.mark.parametrize(
     "trainer",
-    [{}, {"limit_val_batches": 0}, {"limit_val_batches": 0, "limit_train_batches": 15}, {"val_check_interval": 15}],
+    [
+        {},
+        {"limit_val_batches": 0, "limit_train_batches": 15},
+        pytest.param({"limit_val_batches": 0}, marks=pytest.mark.slow),
+        pytest.param({"val_check_interval": 15}, marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_a_fit_that_has_ended_goes_on(trainer, files, tmp_path) -> None:
