@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+
 import pytest
 import torch
 from tiny import Files
@@ -13,12 +16,22 @@ from encdec_lightning.cli.train import main
 from encdec_lightning.run import Run
 
 
+def trained(options: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    """Train into the folder `two`, anew where the C library ends a rank, as on_ranks.py says."""
+    for _ in range(3):
+        code, said = main([*options, "folder=two"]), capfd.readouterr().err
+        if code == 0 or not re.search("signal SIG(ABRT|SEGV)", said):
+            break
+        shutil.rmtree("two")
+    assert code == 0, said
+
+
 def test_a_run_in_pieces_is_that_of_one_process(files: Files, in_tmp, capfd):
     same = ["variant=bertshare", "trainer.precision=64-true", "data.update_examples=64", "trainer.max_steps=6", "validate_every=3",
             "training.learning_rate=1e-3", "model.dropout=0.0", "task.validation_generate=5"]  # fmt: skip
     ranks = ["hardware=fsdp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=fsdp2_in_pieces"]
     assert main([*files.overrides(*same), "folder=one"]) == 0, capfd.readouterr().err
-    assert main([*files.overrides(*same, *ranks), "folder=two"]) == 0, capfd.readouterr().err
+    trained(files.overrides(*same, *ranks), capfd)
     one, two = Run.open("one"), Run.open("two")
     assert two.predictions() == one.predictions()
     scores = {name: value for name, value in one.metrics().items() if name.startswith(("test/", "best/", "baseline"))}
