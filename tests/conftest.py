@@ -46,6 +46,9 @@ def pytest_configure(config: pytest.Config) -> None:
     for variable in filter(OF_THE_USER.match, [*os.environ]):
         del os.environ[variable]
     os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true", NO_PROXY="127.0.0.1,localhost")
+    os.environ["GLIBC_TUNABLES"] = (
+        ""  # else each of some hundred commands starts a second time; test_environment.py does
+    )
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     own = Path(tempfile.mkdtemp(prefix="encdec_tests_"))
     config.add_cleanup(lambda: shutil.rmtree(own))

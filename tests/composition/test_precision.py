@@ -8,7 +8,7 @@ import torch
 from composed import composed, inputs, logits, own, tied_cells
 from families import batch
 from families import logits as forward
-from test_families import every_family
+from test_families import once_a_family
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from encdec_lightning.composition.architectures import ARCHITECTURES
@@ -84,7 +84,7 @@ def test_stock_transformers_opens_a_folder_in_half_precision_alike(files, tmp_pa
     assert torch.equal(logits(stock, inputs(model)), logits(model))
 
 
-@every_family
+@once_a_family
 @pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)], ids=str)
 def test_every_family_opens_and_runs_in_half_precision(probe, tmp_path, role, family, dtype):
     model = probe(role, family)

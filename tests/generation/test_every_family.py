@@ -42,8 +42,7 @@ def test_the_same_as_transformers(probe, role, family):
         Generation(no_repeat_ngram_size=2, min_length=5),
         Generation(num_beams=4, no_repeat_ngram_size=2, min_length=5, num_return_sequences=2),
     ):
-        searches.assert_same(model, texts, options, 12)
-        searches.assert_same(model, texts, options, 12, places=2)
+        searches.assert_same(model, texts, options, 12, 64, 2)
 
 
 @pytest.mark.parametrize(("role", "family"), sorted(SLOW))
@@ -125,8 +124,7 @@ def test_tokens_that_the_model_forces_or_forbids(probe):
     config.suppress_tokens, config.bad_words_ids = [frequent], [[11]]
     for beams in (1, 3):
         options = Generation(num_beams=beams)
-        searches.assert_same(model, texts, options, 10)
-        searches.assert_same(model, texts, options, 10, places=2)
+        searches.assert_same(model, texts, options, 10, 64, 2)
         for (best,) in searches.ours(model, texts, options, 10):
             assert best.tokens[0] == 9 and best.tokens[-1] == searches.END and frequent not in best.tokens
 

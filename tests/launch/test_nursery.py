@@ -201,6 +201,7 @@ def test_nothing_is_left_of_it_at_the_end(slow: Run) -> None:
             worker = at_work(own, slow, lock)
         own.close()
         until(lambda: ended(worker.pid))
+        assert own.worker(Path("run"), 0) is None  # one that is gone is not asked
 
 
 def test_other_surroundings_need_an_ordinary_process(own: Nursery, monkeypatch, tmp_path) -> None:
@@ -213,12 +214,6 @@ def test_other_surroundings_need_an_ordinary_process(own: Nursery, monkeypatch, 
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "x")  # as a library does when it is loaded
     worker = own.worker(Path("run"), 0)
     assert worker is not None and worker.wait(60) == EXIT_CODE
-
-
-def test_one_that_is_gone_is_not_asked(in_tmp: Path) -> None:
-    with closing(Nursery()) as own:
-        own.close()
-        assert own.worker(Path("run"), 0) is None
 
 
 def test_several_devices_are_not_forked(files: Files, in_tmp: Path, monkeypatch) -> None:
