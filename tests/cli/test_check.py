@@ -80,6 +80,7 @@ def test_the_first_job_does_not_stand_against_any_variant(capsys):
     assert (code, err) == (0, "") and all(f" {row} " in out for row in ROWS)
 
 
+@pytest.mark.slow
 def test_a_variant_that_cannot_be_built_is_told_beside_the_others(files, capsys):
     argv = files.overrides("model.decoder_layers=1", "--variants")
     code, out, err = answer(capsys, *argv)

@@ -52,9 +52,9 @@ def run(command: str, arguments: list[str], place: Path) -> subprocess.Completed
 @pytest.mark.parametrize(
     ("command", "arguments"),
     [
-        ("train", ["run=run"]), ("check", ["--data"]), ("train", ["--help"]),
+        ("train", ["run=run"]), ("train", ["--help"]),
         *(pytest.param(command, arguments, marks=pytest.mark.slow) for command, arguments in (
-            ("evaluate", ["run=run", "generation.num_beams=2"]), ("check", []), ("check", ["--variants"]),
+            ("evaluate", ["run=run", "generation.num_beams=2"]), ("check", []), ("check", ["--data"]), ("check", ["--variants"]),
             ("check", ["--json"]), ("prepare", []), ("train", ["--cfg"]),
         )),
     ],

@@ -166,6 +166,14 @@ def test_tied_sides_whose_layers_compute_differently(files, tmp_path, name, valu
     assert check(files.bert, str(tmp_path), "untied").ok
 
 
+def test_tied_sides_of_which_one_has_chosen_layers(files):
+    """The option that was given is named."""
+    expected = "the encoder has layers 1 to 1, the decoder 1 to 2; choose the same, or untied weights."
+    assert problem(files.bert, files.bert, "tied", encoder_layers=[1]) == f"encoder_layers is [1]: {expected}"
+    expected = "the encoder has layers 1 to 2, the decoder 2; choose the same, or untied weights."
+    assert problem(files.bert, files.bert, "tied", decoder_layers=[2]) == f"decoder_layers is [2]: {expected}"
+
+
 def test_tied_language_models_that_compute_differently(files, tmp_path):
     config = json.loads((Path(files.gpt2) / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "layer_norm_epsilon": 0.5}))

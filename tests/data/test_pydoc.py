@@ -250,14 +250,11 @@ def test_a_killed_build_is_not_used(small, site, built, tmp_path):
 
 @pytest.mark.usefixtures("small")
 def test_of_two_processes_one_builds(site, built, tmp_path):
-    def begun() -> subprocess.Popen[str]:
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command(site, "whole-slow", tmp_path), stdout=pipe, stderr=pipe, text=True)
-
-    first = begun()
+    options = {"args": command(site, "whole-slow", tmp_path), "stdout": -1, "stderr": -1, "text": True}
+    first = subprocess.Popen(**options)
     while first.poll() is None and not list(site.glob("built-by-*")):
         time.sleep(0.05)
-    second = begun()
+    second = subprocess.Popen(**options)
     assert "waiting for another process" in second.stderr.readline()
     (site / "go").touch()
     said = [process.communicate(timeout=600) for process in (first, second)]

@@ -26,6 +26,7 @@ def test_two_gpus_learn_what_one_learns(files, tmp_path, hardware: str) -> None:
     assert all(abs(losses["one"][key] - losses["two"][key]) < 2 for key in keys)
 
 
+@pytest.mark.slow
 def test_the_command_of_this_test_runs_here(files, tmp_path) -> None:
     """On the processor."""
     done = run(files, tmp_path / "run", "hardware=cpu", "data.update_examples=16")

@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from cases import some
 from test_killed_in_writing import in_child
 from tiny import Files
 
@@ -96,7 +97,7 @@ def check(place, which: str, file: str, how: str, names, capfd, monkeypatch) -> 
     return codes
 
 
-@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize("how", some(DAMAGES, "gone", "half", "a folder"))
 @pytest.mark.parametrize("file", ["config.yaml", "status.json", "metrics.json", "predictions/test.jsonl"])
 def test_a_finished_run(file, how, place, capfd, monkeypatch):
     codes = check(place, "finished", file, how, ["the same", "run="], capfd, monkeypatch)

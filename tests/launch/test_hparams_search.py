@@ -241,6 +241,7 @@ def test_options_of_a_search_need_one(files, in_tmp, capsys):
     assert "hparams_search is 'optuna': a search needs --multirun." in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_another_search_does_not_go_on_in_a_studys_folder(options, trainings, capsys):
     assert main([*options, "search.trials=1"]) == 0
     capsys.readouterr()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,7 @@ def test_the_shipped_search_is_a_grid_of_nine(files, in_tmp, monkeypatch):
         run.set_state("finished")
 
     monkeypatch.setattr(processes, "start", start)
+    monkeypatch.setattr(sweep, "nursery", nullcontext)
     paths = sweep.sweep(files.overrides("hparams_search=learning_rate"), []).finished
     rates = {(each["training"]["learning_rate"], each["training"]["fresh_learning_rate"]) for each, _ in started}
     assert len(paths) == len(rates) == 9

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cases import some
 from transformers import AutoModelForSeq2SeqLM
 
 from encdec_lightning.cli.evaluate import main as evaluate
@@ -27,7 +28,7 @@ WORKS = {
 }
 
 
-@pytest.mark.parametrize("case", WORKS)
+@pytest.mark.parametrize("case", some(WORKS, "bf16-true", "clipped", "epochs", "no inference mode"))
 def test_what_works(case, files, in_tmp):
     assert main(files.overrides("folder=run", *WORKS[case])) == 0
     run = Run.open("run")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cases import some
 from transformers import AutoModelForSeq2SeqLM
 
 from encdec_lightning.cli.evaluate import main as evaluate
@@ -59,7 +60,7 @@ def same_weights(run: Run, choice: str) -> None:
     assert torch.equal(state[f"model.{name}"], exported[name])
 
 
-@pytest.mark.parametrize("case", WITHOUT)
+@pytest.mark.parametrize("case", some(WITHOUT, "no validation, every 2", "no callbacks", "none of one's own"))
 def test_where_there_is_no_best_the_last_is_tested(case, files, in_tmp, capfd):
     options, reason = WITHOUT[case]
     run = train(files, *options)
@@ -75,7 +76,7 @@ def test_where_there_is_no_best_the_last_is_tested(case, files, in_tmp, capfd):
     assert run.predictions() == before
 
 
-@pytest.mark.parametrize("case", WITH)
+@pytest.mark.parametrize("case", some(WITH, "plain", "three", "no last", "one's own"))
 def test_where_there_is_a_best_it_is_tested(case, files, in_tmp, capfd):
     options, named = WITH[case]
     run = train(files, "validate_every=1", *options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import tiny
 import torch
 
@@ -13,6 +14,7 @@ from encdec_lightning.training.loss import TrainingLoss, token_losses
 DRAWS = 400
 
 
+@pytest.mark.slow
 def test_losses_and_gradients_are_distributed_as_torchs(files: tiny.Files) -> None:
     torch.manual_seed(5)
     model = compose(files.bert, files.bert, dropout=0.3).train()

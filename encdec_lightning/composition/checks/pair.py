@@ -60,6 +60,9 @@ def _refuse_unlike_families(composition: Composition, encoder: PreTrainedModel, 
     if numbers[0] != numbers[1]:
         layers = [_in_words(each) for each in numbers]
         expected = f"the encoder has layers {layers[0]}, the decoder {layers[1]}; choose the same, or untied weights"
+        for side in composition.sides:
+            if side.layers is not None:
+                raise UserError(f"{side.role}_layers", side.layers, expected)
         raise UserError("weights", composition.weights, expected)
 
 
