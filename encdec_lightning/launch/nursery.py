@@ -96,9 +96,11 @@ class Nursery:
         None where it must be an ordinary process: another one is at work, the environment or the working folder has
         changed since, or the nursery is gone.
         """
+        if not self._is_whole:
+            return None
         busy = self._last is not None and self._last.poll() is None
         request = os.fsencode(folder.absolute())
-        if busy or not self._is_whole or self._surroundings != _surroundings() or len(request) > REQUEST:
+        if busy or self._surroundings != _surroundings() or len(request) > REQUEST:
             return None
         self._is_whole = False  # until the answer has come, whatever interrupts
         try:
