@@ -120,6 +120,7 @@ def test_a_killed_run_continues(after, jsonl, capsys, monkeypatch):
     assert sorted(path.name for path in Path().glob("out*")) == ["out.jsonl"]
 
 
+@pytest.mark.slow
 def test_draws_and_stdin_continue_too(trained, monkeypatch):
     monkeypatch.setattr(prediction, "CHUNK", 2)
     Path("in.txt").write_text("\n".join(SOURCES))

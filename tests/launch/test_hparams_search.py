@@ -104,6 +104,7 @@ def test_the_best_trials_command_trains_the_same_run(options, trainings, monkeyp
     assert again.identity().startswith(name) and again.config() | {"folder": None} == Run(f"runs/run/{name}").config()
 
 
+@pytest.mark.slow
 def test_a_failed_trial_is_told_and_tried_again(options, trainings, capsys):
     trainings.fails = 2
     assert main(options) == 1

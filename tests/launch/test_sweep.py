@@ -125,6 +125,7 @@ def test_a_working_folder_that_cannot_be_written_to(files, in_tmp, capsys):
     assert "the folder of the sweep cannot be made (Not a directory); a file is where a folder must be" in line
 
 
+@pytest.mark.slow
 def test_a_search_preset_is_checked_and_overridden_like_what_is_typed(files, in_tmp, in_process, capsys):
     (in_tmp / "mine" / "hparams_search").mkdir(parents=True)
     preset = in_tmp / "mine" / "hparams_search" / "mine.yaml"
@@ -192,6 +193,7 @@ def test_a_point_that_fails_is_told_at_the_end_and_the_others_run(files, in_tmp,
     assert listed(capfd.readouterr().out) == 2
 
 
+@pytest.mark.slow
 def test_a_point_that_is_refused_when_its_turn_comes(files, in_tmp, in_process, capsys):
     """The data of the second point are wrong in a row that no check before the start reads."""
     rows = Path(files.train).read_text()

@@ -111,7 +111,6 @@ CASES = [  # (mode, step after which the state is saved, workers before and afte
     *((mode, 4, (0, 0)) for mode in MODES),
     ("updates of 10", 1, (0, 0)),
     ("updates of 10", 7, (0, 0)),  # the end of an epoch
-    ("accumulated", 9, (0, 0)),
     ("accumulated", 4, (2, 2)),
     ("updates of 10", 4, (2, 0)),
     ("accumulated", 4, (0, 1)),

@@ -19,8 +19,7 @@ FIT = "on_simulated_device_fit.py"
     "cases",
     [
         ["on_simulated_device.py"],
-        [FIT, "-kbf16-mixed"],
-        pytest.param([FIT, "-k32-true"], marks=pytest.mark.slow),
+        pytest.param([FIT], marks=pytest.mark.slow),
     ],
     ids=" ".join,
 )
