@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cases import some
 from tiny import pairs, write_rows
 
 from encdec_lightning.cli.predict import main
@@ -104,7 +105,7 @@ def test_newlines_and_tabs_of_a_text_become_spaces(jsonl, monkeypatch):
 
 
 # with half a record; with lines of a second window but no record of them
-@pytest.mark.parametrize("after", [5, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("after", some([5, 4], 5))
 def test_a_killed_run_continues(after, jsonl, capsys, monkeypatch):
     monkeypatch.setattr(prediction, "CHUNK", 2)
     options = (jsonl, *BEAMS, "scores=true")

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from cases import some
 from composed import composed, inputs, logits, own, tied_cells
 from families import batch
 from families import logits as forward
@@ -85,7 +86,7 @@ def test_stock_transformers_opens_a_folder_in_half_precision_alike(files, tmp_pa
 
 
 @once_a_family
-@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize("dtype", some(HALVES, torch.bfloat16), ids=str)
 def test_every_family_opens_and_runs_in_half_precision(probe, tmp_path, role, family, dtype):
     model = probe(role, family)
     model.save_pretrained(tmp_path)

@@ -7,6 +7,7 @@ import copy
 import pytest
 import searches
 import torch
+from cases import some
 
 from encdec_lightning import Generation
 from encdec_lightning.generation import cache as caching
@@ -28,7 +29,7 @@ def columns(engine: Engine[int]) -> set[int]:
 
 @pytest.mark.parametrize(("role", "family"), MODELS)
 @pytest.mark.parametrize("beams", [1, 3])
-@pytest.mark.parametrize("first", [1, *(pytest.param(each, marks=pytest.mark.slow) for each in (2, 5))])
+@pytest.mark.parametrize("first", some([1, 2, 5], 1))
 def test_results_are_equal_to_the_bit_whatever_room_there_was(
     probe, role: str, family: str, beams: int, first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

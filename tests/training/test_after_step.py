@@ -10,6 +10,7 @@ import lightning
 import pytest
 import tiny
 import torch
+from cases import some
 from lightning.pytorch.callbacks import EarlyStopping
 
 from encdec_lightning import Loading, Seq2SeqDataModule, Seq2SeqModule, Task, Tokenizers, Training, compose
@@ -31,7 +32,6 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "end of an epoch": ({"every_n_train_steps": 5}, {}),
     "end of an epoch, by default": ({}, {}),
 }
-MORE = ("steps", "epochs", "end of an epoch, by default")
 
 
 class Ask(lightning.Callback):
@@ -77,7 +77,10 @@ def fit(files: tiny.Files, folder: Path, step: int, last: dict[str, Any], option
     return module.state_dict(), {**ask.state_dict(), "scores": scores, "steps": trainer.global_step}
 
 
-@pytest.mark.parametrize("case", [pytest.param(each, marks=[pytest.mark.slow] * (each in MORE)) for each in CASES])
+KEPT = ("steps, before the validation", "end", "no validation", "no validation in this epoch", "end of an epoch")
+
+
+@pytest.mark.parametrize("case", some(CASES, *KEPT))
 def test_asked_to_end_it_saves_and_goes_on_exactly(case, files, tmp_path) -> None:
     last, options = CASES[case]
     weights, counts = fit(files, tmp_path / "whole", -1, last, options)

@@ -9,6 +9,7 @@ import lightning
 import pytest
 import tiny
 import torch
+from cases import some
 from torch.nn import functional
 from transformers import EncoderDecoderModel
 
@@ -186,7 +187,7 @@ def test_data_of_the_other_kind_are_refused_by_either_module(files, tmp_path: Pa
         trainer(tmp_path, max_steps=1).fit(writer, data)
 
 
-@pytest.mark.parametrize("option", ["gradient_checkpointing", pytest.param("compile", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("option", some(["gradient_checkpointing", "compile"], "gradient_checkpointing"))
 def test_layers_that_are_computed_again_or_compiled(
     files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
 ):

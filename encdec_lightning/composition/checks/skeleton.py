@@ -37,7 +37,7 @@ def skeleton(composition: Composition) -> ComposedModel:
 
 
 class _Undrawn(TorchFunctionMode):
-    """Leave parameters as they are where they would be drawn: without values that is half of a model's building."""
+    """Leave parameters as they are where they would be drawn, which takes its time even without values."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__module__", None) == torch.nn.init.__name__:
